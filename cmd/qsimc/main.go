@@ -1,0 +1,4 @@
+// Command qsimc is the ONNX quantization compiler.
+package main
+
+func main() {}

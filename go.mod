@@ -1,0 +1,3 @@
+module github.com/qsimc/qsimc
+
+go 1.26
