@@ -1,0 +1,107 @@
+package ir
+
+import (
+	"maps"
+	"slices"
+)
+
+// Mapping leads from the values and nodes of a model to those of its clone.
+type Mapping struct {
+	Values map[*Value]*Value
+	Nodes  map[*Node]*Node
+	Graphs map[*Graph]*Graph
+}
+
+// Clone returns a copy of the model that shares only tensors, and the way from each value, node and graph to its copy.
+func (m *Model) Clone() (*Model, *Mapping) {
+	c := *m
+	c.Opset = maps.Clone(m.Opset)
+	c.Props = slices.Clone(m.Props)
+	c.names = nameTable{values: maps.Clone(m.names.values), nodes: maps.Clone(m.names.nodes)}
+	mp := &Mapping{map[*Value]*Value{}, map[*Node]*Node{}, map[*Graph]*Graph{}}
+	c.Graph = mp.graph(&c, m.Graph)
+	c.Functions = nil
+	for _, f := range m.Functions {
+		d := *f
+		d.Opset = maps.Clone(f.Opset)
+		d.Attrs = slices.Clone(f.Attrs)
+		d.Defaults = slices.Clone(f.Defaults)
+		d.Props = slices.Clone(f.Props)
+		d.Body = mp.graph(&c, f.Body)
+		c.Functions = append(c.Functions, &d)
+	}
+	return &c, mp
+}
+
+// CloneInto copies the body of graph g into model m as a new graph; captured values map to themselves. It serves function
+// inlining, where the values in outer (may be nil) stand for g's captures or inputs.
+func (g *Graph) CloneInto(m *Model) (*Graph, *Mapping) {
+	mp := &Mapping{map[*Value]*Value{}, map[*Node]*Node{}, map[*Graph]*Graph{}}
+	return mp.graph(m, g), mp
+}
+
+func (mp *Mapping) value(v *Value) *Value {
+	if v == nil {
+		return nil
+	}
+	if w, ok := mp.Values[v]; ok {
+		return w
+	}
+	return v // captured from outside what is being cloned
+}
+
+func (mp *Mapping) graph(m *Model, g *Graph) *Graph {
+	h := &Graph{Name: g.Name, Doc: g.Doc, Meta: slices.Clone(g.Meta), Opaque: g.Opaque, Sparse: g.Sparse, model: m}
+	mp.Graphs[g] = h
+	def := func(v *Value) *Value {
+		w := &Value{Name: v.Name, Type: v.Type.Clone(), Doc: v.Doc, Meta: v.Meta, graph: h, data: v.data, input: v.input}
+		mp.Values[v] = w
+		return w
+	}
+	for _, v := range g.inputs {
+		h.inputs = append(h.inputs, def(v))
+	}
+	for _, v := range g.consts {
+		w := mp.Values[v]
+		if w == nil {
+			w = def(v)
+		}
+		h.consts = append(h.consts, w)
+	}
+	for n := range g.Nodes() {
+		c := &Node{Name: n.Name, Op: n.Op, Doc: n.Doc, Meta: n.Meta, Origin: n.Origin, Opaque: n.Opaque}
+		mp.Nodes[n] = c
+		h.link(c, nil)
+		c.ins = make([]*Value, len(n.ins))
+		for i, v := range n.ins {
+			c.SetIn(i, mp.value(v))
+		}
+		c.outs = make([]*Value, len(n.outs))
+		for i, v := range n.outs {
+			if v != nil {
+				w := def(v)
+				w.def, w.index = c, i
+				c.outs[i] = w
+			}
+		}
+		for _, a := range n.Attrs {
+			if a.G != nil {
+				a.G = mp.graph(m, a.G)
+			}
+			if a.Graphs != nil {
+				gs := make([]*Graph, len(a.Graphs))
+				for i, s := range a.Graphs {
+					gs[i] = mp.graph(m, s)
+				}
+				a.Graphs = gs
+			}
+			c.SetAttr(a)
+		}
+	}
+	for i, o := range g.outputs {
+		o.Value = mp.value(o.Value)
+		h.outputs = append(h.outputs, o)
+		o.Value.addUse(Use{Graph: h, Slot: i})
+	}
+	return h
+}

@@ -1,0 +1,586 @@
+package ir
+
+import (
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+)
+
+// OpID names an operator. Domain "" is ai.onnx.
+type OpID struct{ Domain, Type, Overload string }
+
+// Op returns the id of an operator of the default domain.
+func Op(name string) OpID { return OpID{Type: name} }
+
+// String prints the id as the text syntax does: Relu, com.microsoft.FusedMatMul.
+func (o OpID) String() string {
+	s := o.Type
+	if o.Domain != "" {
+		s = o.Domain + "." + s
+	}
+	if o.Overload != "" {
+		s += ":" + o.Overload
+	}
+	return s
+}
+
+// Node is an operator applied to values.
+type Node struct {
+	Name   string
+	Op     OpID
+	Attrs  []Attr
+	Doc    string
+	Meta   []Prop
+	Origin string // "pass:site" for nodes a pass inserted
+	Opaque []byte // wire bytes the IR does not model
+
+	ins        []*Value
+	outs       []*Value
+	graph      *Graph
+	prev, next *Node
+}
+
+// Output is an output slot of a graph. The slot's name is the output's name whatever value fills it.
+type Output struct {
+	Name  string
+	Value *Value
+	Type  Type // as declared by the file; zero if nothing was declared
+	Doc   string
+	Meta  []Prop
+}
+
+// Graph is a main graph, a subgraph of a node, or a function's body. Nodes are kept in topological order.
+type Graph struct {
+	Name   string
+	Doc    string
+	Meta   []Prop
+	Opaque []byte // wire bytes the IR does not model: quantization annotations, sparse initializers
+
+	Sparse []NamedSparse // sparse initializers, carried through
+
+	model       *Model
+	owner       *Node // the node whose attribute this subgraph is
+	inputs      []*Value
+	outputs     []Output
+	consts      []*Value
+	first, last *Node
+	count       int
+}
+
+// NamedSparse is a sparse initializer.
+type NamedSparse struct {
+	Name string
+	T    *SparseTensor
+}
+
+// NewGraph returns an empty graph of model m.
+func NewGraph(m *Model, name string) *Graph { return &Graph{Name: name, model: m} }
+
+// Model returns the model the graph belongs to.
+func (g *Graph) Model() *Model { return g.model }
+
+// Owner returns the node whose subgraph g is; nil for main graphs and function bodies.
+func (g *Graph) Owner() *Node { return g.owner }
+
+// Inputs returns the graph's inputs in order; the slice is shared and must not be changed.
+func (g *Graph) Inputs() []*Value { return g.inputs }
+
+// FreeInputs returns the inputs that have no default value: those a caller must feed.
+func (g *Graph) FreeInputs() []*Value {
+	var in []*Value
+	for _, v := range g.inputs {
+		if v.data == nil {
+			in = append(in, v)
+		}
+	}
+	return in
+}
+
+// Outputs returns the output slots; the slice is shared and must not be changed.
+func (g *Graph) Outputs() []Output { return g.outputs }
+
+// Consts returns the constants (initializers) in order, those that are also inputs included; the slice must not be changed.
+func (g *Graph) Consts() []*Value { return g.consts }
+
+// Len returns the number of nodes.
+func (g *Graph) Len() int { return g.count }
+
+// Nodes yields the nodes in topological order. The graph may be edited meanwhile: removed nodes are not visited, nodes
+// inserted after the current one are.
+func (g *Graph) Nodes() iter.Seq[*Node] {
+	return func(yield func(*Node) bool) {
+		for n := g.first; n != nil; {
+			if n.graph == g && !yield(n) {
+				return
+			}
+			n = n.next
+		}
+	}
+}
+
+// Reverse yields the nodes last to first, with the same promise as Nodes.
+func (g *Graph) Reverse() iter.Seq[*Node] {
+	return func(yield func(*Node) bool) {
+		for n := g.last; n != nil; {
+			if n.graph == g && !yield(n) {
+				return
+			}
+			n = n.prev
+		}
+	}
+}
+
+// Values yields inputs, constants and node outputs, in this order.
+func (g *Graph) Values() iter.Seq[*Value] {
+	return func(yield func(*Value) bool) {
+		for _, v := range g.inputs {
+			if !yield(v) {
+				return
+			}
+		}
+		for _, v := range g.consts {
+			if !v.input && !yield(v) {
+				return
+			}
+		}
+		for n := range g.Nodes() {
+			for _, v := range n.outs {
+				if v != nil && !yield(v) {
+					return
+				}
+			}
+		}
+	}
+}
+
+// walk visits g and its subgraphs, outer before inner; false if visit stopped it.
+func (g *Graph) walk(visit func(*Graph) bool) bool {
+	if !visit(g) {
+		return false
+	}
+	for n := range g.Nodes() {
+		for _, sub := range n.Subgraphs() {
+			if !sub.walk(visit) {
+				return false
+			}
+		}
+	}
+	return true
+}
+
+// AddInput appends a graph input. The name is used as it is: a file's names are kept, duplicates are Check's to find.
+func (g *Graph) AddInput(name string, t Type) *Value {
+	v := &Value{Name: name, Type: t, graph: g, input: true}
+	g.inputs = append(g.inputs, v)
+	g.model.names.take(name)
+	return v
+}
+
+// AddConst appends a constant under exactly this name. If the last input added under it exists, it becomes that input's
+// default value.
+func (g *Graph) AddConst(name string, t *Tensor) *Value {
+	for _, v := range g.inputs {
+		if v.Name == name && v.data == nil {
+			v.data = t
+			g.consts = append(g.consts, v)
+			return v
+		}
+	}
+	v := &Value{Name: name, Type: t.Type(), graph: g, data: t}
+	g.consts = append(g.consts, v)
+	g.model.names.take(name)
+	return v
+}
+
+// Const adds a constant under a fresh name made from hint.
+func (g *Graph) Const(hint string, t *Tensor) *Value { return g.AddConst(g.model.FreshName(hint), t) }
+
+// SetConst replaces the data of a constant for all its users.
+func (v *Value) SetConst(t *Tensor) {
+	if v.data == nil {
+		panic("BUG: ir: SetConst on " + v.Name + ", which is no constant")
+	}
+	v.data, v.Type = t, t.Type()
+}
+
+// AddOutput appends an output slot of the given name, filled with v.
+func (g *Graph) AddOutput(name string, v *Value) {
+	g.outputs = append(g.outputs, Output{Name: name, Value: v})
+	v.addUse(Use{Graph: g, Slot: len(g.outputs) - 1})
+	g.model.names.take(name)
+}
+
+// DeclareOutput records what the file says of output slot i.
+func (g *Graph) DeclareOutput(i int, t Type, doc string, meta []Prop) {
+	g.outputs[i].Type, g.outputs[i].Doc, g.outputs[i].Meta = t, doc, meta
+}
+
+// SetOutput fills output slot i with v. The slot keeps its name: if v is a node's result of g in no other slot it takes
+// that name, and the value that had it gets a fresh one; otherwise the backend writes an Identity.
+func (g *Graph) SetOutput(i int, v *Value) {
+	o := &g.outputs[i]
+	old := o.Value
+	if old == v {
+		return
+	}
+	if old != nil {
+		old.dropUse(Use{Graph: g, Slot: i})
+	}
+	o.Value = v
+	v.addUse(Use{Graph: g, Slot: i})
+	if v.def == nil || v.graph != g || v.isOutputBut(g, i) || v.Name == o.Name {
+		return
+	}
+	if old != nil && old.Name == o.Name {
+		if old.def == nil {
+			return // an input or constant keeps its name; the slot needs an Identity
+		}
+		old.Name = g.model.FreshName(o.Name + "_inner")
+	}
+	v.Name = o.Name
+}
+
+func (v *Value) isOutputBut(g *Graph, slot int) bool {
+	for _, u := range v.uses {
+		if u.Node == nil && (u.Graph != g || u.Slot != slot) {
+			return true
+		}
+	}
+	return false
+}
+
+// Insert puts a new node before the given one (nil: at the end). Its name and the names of its outputs are made fresh from
+// the hints; an output hint "" leaves that optional output absent. The outputs' types are unknown: passes use op.Insert,
+// which infers them.
+func (g *Graph) Insert(before *Node, name string, op OpID, in []*Value, outs []string, attrs ...Attr) *Node {
+	fresh := make([]string, len(outs))
+	for i, o := range outs {
+		if o != "" {
+			fresh[i] = g.model.FreshName(o)
+		}
+	}
+	if name == "" {
+		name = op.Type
+	}
+	return g.Place(before, g.model.FreshNode(name), op, in, fresh, attrs...)
+}
+
+// Place is Insert with exact names, for readers of files.
+func (g *Graph) Place(before *Node, name string, op OpID, in []*Value, outs []string, attrs ...Attr) *Node {
+	n := &Node{Name: name, Op: op, graph: g, ins: make([]*Value, len(in))}
+	g.model.names.takeNode(name)
+	for i, v := range in {
+		n.SetIn(i, v)
+	}
+	for i, o := range outs {
+		var v *Value
+		if o != "" {
+			v = &Value{Name: o, graph: g, def: n, index: i}
+			g.model.names.take(o)
+		}
+		n.outs = append(n.outs, v)
+	}
+	for _, a := range attrs {
+		n.SetAttr(a)
+	}
+	g.link(n, before)
+	return n
+}
+
+func (g *Graph) link(n, before *Node) {
+	n.graph = g
+	if before == nil {
+		n.prev, n.next = g.last, nil
+		if g.last != nil {
+			g.last.next = n
+		} else {
+			g.first = n
+		}
+		g.last = n
+	} else {
+		if before.graph != g {
+			panic("BUG: ir: insertion before a node of another graph")
+		}
+		n.prev, n.next = before.prev, before
+		if before.prev != nil {
+			before.prev.next = n
+		} else {
+			g.first = n
+		}
+		before.prev = n
+	}
+	g.count++
+}
+
+func (g *Graph) unlink(n *Node) {
+	if n.prev != nil {
+		n.prev.next = n.next
+	} else {
+		g.first = n.next
+	}
+	if n.next != nil {
+		n.next.prev = n.prev
+	} else {
+		g.last = n.prev
+	}
+	n.graph = nil
+	g.count--
+}
+
+// Move puts node n before another of the same graph (nil: at the end).
+func (g *Graph) Move(n, before *Node) {
+	if n == before {
+		return
+	}
+	g.unlink(n)
+	g.link(n, before)
+}
+
+// ErrInUse says that a node cannot be removed because its results are used.
+var ErrInUse = errors.New("its results are used")
+
+// Remove takes a node out of the graph. It refuses while a result is used; the graph is then unchanged.
+func (g *Graph) Remove(n *Node) error {
+	if n.graph != g {
+		return fmt.Errorf("node %q: not a node of this graph", n.Name)
+	}
+	for _, v := range n.outs {
+		if v != nil && len(v.uses) > 0 {
+			return fmt.Errorf("node %q (%v): output %q: %w", n.Name, n.Op, v.Name, ErrInUse)
+		}
+	}
+	n.release()
+	g.unlink(n)
+	return nil
+}
+
+// release drops every use the node and its subgraphs make of values.
+func (n *Node) release() {
+	for _, sub := range n.Subgraphs() {
+		sub.releaseAll()
+	}
+	for i, v := range n.ins {
+		if v != nil {
+			v.dropUse(Use{Node: n, Slot: i})
+			n.ins[i] = nil
+		}
+	}
+}
+
+func (g *Graph) releaseAll() {
+	for n := range g.Nodes() {
+		n.release()
+	}
+	for i, o := range g.outputs {
+		if o.Value != nil {
+			o.Value.dropUse(Use{Graph: g, Slot: i})
+			g.outputs[i].Value = nil
+		}
+	}
+}
+
+// Prune removes nodes without used results and constants without uses, in g and its subgraphs, and returns their number. A
+// default value that nobody uses goes together with its input.
+func (g *Graph) Prune() int {
+	removed := 0
+	for n := range g.Reverse() {
+		used := len(n.outs) == 0
+		for _, v := range n.outs {
+			used = used || v != nil && len(v.uses) > 0
+		}
+		if !used {
+			n.release()
+			g.unlink(n)
+			removed++
+			continue
+		}
+		for _, sub := range n.Subgraphs() {
+			removed += sub.Prune()
+		}
+	}
+	keep := func(v *Value) bool { return len(v.uses) > 0 }
+	before := len(g.consts)
+	g.consts = slices.DeleteFunc(g.consts, func(v *Value) bool { return !keep(v) })
+	g.inputs = slices.DeleteFunc(g.inputs, func(v *Value) bool { return v.data != nil && !keep(v) })
+	return removed + before - len(g.consts)
+}
+
+// Intercept replaces v in the chosen uses by what via makes of it. via is called once and may insert nodes that use v.
+func (g *Graph) Intercept(v *Value, uses []Use, via func(*Value) *Value) {
+	w := via(v)
+	for _, u := range uses {
+		u.Set(w)
+	}
+}
+
+// Graph returns the graph the node is in; nil once it is removed.
+func (n *Node) Graph() *Graph { return n.graph }
+
+// Next and Prev return the neighbours in the graph's order.
+func (n *Node) Next() *Node { return n.next }
+
+// Prev returns the node before n.
+func (n *Node) Prev() *Node { return n.prev }
+
+// NumIn returns the number of input slots, absent optional ones included.
+func (n *Node) NumIn() int { return len(n.ins) }
+
+// In returns input i; nil for an absent optional input or one beyond the last.
+func (n *Node) In(i int) *Value {
+	if i < 0 || i >= len(n.ins) {
+		return nil
+	}
+	return n.ins[i]
+}
+
+// Ins returns a copy of the inputs.
+func (n *Node) Ins() []*Value { return slices.Clone(n.ins) }
+
+// SetIn makes v (nil: absent) input i, extending the list if needed.
+func (n *Node) SetIn(i int, v *Value) {
+	for len(n.ins) <= i {
+		n.ins = append(n.ins, nil)
+	}
+	if old := n.ins[i]; old != nil {
+		old.dropUse(Use{Node: n, Slot: i})
+	}
+	n.ins[i] = v
+	if v != nil {
+		v.addUse(Use{Node: n, Graph: n.graph, Slot: i})
+	}
+}
+
+// TrimIns shortens the input list to k slots.
+func (n *Node) TrimIns(k int) {
+	for i := k; i < len(n.ins); i++ {
+		n.SetIn(i, nil)
+	}
+	if k < len(n.ins) {
+		n.ins = n.ins[:k]
+	}
+}
+
+// NumOut returns the number of output slots, absent optional ones included.
+func (n *Node) NumOut() int { return len(n.outs) }
+
+// Out returns output i; nil for an absent optional output or one beyond the last.
+func (n *Node) Out(i int) *Value {
+	if i < 0 || i >= len(n.outs) {
+		return nil
+	}
+	return n.outs[i]
+}
+
+// Outs returns a copy of the outputs.
+func (n *Node) Outs() []*Value { return slices.Clone(n.outs) }
+
+// TakeOut makes v, until now another node's output, output i of n, so that names and uses of v stay. What n had there must
+// be unused; v's former producer is left with an absent output.
+func (n *Node) TakeOut(i int, v *Value) {
+	for len(n.outs) <= i {
+		n.outs = append(n.outs, nil)
+	}
+	if old := n.outs[i]; old != nil && len(old.uses) > 0 {
+		panic("BUG: ir: TakeOut over the used output " + old.Name)
+	}
+	if v.def == nil || v.graph != n.graph {
+		panic("BUG: ir: TakeOut of " + v.Name + ", which no node of the graph produces")
+	}
+	v.def.outs[v.index] = nil
+	n.outs[i], v.def, v.index = v, n, i
+}
+
+// TrimOuts drops absent outputs at the end of the list.
+func (n *Node) TrimOuts() {
+	for len(n.outs) > 0 && n.outs[len(n.outs)-1] == nil {
+		n.outs = n.outs[:len(n.outs)-1]
+	}
+}
+
+// Attr returns the attribute of the given name, nil if the node has none.
+func (n *Node) Attr(name string) *Attr {
+	for i := range n.Attrs {
+		if n.Attrs[i].Name == name {
+			return &n.Attrs[i]
+		}
+	}
+	return nil
+}
+
+// SetAttr adds or replaces an attribute and makes its graphs subgraphs of n.
+func (n *Node) SetAttr(a Attr) {
+	for _, g := range a.subgraphs() {
+		g.owner = n
+	}
+	if old := n.Attr(a.Name); old != nil {
+		*old = a
+		return
+	}
+	n.Attrs = append(n.Attrs, a)
+}
+
+// DelAttr removes an attribute if it is there.
+func (n *Node) DelAttr(name string) {
+	n.Attrs = slices.DeleteFunc(n.Attrs, func(a Attr) bool { return a.Name == name })
+}
+
+// Int returns an integer attribute or a default.
+func (n *Node) Int(name string, def int64) int64 {
+	if a := n.Attr(name); a != nil && a.Kind == AttrInt {
+		return a.I
+	}
+	return def
+}
+
+// Float returns a float attribute or a default.
+func (n *Node) Float(name string, def float32) float32 {
+	if a := n.Attr(name); a != nil && a.Kind == AttrFloat {
+		return a.F
+	}
+	return def
+}
+
+// Str returns a string attribute or a default.
+func (n *Node) Str(name, def string) string {
+	if a := n.Attr(name); a != nil && a.Kind == AttrString {
+		return string(a.S)
+	}
+	return def
+}
+
+// Ints returns a list-of-integers attribute, nil if the node has none.
+func (n *Node) Ints(name string) []int64 {
+	if a := n.Attr(name); a != nil && a.Kind == AttrInts {
+		return a.Ints
+	}
+	return nil
+}
+
+// Floats returns a list-of-floats attribute, nil if the node has none.
+func (n *Node) Floats(name string) []float32 {
+	if a := n.Attr(name); a != nil && a.Kind == AttrFloats {
+		return a.Floats
+	}
+	return nil
+}
+
+// Subgraph returns the graph attribute of the given name, nil if the node has none.
+func (n *Node) Subgraph(name string) *Graph {
+	if a := n.Attr(name); a != nil {
+		return a.G
+	}
+	return nil
+}
+
+// Subgraphs returns the graphs among the node's attributes.
+func (n *Node) Subgraphs() []*Graph {
+	var gs []*Graph
+	for i := range n.Attrs {
+		gs = append(gs, n.Attrs[i].subgraphs()...)
+	}
+	return gs
+}
+
+// String names the node for messages: "/h.3/fc1" (MatMul).
+func (n *Node) String() string { return fmt.Sprintf("%q (%v)", n.Name, n.Op) }
