@@ -3,7 +3,8 @@ package ir
 // Value is a tensor-to-be: a graph input, a constant (initializer) or an output of a node.
 type Value struct {
 	Name string
-	Type Type
+	Type Type // what is known: declared by the file and refined by op.Infer
+	Decl Type // as the file declares it (value_info or input); zero if it does not. The backend writes this one
 	Doc  string
 	Meta []Prop
 

@@ -1,0 +1,228 @@
+package op
+
+import (
+	"errors"
+	"fmt"
+
+	"github.com/qsimc/qsimc/ir"
+)
+
+// Infer fills in the types of all values of the model, in order. Values whose type cannot be told keep what the file
+// declares. It fails only where inputs contradict an operator or the file's declarations.
+func Infer(m *ir.Model) error {
+	_, err := InferReport(m)
+	return err
+}
+
+// InferReport is Infer, and says at which nodes inference gave up: those with a result of unknown type or rank.
+func InferReport(m *ir.Model) (gaps []string, err error) {
+	c, err := Canonicalize(m)
+	if err != nil {
+		return nil, err
+	}
+	for g := range m.Graphs() {
+		for v := range g.Values() {
+			if w := c.Map.Values[v]; w != nil {
+				v.Type = w.Type
+			}
+		}
+	}
+	return c.Gaps, nil
+}
+
+// Canonical form of a model: a clone whose functions are inlined, whose operators are all of opset Canonical, and whose
+// values are typed.
+type CanonicalForm struct {
+	Model *ir.Model
+	Map   *ir.Mapping // from the original's values and nodes; values of function bodies have no counterpart
+	Gaps  []string    // nodes at which inference gave up
+	Known map[*ir.Value]*ir.Tensor
+}
+
+// Canonicalize returns the canonical form of a model, which is left as it is.
+func Canonicalize(m *ir.Model) (*CanonicalForm, error) {
+	c, mp := m.Clone()
+	inf := &inferrer{model: c, known: map[*ir.Value]*ir.Tensor{}, dims: map[*ir.Value][]ir.Dim{}, opset: map[*ir.Node]int{}}
+	if err := inf.inline(c.Graph, 0); err != nil {
+		return nil, err
+	}
+	c.Functions = nil
+	if err := inf.graph(c.Graph); err != nil {
+		return nil, err
+	}
+	c.Opset[""] = max(Canonical, c.Opset[""])
+	return &CanonicalForm{Model: c, Map: mp, Gaps: inf.gaps, Known: inf.known}, nil
+}
+
+type inferrer struct {
+	model *ir.Model
+	known map[*ir.Value]*ir.Tensor // contents of small results computed from constants
+	dims  map[*ir.Value][]ir.Dim   // contents of integer values as dimensions
+	opset map[*ir.Node]int         // nodes whose opset is not the model's: from functions, or already upgraded
+	gaps  []string
+}
+
+func (inf *inferrer) value(v *ir.Value) *ir.Tensor {
+	if v == nil {
+		return nil
+	}
+	if t := v.Const(); t != nil {
+		if t.Load() != nil {
+			return nil
+		}
+		return t
+	}
+	return inf.known[v]
+}
+
+// graph upgrades and infers the nodes of g in order: an upgrade may lean on the types of what comes before it.
+func (inf *inferrer) graph(g *ir.Graph) error {
+	for n := range g.Nodes() {
+		first, last := n, n
+		if standard(n) {
+			from, ok := inf.opset[n]
+			if !ok {
+				from = inf.model.Opset[""]
+			}
+			var err error
+			if first, last, err = upgradeNode(n, from, Canonical); err != nil {
+				return err
+			}
+		}
+		for k := first; ; k = k.Next() {
+			inf.opset[k] = Canonical
+			if err := inf.node(k); err != nil {
+				return err
+			}
+			if k == last {
+				break
+			}
+		}
+	}
+	return nil
+}
+
+// maxKnown bounds the number of elements of results that inference computes.
+const maxKnown = 1024
+
+func (inf *inferrer) node(n *ir.Node) error {
+	d, ok := Lookup(n)
+	if !ok {
+		inf.gap(n, "unknown operator")
+		return nil
+	}
+	if !d.In.allows(n.NumIn()) {
+		return fmt.Errorf("node %v: has %d inputs, wants %v", n, n.NumIn(), d.In)
+	}
+	if !d.Out.allows(n.NumOut()) {
+		return fmt.Errorf("node %v: has %d outputs, wants %v", n, n.NumOut(), d.Out)
+	}
+	for i := range d.In.Min {
+		if n.In(i) == nil {
+			return fmt.Errorf("node %v: input %d is required and absent", n, i)
+		}
+	}
+	if d.Infer == nil {
+		inf.gap(n, "no inference")
+		return nil
+	}
+	c := &Call{Node: n, Def: d, infer: inf}
+	types, err := d.Infer(c)
+	if err != nil {
+		return fmt.Errorf("node %v: %w", n, err)
+	}
+	for i := range n.NumOut() {
+		v := n.Out(i)
+		if v == nil || i >= len(types) {
+			continue
+		}
+		t, err := ir.Merge(types[i], v.Type)
+		if err != nil {
+			return fmt.Errorf("node %v: output %q: inferred %w", n, v.Name, err)
+		}
+		v.Type = t
+		if t.Kind == ir.TensorKind && (t.Elem == ir.Undefined || !t.Ranked) {
+			inf.gap(n, "type of "+v.Name)
+		}
+		if dims, ok := c.dims[i]; ok {
+			inf.dims[v] = dims
+		}
+	}
+	inf.fold(c)
+	return nil
+}
+
+func (inf *inferrer) gap(n *ir.Node, what string) {
+	if len(inf.gaps) < 100 {
+		inf.gaps = append(inf.gaps, fmt.Sprintf("%v: %s", n, what))
+	}
+}
+
+// fold computes the node's results if all its inputs are known and everything is small, so that shape arithmetic is exact.
+func (inf *inferrer) fold(c *Call) {
+	n := c.Node
+	if c.Def.Eval == nil || len(n.Subgraphs()) > 0 || c.Def.Prepare != nil {
+		return
+	}
+	for i := range n.NumOut() {
+		if v := n.Out(i); v != nil {
+			shape, ok := v.Type.Shape()
+			if !ok || v.Type.Kind != ir.TensorKind {
+				return
+			}
+			if k, err := ir.Numel(shape); err != nil || k > maxKnown {
+				return
+			}
+		}
+	}
+	in := make([]*ir.Tensor, n.NumIn())
+	for i := range in {
+		if v := n.In(i); v != nil {
+			if in[i] = inf.value(v); in[i] == nil || in[i].Len() > maxKnown {
+				return
+			}
+		}
+	}
+	out, err := Evaluate(NewCall(n, c.Def, nil, nil, in))
+	if err != nil {
+		return // an error of evaluation is the runtime's to report, with the values at hand
+	}
+	for i, t := range out {
+		if v := n.Out(i); v != nil && t != nil {
+			inf.known[v] = t
+			if v.Type.Elem == t.Elem() {
+				v.Type = t.Type()
+			}
+		}
+	}
+}
+
+// Verify checks a model after an edit: the IR's invariants, arities, and that inference agrees with the types the values
+// carry.
+func Verify(m *ir.Model) error {
+	if err := ir.Check(m); err != nil {
+		return err
+	}
+	_, err := Canonicalize(m)
+	return err
+}
+
+// Insert inserts a node as ir.Graph.Insert does and infers the types of its results, which are named after outs.
+func Insert(g *ir.Graph, before *ir.Node, name string, id ir.OpID, in []*ir.Value, outs []string, attrs ...ir.Attr) (*ir.Node, error) {
+	n := g.Insert(before, name, id, in, outs, attrs...)
+	if err := InferNode(n); err != nil {
+		for i := range n.NumOut() {
+			if v := n.Out(i); v != nil && v.NumUses() > 0 {
+				panic("BUG: op: a new node's result is used")
+			}
+		}
+		return nil, errors.Join(err, g.Remove(n))
+	}
+	return n, nil
+}
+
+// InferNode infers the results of one node whose form is canonical or unchanged since the model's opset.
+func InferNode(n *ir.Node) error {
+	inf := &inferrer{model: n.Graph().Model(), known: map[*ir.Value]*ir.Tensor{}, dims: map[*ir.Value][]ir.Dim{}, opset: map[*ir.Node]int{}}
+	return inf.node(n)
+}

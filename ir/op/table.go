@@ -1,0 +1,13 @@
+package op
+
+// tables lists every operator, a slice a family; a test checks the rows.
+var tables = [][]*Def{
+	coreTable,
+}
+
+// coreTable: constants, identities and shapes.
+var coreTable = []*Def{
+	constantDef,
+	identityDef,
+	shapeDef,
+}

@@ -1,0 +1,277 @@
+// Package runtime compiles a model into an immutable program and runs it.
+//
+//	p, err := runtime.Compile(m)
+//	out, err := p.Run(ctx, ir.Tensors{"x": x})
+package runtime
+
+import (
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/ir/op"
+)
+
+// Program is a compiled model. It is immutable and safe for concurrent runs.
+type Program struct {
+	form   *op.CanonicalForm
+	main   *plan
+	plans  map[*ir.Graph]*plan
+	slots  map[*ir.Value]int
+	consts []*ir.Tensor        // initial contents of a run's frame: constants and what folds to constants
+	origin map[int][]*ir.Value // slot → values of the compiled model, for Watch
+	folded []int               // slots whose contents were computed at compile time, in order
+	limit  int64
+}
+
+// plan is the order of execution of one graph.
+type plan struct {
+	graph   *ir.Graph
+	steps   []step
+	inputs  []int
+	outputs []int
+}
+
+type step struct {
+	node  *ir.Node
+	def   *op.Def
+	state any
+	in    []int // slot per input, -1 where absent
+	out   []int
+	free  []int // slots whose last use this is
+}
+
+// Unsupported lists every node of a model that cannot be run.
+type Unsupported struct{ Nodes []string }
+
+// Error names all of them.
+func (u *Unsupported) Error() string {
+	return fmt.Sprintf("%d nodes cannot be run: %s", len(u.Nodes), strings.Join(u.Nodes, "; "))
+}
+
+// Is makes errors.Is(err, op.ErrUnsupported) hold.
+func (u *Unsupported) Is(target error) bool { return target == op.ErrUnsupported }
+
+// Options of Compile.
+type Options struct {
+	// MaxMemory bounds the bytes of tensors alive at once in a run; 0: DefaultMaxMemory.
+	MaxMemory int64
+}
+
+// Compile compiles a model, which may be of any opset. The error for operators that cannot be run is an *Unsupported that
+// lists all of them.
+func Compile(m *ir.Model) (*Program, error) { return CompileWith(m, Options{}) }
+
+// CompileWith is Compile with options.
+func CompileWith(m *ir.Model, o Options) (*Program, error) {
+	form, err := op.Canonicalize(m)
+	if err != nil {
+		return nil, err
+	}
+	if err := supported(form.Model); err != nil {
+		return nil, err
+	}
+	form.Model.Graph.Prune()
+	p := &Program{form: form, plans: map[*ir.Graph]*plan{}, slots: map[*ir.Value]int{}, origin: map[int][]*ir.Value{}, limit: o.MaxMemory}
+	if p.limit == 0 {
+		p.limit = DefaultMaxMemory()
+	}
+	for v := range form.Model.Graph.Values() {
+		if t := v.Const(); t != nil {
+			if err := t.Load(); err != nil {
+				return nil, fmt.Errorf("constant %q: %w", v.Name, err)
+			}
+		}
+	}
+	if p.main, err = p.plan(form.Model.Graph); err != nil {
+		return nil, err
+	}
+	for g := range m.Graphs() {
+		for v := range g.Values() {
+			if w := form.Map.Values[v]; w != nil {
+				if s, ok := p.slots[w]; ok {
+					p.origin[s] = append(p.origin[s], v)
+				}
+			}
+		}
+	}
+	return p, nil
+}
+
+func supported(m *ir.Model) error {
+	var bad []string
+	for n := range m.Nodes() {
+		if d, ok := op.Lookup(n); !ok || d.Eval == nil {
+			bad = append(bad, n.String())
+		}
+	}
+	if bad != nil {
+		return &Unsupported{bad}
+	}
+	return nil
+}
+
+func (p *Program) slot(v *ir.Value) int {
+	if v == nil {
+		return -1
+	}
+	s, ok := p.slots[v]
+	if !ok {
+		s = len(p.consts)
+		p.slots[v] = s
+		p.consts = append(p.consts, v.Const())
+	}
+	return s
+}
+
+// plan orders one graph and its subgraphs. Nodes whose inputs are all constant are evaluated here.
+func (p *Program) plan(g *ir.Graph) (*plan, error) {
+	pl := &plan{graph: g}
+	p.plans[g] = pl
+	for _, v := range g.Inputs() {
+		if v.Const() == nil || g != p.form.Model.Graph {
+			pl.inputs = append(pl.inputs, p.slot(v))
+		} else {
+			p.slot(v)
+		}
+	}
+	for n := range g.Nodes() {
+		d, _ := op.Lookup(n)
+		st := step{node: n, def: d}
+		for i := range n.NumIn() {
+			st.in = append(st.in, p.slot(n.In(i)))
+		}
+		for i := range n.NumOut() {
+			st.out = append(st.out, p.slot(n.Out(i)))
+		}
+		for _, sub := range n.Subgraphs() {
+			if _, err := p.plan(sub); err != nil {
+				return nil, err
+			}
+		}
+		done, err := p.fold(&st)
+		if err != nil {
+			return nil, fmt.Errorf("node %v: %w", n, err)
+		}
+		if done {
+			continue
+		}
+		if d.Prepare != nil {
+			c := op.NewCall(n, d, nil, nil, p.known(st.in))
+			if st.state, err = d.Prepare(c); err != nil {
+				return nil, fmt.Errorf("node %v: %w", n, err)
+			}
+		}
+		pl.steps = append(pl.steps, st)
+	}
+	for _, o := range g.Outputs() {
+		pl.outputs = append(pl.outputs, p.slot(o.Value))
+	}
+	p.lifetimes(pl)
+	return pl, nil
+}
+
+func (p *Program) known(slots []int) []*ir.Tensor {
+	in := make([]*ir.Tensor, len(slots))
+	for i, s := range slots {
+		if s >= 0 {
+			in[i] = p.consts[s]
+		}
+	}
+	return in
+}
+
+// fold evaluates a step whose inputs are all constant.
+func (p *Program) fold(st *step) (bool, error) {
+	if len(st.node.Subgraphs()) > 0 {
+		return false, nil
+	}
+	in := p.known(st.in)
+	for i, s := range st.in {
+		if s >= 0 && in[i] == nil {
+			return false, nil
+		}
+	}
+	if len(st.in) == 0 && st.node.Op.Type != "Constant" {
+		return false, nil // a generator, evaluated once a run
+	}
+	var state any
+	var err error
+	if st.def.Prepare != nil {
+		if state, err = st.def.Prepare(op.NewCall(st.node, st.def, nil, nil, in)); err != nil {
+			return false, err
+		}
+	}
+	out, err := op.Evaluate(op.NewCall(st.node, st.def, nil, state, in))
+	if errors.Is(err, op.ErrUnsupported) {
+		return false, err
+	}
+	if err != nil {
+		return false, nil // the run reports it, if it gets there
+	}
+	for i, s := range st.out {
+		if s >= 0 && i < len(out) {
+			p.consts[s] = out[i]
+			p.folded = append(p.folded, s)
+		}
+	}
+	return true, nil
+}
+
+// lifetimes notes at each step the slots that no later step of the plan needs. Uses inside subgraphs count as uses by the
+// step that owns them; values of enclosing graphs are never freed here.
+func (p *Program) lifetimes(pl *plan) {
+	own := map[int]bool{}
+	for _, s := range pl.inputs {
+		own[s] = true
+	}
+	for _, st := range pl.steps {
+		for _, s := range st.out {
+			if s >= 0 {
+				own[s] = true
+			}
+		}
+	}
+	keep := map[int]bool{}
+	for _, s := range pl.outputs {
+		keep[s] = true
+	}
+	seen := map[int]bool{}
+	for i := len(pl.steps) - 1; i >= 0; i-- {
+		st := &pl.steps[i]
+		for _, s := range append(p.captures(st.node), append(slices.Clone(st.in), st.out...)...) {
+			if s >= 0 && own[s] && !keep[s] && !seen[s] && p.consts[s] == nil {
+				seen[s] = true
+				st.free = append(st.free, s)
+			}
+		}
+	}
+}
+
+// captures returns the slots that the subgraphs of a node use.
+func (p *Program) captures(n *ir.Node) []int {
+	var slots []int
+	for _, g := range n.Subgraphs() {
+		pl := p.plans[g]
+		slots = append(slots, pl.outputs...)
+		for _, st := range pl.steps {
+			slots = append(slots, st.in...)
+			slots = append(slots, p.captures(st.node)...)
+		}
+	}
+	return slots
+}
+
+// Inputs returns the values a run must be fed, of the canonical form: names and types are the model's.
+func (p *Program) Inputs() []*ir.Value { return p.form.Model.Graph.FreeInputs() }
+
+// Outputs returns the names of the outputs, in order.
+func (p *Program) Outputs() []string {
+	var names []string
+	for _, o := range p.form.Model.Graph.Outputs() {
+		names = append(names, o.Name)
+	}
+	return names
+}

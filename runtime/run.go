@@ -1,0 +1,192 @@
+package runtime
+
+import (
+	"context"
+	"fmt"
+	"os"
+	"strconv"
+	"strings"
+	"sync"
+
+	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/ir/op"
+)
+
+// DefaultMaxMemory is 80 % of the machine's memory, or 8 GiB where that cannot be told.
+var DefaultMaxMemory = sync.OnceValue(func() int64 {
+	data, err := os.ReadFile("/proc/meminfo")
+	if err == nil {
+		for line := range strings.Lines(string(data)) {
+			f := strings.Fields(line)
+			if len(f) >= 2 && f[0] == "MemTotal:" {
+				if kb, err := strconv.ParseInt(f[1], 10, 64); err == nil {
+					return kb * 1024 / 10 * 8
+				}
+			}
+		}
+	}
+	return 8 << 30
+})
+
+// Run executes the program on the given inputs, by name, and returns the outputs. Inputs with a default value may be left
+// out. It stops with ctx's error when ctx is cancelled.
+func (p *Program) Run(ctx context.Context, in ir.Tensors) (ir.Tensors, error) {
+	return p.Watch(ctx, in, nil)
+}
+
+// Watch is Run, and shows every computed value of the compiled model to see, in order of execution. An error of see stops
+// the run.
+func (p *Program) Watch(ctx context.Context, in ir.Tensors, see func(*ir.Value, *ir.Tensor) error) (ir.Tensors, error) {
+	r := &run{p: p, ctx: ctx, frame: append([]*ir.Tensor(nil), p.consts...), see: see}
+	if err := r.feed(in); err != nil {
+		return nil, err
+	}
+	if see != nil {
+		for _, s := range p.folded {
+			if err := r.show(s); err != nil {
+				return nil, err
+			}
+		}
+	}
+	outs, err := r.plan(p.main)
+	if err != nil {
+		return nil, err
+	}
+	result := ir.Tensors{}
+	for i, o := range p.form.Model.Graph.Outputs() {
+		result[o.Name] = outs[i]
+	}
+	return result, nil
+}
+
+// run is the state of one execution.
+type run struct {
+	p     *Program
+	ctx   context.Context
+	frame []*ir.Tensor
+	live  int64
+	see   func(*ir.Value, *ir.Tensor) error
+}
+
+func (r *run) feed(in ir.Tensors) error {
+	for _, v := range r.p.form.Model.Graph.Inputs() {
+		t := in[v.Name]
+		if t == nil {
+			if v.Const() != nil {
+				continue
+			}
+			return fmt.Errorf("input %q (%v) is missing", v.Name, v.Type)
+		}
+		if err := t.Load(); err != nil {
+			return fmt.Errorf("input %q: %w", v.Name, err)
+		}
+		if _, err := ir.Merge(v.Type, t.Type()); err != nil {
+			return fmt.Errorf("input %q: wants %v, found %v", v.Name, v.Type, t.Type())
+		}
+		s, ok := r.p.slots[v]
+		if !ok {
+			continue // nothing reads it
+		}
+		r.frame[s] = t
+		if err := r.show(s); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *run) show(s int) error {
+	if r.see == nil {
+		return nil
+	}
+	for _, v := range r.p.origin[s] {
+		if err := r.see(v, r.frame[s]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+func (r *run) plan(pl *plan) ([]*ir.Tensor, error) {
+	for i := range pl.steps {
+		if err := r.ctx.Err(); err != nil {
+			return nil, err
+		}
+		if err := r.step(&pl.steps[i]); err != nil {
+			return nil, err
+		}
+	}
+	outs := make([]*ir.Tensor, len(pl.outputs))
+	for i, s := range pl.outputs {
+		outs[i] = r.frame[s]
+	}
+	return outs, nil
+}
+
+func (r *run) step(st *step) (err error) {
+	in := make([]*ir.Tensor, len(st.in))
+	for i, s := range st.in {
+		if s >= 0 {
+			in[i] = r.frame[s]
+		}
+	}
+	defer func() {
+		if x := recover(); x != nil {
+			err = fmt.Errorf("node %v: panic: %v", st.node, x)
+		}
+	}()
+	out, err := op.Evaluate(op.NewCall(st.node, st.def, r, st.state, in))
+	if err != nil {
+		return fmt.Errorf("node %v: %w", st.node, err)
+	}
+	for i, s := range st.out {
+		if s < 0 {
+			continue
+		}
+		if i >= len(out) || out[i] == nil {
+			return fmt.Errorf("node %v: output %d, %q, is wanted: %w", st.node, i, st.node.Out(i).Name, op.ErrUnsupported)
+		}
+		r.frame[s] = out[i]
+		r.live += int64(out[i].Size())
+		if err := r.show(s); err != nil {
+			return err
+		}
+	}
+	for _, s := range st.free {
+		if t := r.frame[s]; t != nil {
+			r.live -= int64(t.Size())
+			r.frame[s] = nil
+		}
+	}
+	return nil
+}
+
+// Alloc checks the memory limit and makes a tensor; it implements op.Env.
+func (r *run) Alloc(elem ir.DType, shape []int) (*ir.Tensor, error) {
+	n, err := ir.Numel(shape)
+	if err != nil {
+		return nil, err
+	}
+	if size := int64(elem.Size(n)); r.live+size > r.p.limit {
+		return nil, fmt.Errorf("a result %v%v of %d bytes exceeds the memory limit of %d bytes", elem, shape, size, r.p.limit)
+	}
+	return ir.NewTensor(elem, shape...), nil
+}
+
+// Run executes a subgraph; it implements op.Env.
+func (r *run) Run(g *ir.Graph, in []*ir.Tensor) ([]*ir.Tensor, error) {
+	pl := r.p.plans[g]
+	if pl == nil {
+		return nil, fmt.Errorf("BUG: subgraph %q was not compiled", g.Name)
+	}
+	if len(in) != len(pl.inputs) {
+		return nil, fmt.Errorf("subgraph %q has %d inputs, was given %d", g.Name, len(pl.inputs), len(in))
+	}
+	for i, s := range pl.inputs {
+		r.frame[s] = in[i]
+	}
+	return r.plan(pl)
+}
+
+// Context returns the context of the run; it implements op.Env.
+func (r *run) Context() context.Context { return r.ctx }
