@@ -41,6 +41,7 @@ type Attr struct {
 	Graphs  []*Graph
 	Types   []Type // one for AttrType
 	Sparse  []*SparseTensor
+	Opaque  []byte // wire bytes the IR does not model
 }
 
 // SparseTensor is a tensor in coordinate form: Values [nnz], Indices [nnz] or [nnz, rank], Shape of the dense tensor.

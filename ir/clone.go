@@ -54,7 +54,8 @@ func (mp *Mapping) graph(m *Model, g *Graph) *Graph {
 	h := &Graph{Name: g.Name, Doc: g.Doc, Meta: slices.Clone(g.Meta), Opaque: g.Opaque, Sparse: g.Sparse, model: m}
 	mp.Graphs[g] = h
 	def := func(v *Value) *Value {
-		w := &Value{Name: v.Name, Type: v.Type.Clone(), Decl: v.Decl, Doc: v.Doc, Meta: v.Meta, graph: h, data: v.data, input: v.input}
+		w := &Value{Name: v.Name, Type: v.Type.Clone(), Decl: v.Decl, Doc: v.Doc, Meta: v.Meta, Opaque: v.Opaque,
+			graph: h, data: v.data, input: v.input}
 		mp.Values[v] = w
 		return w
 	}

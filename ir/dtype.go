@@ -35,6 +35,8 @@ const (
 	Float8E8M0     DType = 24
 	Uint2          DType = 25
 	Int2           DType = 26
+	Float6E2M3     DType = 27
+	Float6E3M2     DType = 28
 )
 
 type dtypeInfo struct {
@@ -50,7 +52,7 @@ var dtypes = [...]dtypeInfo{
 	Complex128: {"complex128", 128}, BFloat16: {"bfloat16", 16}, Float8E4M3FN: {"float8e4m3fn", 8},
 	Float8E4M3FNUZ: {"float8e4m3fnuz", 8}, Float8E5M2: {"float8e5m2", 8}, Float8E5M2FNUZ: {"float8e5m2fnuz", 8},
 	Uint4: {"uint4", 4}, Int4: {"int4", 4}, Float4E2M1: {"float4e2m1", 4}, Float8E8M0: {"float8e8m0", 8},
-	Uint2: {"uint2", 2}, Int2: {"int2", 2},
+	Uint2: {"uint2", 2}, Int2: {"int2", 2}, Float6E2M3: {"float6e2m3", 6}, Float6E3M2: {"float6e3m2", 6},
 }
 
 // Valid reports whether t is a known element type other than Undefined.
@@ -78,7 +80,8 @@ func (t DType) Size(n int) int { return (n*t.Bits() + 7) / 8 }
 // IsFloat reports whether t is a floating-point type of any width, complex excluded.
 func (t DType) IsFloat() bool {
 	switch t {
-	case Float32, Float64, Float16, BFloat16, Float8E4M3FN, Float8E4M3FNUZ, Float8E5M2, Float8E5M2FNUZ, Float4E2M1, Float8E8M0:
+	case Float32, Float64, Float16, BFloat16, Float8E4M3FN, Float8E4M3FNUZ, Float8E5M2, Float8E5M2FNUZ, Float4E2M1, Float8E8M0,
+		Float6E2M3, Float6E3M2:
 		return true
 	}
 	return false

@@ -48,6 +48,8 @@ type Output struct {
 	Type  Type // as declared by the file; zero if nothing was declared
 	Doc   string
 	Meta  []Prop
+
+	Opaque []byte // wire bytes the IR does not model
 }
 
 // Graph is a main graph, a subgraph of a node, or a function's body. Nodes are kept in topological order.
@@ -68,10 +70,12 @@ type Graph struct {
 	count       int
 }
 
-// NamedSparse is a sparse initializer.
+// NamedSparse is a sparse initializer. The graph has a constant of the same name whose data is Dense; once a pass replaces
+// that data the sparse form is no longer written.
 type NamedSparse struct {
-	Name string
-	T    *SparseTensor
+	Name  string
+	T     *SparseTensor
+	Dense *Tensor
 }
 
 // NewGraph returns an empty graph of model m.

@@ -51,6 +51,30 @@ type Tensors map[string]*Tensor
 // Samples yields calibration or test inputs; it may be ranged over any number of times, each time from the start.
 type Samples func() iter.Seq2[Tensors, error]
 
+// VersionFor returns the IR version that came with an opset of the default domain, following the table of releases in ONNX's
+// documentation. It serves those who raise a model's opset; files may pair a new opset with an older IR version.
+func VersionFor(opset int) int {
+	switch {
+	case opset <= 8:
+		return 3
+	case opset <= 11: // 9, 10, 11: one IR version each
+		return opset - 5
+	case opset <= 14:
+		return 7
+	case opset <= 18:
+		return 8
+	case opset <= 20:
+		return 9
+	case opset <= 22:
+		return 10
+	case opset <= 24: // 23, 24: one each
+		return opset - 12
+	case opset <= 27:
+		return 13
+	}
+	return 14
+}
+
 // NewModel returns an empty model of the given default-domain opset.
 func NewModel(opset int) *Model {
 	m := &Model{Opset: map[string]int{"": opset}, IRVersion: 8}

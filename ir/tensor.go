@@ -23,6 +23,16 @@ type Tensor struct {
 
 	alignOnce sync.Once
 	aligned   []byte
+
+	// Label is what a file says of the tensor beside its data; nil for most.
+	Label *Label
+}
+
+// Label describes a tensor of a file. The name of a graph's constant is its value's; Name is for tensors in attributes.
+type Label struct {
+	Name, Doc string
+	Meta      []Prop
+	Opaque    []byte // wire bytes the IR does not model
 }
 
 // NewTensor returns a zeroed tensor. The shape must be valid (see Numel); it panics otherwise, as make does.

@@ -54,6 +54,8 @@ const (
 	SequenceKind
 	OptionalKind
 	MapKind
+	// OpaqueKind is a type that only its own domain knows; Wire holds it as the file does.
+	OpaqueKind
 )
 
 // Type is the type of a value. The zero Type is wholly unknown.
@@ -64,6 +66,7 @@ type Type struct {
 	Ranked bool  // the number of dimensions is known
 	Of     *Type // element type of a sequence or optional, value type of a map
 	Denot  string
+	Wire   []byte // OpaqueKind: the message TypeProto.Opaque
 }
 
 // TensorType returns a ranked tensor type.
@@ -134,6 +137,8 @@ func (t Type) String() string {
 		return "optional(" + t.of() + ")"
 	case MapKind:
 		return "map(" + t.Elem.String() + "," + t.of() + ")"
+	case OpaqueKind:
+		return "opaque()"
 	}
 	var b strings.Builder
 	b.WriteString(t.Elem.String())

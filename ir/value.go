@@ -2,11 +2,12 @@ package ir
 
 // Value is a tensor-to-be: a graph input, a constant (initializer) or an output of a node.
 type Value struct {
-	Name string
-	Type Type // what is known: declared by the file and refined by op.Infer
-	Decl Type // as the file declares it (value_info or input); zero if it does not. The backend writes this one
-	Doc  string
-	Meta []Prop
+	Name   string
+	Type   Type // what is known: declared by the file and refined by op.Infer
+	Decl   Type // as the file declares it (value_info or input); zero if it does not. The backend writes this one
+	Doc    string
+	Meta   []Prop
+	Opaque []byte // wire bytes of the value's description that the IR does not model
 
 	graph *Graph
 	def   *Node
