@@ -1,0 +1,200 @@
+package kernel
+
+import (
+	"github.com/qsimc/qsimc/runtime/kernel/par"
+)
+
+// Conv2D describes a 2-D convolution: x N×C×H×W, weights M×C/Groups×KH×KW, result N×M×OH×OW, all contiguous. Strides,
+// dilations and Groups are at least 1; pads are the zeros added on each side.
+type Conv2D struct {
+	N, C, H, W                           int
+	M, KH, KW                            int
+	StrideH, StrideW                     int
+	DilationH, DilationW                 int
+	PadTop, PadLeft, PadBottom, PadRight int
+	Groups                               int
+}
+
+// Out returns the height and width of the result; 0 where the window does not fit.
+func (p *Conv2D) Out() (oh, ow int) {
+	return convOut(p.H+p.PadTop+p.PadBottom, p.KH, p.StrideH, p.DilationH),
+		convOut(p.W+p.PadLeft+p.PadRight, p.KW, p.StrideW, p.DilationW)
+}
+
+func convOut(in, k, stride, dilation int) int {
+	span := (k-1)*dilation + 1
+	if in < span {
+		return 0
+	}
+	return (in-span)/stride + 1
+}
+
+// Conv computes the convolution and then ep: its RowBias has one element for each of the M output channels, its
+// Residual the shape of dst (ResidualLd is not read), and Bias must be nil. ep may be nil. dst must not overlap x.
+func Conv(p Conv2D, dst, x, w []float32, ep *Epilogue) {
+	oh, ow := p.Out()
+	pixels, group := oh*ow, p.C/p.Groups
+	same("Conv: x", p.N*p.C*p.H*p.W, len(x))
+	same("Conv: w", p.M*group*p.KH*p.KW, len(w))
+	same("Conv: dst", p.N*p.M*pixels, len(dst))
+	if ep != nil {
+		if ep.Bias != nil {
+			panic("BUG: kernel.Conv: a bias for each pixel")
+		}
+		if ep.Residual != nil {
+			same("Conv: residual", len(dst), len(ep.Residual))
+		}
+		if ep.RowBias != nil {
+			same("Conv: row bias", p.M, len(ep.RowBias))
+		}
+	}
+	if len(dst) == 0 {
+		return
+	}
+	if group == 1 {
+		convDepthwise(&p, oh, ow, dst, x, w, ep)
+		return
+	}
+	m, k := p.M/p.Groups, group*p.KH*p.KW
+	one := func(i int) {
+		n, g := i/p.Groups, i%p.Groups
+		in := x[(n*p.C+g*group)*p.H*p.W:][:group*p.H*p.W]
+		off := (n*p.M + g*m) * pixels
+		convPlane(&p, ow, m, pixels, k, dst[off:off+m*pixels], in, w[g*m*k:(g+1)*m*k], ep.slice(off, g*m, m, pixels))
+	}
+	count := p.N * p.Groups
+	if count >= 2*par.Cores() {
+		par.For(count, 1, func(lo, hi int) {
+			for i := lo; i < hi; i++ {
+				one(i)
+			}
+		})
+		return
+	}
+	for i := range count {
+		one(i)
+	}
+}
+
+// slice is the epilogue for m channels of pixels elements from off on.
+func (e *Epilogue) slice(off, ch, m, pixels int) *Epilogue {
+	if e == nil {
+		return nil
+	}
+	s := *e
+	if s.RowBias != nil {
+		s.RowBias = s.RowBias[ch : ch+m]
+	}
+	if s.Residual != nil {
+		s.Residual, s.ResidualLd = s.Residual[off:off+m*pixels], pixels
+	}
+	return &s
+}
+
+// convPlane is one image and group as a product: weights (m×k) times patches (k×pixels), the patches being gathered
+// straight into the kernels' layout.
+func convPlane(p *Conv2D, ow, m, pixels, k int, dst, x, w []float32, ep *Epilogue) {
+	src := patches(p, ow, x)
+	if p.KH == 1 && p.KW == 1 && p.StrideH == 1 && p.StrideW == 1 && p.PadTop|p.PadLeft|p.PadBottom|p.PadRight == 0 {
+		src = matrixSource(x, pixels, false)
+	}
+	t := pickTile(cur.tiles, pixels)
+	then := ep.after(dst, pixels)
+	panels := (pixels + t.nr - 1) / t.nr
+	if m > t.mc && panels < 6*par.Cores() {
+		buf, data := scratchOf[float32](k * panels * t.nr)
+		defer release(buf)
+		b := &packed[float32]{k: k, n: pixels, t: t, data: data}
+		b.fill(src)
+		b.multiply(m, w, k, dst, pixels, false, then)
+		return
+	}
+	stream(m, pixels, k, t, w, k, src, nil, 0, dst, pixels, false, then)
+}
+
+// patches reads the k×pixels matrix of patches: row (c,kh,kw), column (oy,ox).
+func patches(p *Conv2D, ow int, x []float32) source[float32] {
+	window := p.KH * p.KW
+	return func(dst []float32, k0, kb, j0, nn, nr int) {
+		for r := range kb {
+			c, kh, kw := (k0+r)/window, (k0+r)%window/p.KW, (k0+r)%p.KW
+			plane := x[c*p.H*p.W:][:p.H*p.W]
+			row := dst[r*nr : (r+1)*nr]
+			clear(row[nn:])
+			for done := 0; done < nn; {
+				oy, ox := (j0+done)/ow, (j0+done)%ow
+				run := min(ow-ox, nn-done)
+				out := row[done : done+run]
+				done += run
+				iy := oy*p.StrideH - p.PadTop + kh*p.DilationH
+				if iy < 0 || iy >= p.H {
+					clear(out)
+					continue
+				}
+				gather(out, plane[iy*p.W:(iy+1)*p.W], ox*p.StrideW-p.PadLeft+kw*p.DilationW, p.StrideW)
+			}
+		}
+	}
+}
+
+// gather sets out[i] = row[ix+i*stride], 0 outside the row.
+func gather(out, row []float32, ix, stride int) {
+	if stride == 1 {
+		lead := min(max(-ix, 0), len(out))
+		clear(out[:lead])
+		n := 0
+		if ix+lead < len(row) {
+			n = copy(out[lead:], row[ix+lead:])
+		}
+		clear(out[lead+n:])
+		return
+	}
+	for i := range out {
+		out[i] = 0
+		if ix >= 0 && ix < len(row) {
+			out[i] = row[ix]
+		}
+		ix += stride
+	}
+}
+
+// convDepthwise is the case of one input channel for each group: shifted rows, scaled and added.
+func convDepthwise(p *Conv2D, oh, ow int, dst, x, w []float32, ep *Epilogue) {
+	pixels, window, mult := oh*ow, p.KH*p.KW, p.M/p.Groups
+	par.For(p.N*p.M, max(1, elemGrain/(pixels*window)), func(lo, hi int) {
+		tmp := scratch(ow)
+		defer release(tmp)
+		for i := lo; i < hi; i++ {
+			n, ch := i/p.M, i%p.M
+			in := x[(n*p.C+ch/mult)*p.H*p.W:][:p.H*p.W]
+			out := dst[i*pixels : (i+1)*pixels]
+			clear(out)
+			for oy := range oh {
+				row := out[oy*ow : (oy+1)*ow]
+				for kh := range p.KH {
+					iy := oy*p.StrideH - p.PadTop + kh*p.DilationH
+					if iy < 0 || iy >= p.H {
+						continue
+					}
+					line := in[iy*p.W : (iy+1)*p.W]
+					for kw := range p.KW {
+						ix := kw*p.DilationW - p.PadLeft
+						s := w[ch*window+kh*p.KW+kw]
+						if p.StrideW == 1 {
+							a, b := min(max(-ix, 0), ow), min(p.W-ix, ow)
+							if a < b {
+								cur.axpy(row[a:b], line[ix+a:ix+b], s)
+							}
+							continue
+						}
+						gather(tmp.f, line, ix, p.StrideW)
+						cur.axpy(row, tmp.f, s)
+					}
+				}
+			}
+			if ep != nil {
+				ep.slice(i*pixels, ch, 1, pixels).apply(0, 1, 0, pixels, out, pixels)
+			}
+		}
+	})
+}

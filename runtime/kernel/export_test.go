@@ -1,0 +1,38 @@
+package kernel
+
+import "testing"
+
+// EachLevel runs f once for each level this machine has, best first. Tests that use it must not be parallel.
+func EachLevel(t *testing.T, f func(t *testing.T)) {
+	t.Helper()
+	old := cur
+	defer func() { cur = old }()
+	for _, l := range levels() {
+		cur = l
+		t.Run(l.name, f)
+	}
+}
+
+// SetLevel makes the named level current and returns a function that puts the former back; false: no such level here.
+func SetLevel(name string) (restore func(), ok bool) {
+	old := cur
+	for _, l := range levels() {
+		if l.name == name {
+			cur = l
+			return func() { cur = old }, true
+		}
+	}
+	return func() {}, false
+}
+
+// TileCount is the number of tile shapes of the level in use.
+func TileCount() int { return len(cur.tiles) }
+
+// WithTile leaves only tile shape i to the level in use until the function returned is called.
+func WithTile(i int) (restore func()) {
+	old := cur
+	c := *cur
+	c.tiles = cur.tiles[i : i+1]
+	cur = &c
+	return func() { cur = old }
+}

@@ -1,0 +1,132 @@
+// Package kernel holds the fast loops of qsimc on plain slices: matrix products, elementwise functions, reductions,
+// normalizations, fake quantization, convolutions and the float64 linear algebra of GPTQ.
+//
+//	w := kernel.PackB(768, 3072, weight, 3072, false)          // once
+//	kernel.Gemm(rows, x, 768, w, y, 3072, false)               // y = x·w
+//
+// It is the leaf of the module and knows nothing of tensors, graphs or operators. Matrices are row-major: element (i,j)
+// of a matrix with leading dimension ld is at i*ld+j. Unless a function says otherwise, dst may be the same slice as an
+// input but must not overlap it in part, and work is spread over the cores by package par.
+//
+// The loops exist at three levels, chosen once at start from the CPU: "avx512", "avx2" and "none" (plain Go, every
+// architecture). The environment variable QSIMC_SIMD may name a lower level than the CPU offers; tests use it. Results
+// never depend on the number of cores. Matrix products, transcendental functions and normalizations give the same bits
+// at both vector levels and differ in the last bits in plain Go; quantizers, casts, conversions, integer products,
+// elementwise arithmetic and the reductions give the same bits at all three.
+//
+// Slices that are too short for the shape given are the caller's bug and panic; values never do.
+package kernel
+
+import (
+	"fmt"
+	"os"
+
+	"github.com/qsimc/qsimc/runtime/kernel/par"
+)
+
+// impl is the table of loops of one level. Vector functions take slices of equal length.
+type impl struct {
+	name   string
+	tiles  []*tile[float32] // for packed products
+	tilesD []*tile[float64]
+	tilesI []*tile[int32] // pairs of int16
+
+	binary  [numBinary]func(dst, a, b []float32)
+	scalar  [numScalar]func(dst, a []float32, s float32)
+	unary   [numUnary]func(dst, x []float32)
+	clip    func(dst, x []float32, lo, hi float32)
+	axpy    func(dst, x []float32, s float32)         // dst += s*x, rounded twice
+	expSub  func(dst, x []float32, m float32)         // dst = exp(x-m)
+	affine  func(dst, x []float32, mean, inv float32) // dst = (x-mean)*inv
+	sum     func(x []float32) float32                 // lane order of reduce.go
+	sumSq   func(x []float32, mean float32) float32   // Σ (x-mean)², lane order
+	minMax  func(x []float32) (lo, hi float32)        // NaN where x holds one
+	absMax  func(x []float32) float32                 // NaN where x holds one
+	absMaxV func(acc, x []float32)                    // acc = max(acc, |x|), NaN wins
+
+	fakeInt  func(dst, x []float32, q intGrid)
+	fakeIntV func(dst, x, scale []float32, lo, hi float32) // a scale per element, zero point 0
+	cast     func(dst, x []float32, f *minifloat, scale float32)
+	codes    func(dst []int32, x []float32, q intGrid)
+	toBF16   func(dst []uint16, x []float32)
+	fromBF16 func(dst []float32, x []uint16)
+	toF16    func(dst []uint16, x []float32)
+	fromF16  func(dst []float32, x []uint16)
+}
+
+// cur is the level in use. Only init and tests set it.
+var cur = pick(os.Getenv("QSIMC_SIMD"))
+
+// levels lists the levels this machine can run, best first; the last is plain Go.
+func levels() []*impl { return append(simdLevels(), &generic) }
+
+// pick returns the level named, or the best one where the name is empty.
+func pick(name string) *impl {
+	ls := levels()
+	if name == "" {
+		return ls[0]
+	}
+	for _, l := range ls {
+		if l.name == name {
+			return l
+		}
+	}
+	// Refusing to start beats measuring the wrong code; there is no caller yet to give an error to.
+	fmt.Fprintf(os.Stderr, "qsimc: QSIMC_SIMD=%q: this machine has", name)
+	for _, l := range ls {
+		fmt.Fprintf(os.Stderr, " %s", l.name)
+	}
+	fmt.Fprintln(os.Stderr)
+	os.Exit(2)
+	return nil
+}
+
+// Level names the level in use: "avx512", "avx2" or "none".
+func Level() string { return cur.name }
+
+// elemGrain is the number of elements an elementwise loop hands to one core at a time: 64 KB of float32, some
+// microseconds of work, and a multiple of every vector width so that chunk borders never change a vector's lanes.
+const elemGrain = 16 << 10
+
+// each runs body over [0,n) in pieces of elemGrain.
+func each(n int, body func(lo, hi int)) {
+	if n <= elemGrain {
+		if n > 0 {
+			body(0, n)
+		}
+		return
+	}
+	par.For(n, elemGrain, body)
+}
+
+// eachRow runs body over rows of cols elements, a few rows to a piece.
+func eachRow(rows, cols int, body func(lo, hi int)) {
+	if rows <= 0 {
+		return
+	}
+	grain := max(1, elemGrain/max(cols, 1))
+	if rows <= grain {
+		body(0, rows)
+		return
+	}
+	par.For(rows, grain, body)
+}
+
+// same panics unless the lengths are equal.
+func same(what string, n int, lens ...int) {
+	for _, l := range lens {
+		if l != n {
+			panic(fmt.Sprintf("BUG: kernel.%s: lengths %d and %d differ", what, n, l))
+		}
+	}
+}
+
+// need panics unless a slice of length have can hold rows rows of cols elements, ld apart.
+func need(what string, have, rows, cols, ld int) {
+	if rows <= 0 || cols <= 0 {
+		return
+	}
+	if ld < cols || have < (rows-1)*ld+cols {
+		panic(fmt.Sprintf("BUG: kernel.%s: %d elements cannot hold %d rows of %d, %d apart", what, have, rows, cols, ld))
+	}
+}

@@ -1,0 +1,312 @@
+package kernel
+
+import (
+	"math"
+
+	"github.com/qsimc/qsimc/runtime/kernel/par"
+)
+
+// intGrid is an integer grid: x̂ = (clamp(rne(x/scale)+zero, lo, hi) - zero)·scale, NaN counting as 0.
+type intGrid struct{ scale, zero, lo, hi float32 }
+
+// FakeQuantInt sets dst = (q-zero)·scale with q = clamp(rne(x/scale)+zero, lo, hi), every step in float32, the division
+// true, rne to the nearest even integer. zero, lo and hi are integers below 2²⁴ in magnitude. ±Inf saturate; NaN counts
+// as 0. All levels give the same bits.
+func FakeQuantInt(dst, x []float32, scale, zero, lo, hi float32) {
+	same("FakeQuantInt", len(dst), len(x))
+	g := intGrid{scale, zero, lo, hi}
+	each(len(x), func(a, b int) { cur.fakeInt(dst[a:b], x[a:b], g) })
+}
+
+// FakeQuantIntRows is FakeQuantInt with a scale, and a zero point unless zero is nil, for each of the rows.
+func FakeQuantIntRows(rows, cols int, dst, x, scale, zero []float32, lo, hi float32) {
+	same("FakeQuantIntRows", rows*cols, len(dst), len(x))
+	same("FakeQuantIntRows", rows, len(scale))
+	eachRow(rows, cols, func(a, b int) {
+		for r := a; r < b; r++ {
+			g := intGrid{scale: scale[r], lo: lo, hi: hi}
+			if zero != nil {
+				g.zero = zero[r]
+			}
+			cur.fakeInt(dst[r*cols:(r+1)*cols], x[r*cols:(r+1)*cols], g)
+		}
+	})
+}
+
+// FakeQuantIntCols is FakeQuantInt with a scale for each of the columns and no zero point.
+func FakeQuantIntCols(rows, cols int, dst, x, scale []float32, lo, hi float32) {
+	same("FakeQuantIntCols", rows*cols, len(dst), len(x))
+	same("FakeQuantIntCols", cols, len(scale))
+	eachRow(rows, cols, func(a, b int) {
+		for r := a; r < b; r++ {
+			cur.fakeIntV(dst[r*cols:(r+1)*cols], x[r*cols:(r+1)*cols], scale, lo, hi)
+		}
+	})
+}
+
+// Code is an integer type that holds quantized codes.
+type Code interface {
+	~int8 | ~uint8 | ~int16 | ~uint16 | ~int32
+}
+
+// QuantizeInt sets dst to the codes clamp(rne(x/scale)+zero, lo, hi) of FakeQuantInt; lo and hi must fit T.
+func QuantizeInt[T Code](dst []T, x []float32, scale, zero, lo, hi float32) {
+	same("QuantizeInt", len(dst), len(x))
+	each(len(x), func(a, b int) {
+		const step = 512
+		var tmp [step]int32
+		for ; a < b; a += step {
+			e := min(a+step, b)
+			cur.codes(tmp[:e-a], x[a:e], intGrid{scale, zero, lo, hi})
+			for i, c := range tmp[:e-a] {
+				dst[a+i] = T(c)
+			}
+		}
+	})
+}
+
+// DequantizeInt sets dst = (q-zero)·scale.
+func DequantizeInt[T Code](dst []float32, q []T, scale float32, zero int32) {
+	same("DequantizeInt", len(dst), len(q))
+	each(len(q), func(a, b int) {
+		for i := a; i < b; i++ {
+			dst[i] = float32(int32(q[i])-zero) * scale
+		}
+	})
+}
+
+// Blocks says how FakeQuantBlocks… derive a scale for each block of Size consecutive elements of a row (the last block
+// of a row may be shorter, and has its own maximum).
+type Blocks struct {
+	Size   int
+	Max    float32 // the scale is the block's max |x| divided by Max: qmax of an integer grid, the greatest finite value of a float one
+	Lo, Hi float32 // integer grids: the least and greatest code
+	BF16   bool    // round the maximum to bfloat16 (RNE) before the division
+	Tiny   float32 // blocks whose (unrounded) maximum is at most Tiny become zeros; 0 catches all-zero blocks
+}
+
+// scale returns the step for a block with the given maximum, 0 for a block of zeros; ok is false for an infinite or NaN
+// maximum.
+func (b *Blocks) scale(amax float32) (s float32, ok bool) {
+	if amax <= b.Tiny {
+		return 0, true
+	}
+	if b.BF16 {
+		amax = roundBF16(amax)
+	}
+	return amax / b.Max, amax <= math.MaxFloat32
+}
+
+// FakeQuantBlocksInt quantizes each block of each row on its own integer grid: Δ = max|x|/Max, dst = clamp(rne(x/Δ), Lo,
+// Hi)·Δ. Where scales is not nil it receives each block's Δ, rows×⌈cols/Size⌉. It reports false where a block's maximum
+// is infinite or NaN; such a block becomes NaN.
+func FakeQuantBlocksInt(rows, cols int, dst, x, scales []float32, b Blocks) (finite bool) {
+	return blocks("FakeQuantBlocksInt", rows, cols, dst, x, scales, &b, func(dst, x []float32, s float32) {
+		cur.fakeInt(dst, x, intGrid{scale: s, lo: b.Lo, hi: b.Hi})
+	})
+}
+
+// FakeQuantBlocksFloat is FakeQuantBlocksInt on a minifloat grid: dst = cast(x/Δ)·Δ.
+func FakeQuantBlocksFloat(rows, cols int, dst, x, scales []float32, b Blocks, f Minifloat) (finite bool) {
+	g := f.prepare()
+	return blocks("FakeQuantBlocksFloat", rows, cols, dst, x, scales, &b, func(dst, x []float32, s float32) {
+		cur.cast(dst, x, &g, s)
+	})
+}
+
+func blocks(what string, rows, cols int, dst, x, scales []float32, b *Blocks, grid func(dst, x []float32, s float32)) bool {
+	same(what, rows*cols, len(dst), len(x))
+	per := (cols + b.Size - 1) / b.Size
+	if scales != nil {
+		same(what, rows*per, len(scales))
+	}
+	var bad par.Flag
+	eachRow(rows, cols, func(lo, hi int) {
+		for r := lo; r < hi; r++ {
+			in, out := x[r*cols:(r+1)*cols], dst[r*cols:(r+1)*cols]
+			for k := 0; k < per; k++ {
+				c0, c1 := k*b.Size, min((k+1)*b.Size, cols)
+				s, ok := b.scale(cur.absMax(in[c0:c1]))
+				if scales != nil {
+					scales[r*per+k] = s
+				}
+				switch {
+				case !ok:
+					bad.Set()
+					fill(out[c0:c1], float32(math.NaN()))
+				case s == 0:
+					clear(out[c0:c1])
+				default:
+					grid(out[c0:c1], in[c0:c1], s)
+				}
+			}
+		}
+	})
+	return !bad.IsSet()
+}
+
+// FakeQuantBlocksIntCols is FakeQuantBlocksInt with blocks that run down the columns: Size consecutive rows of one
+// column share a scale (the last block may be shorter). scales, where not nil, is ⌈rows/Size⌉×cols.
+func FakeQuantBlocksIntCols(rows, cols int, dst, x, scales []float32, b Blocks) (finite bool) {
+	return blocksCols("FakeQuantBlocksIntCols", rows, cols, dst, x, scales, &b, func(dst, x, s []float32) {
+		cur.fakeIntV(dst, x, s, b.Lo, b.Hi)
+	})
+}
+
+// FakeQuantBlocksFloatCols is FakeQuantBlocksIntCols on a minifloat grid.
+func FakeQuantBlocksFloatCols(rows, cols int, dst, x, scales []float32, b Blocks, f Minifloat) (finite bool) {
+	g := f.prepare()
+	return blocksCols("FakeQuantBlocksFloatCols", rows, cols, dst, x, scales, &b, func(dst, x, s []float32) {
+		cur.binary[opDiv](dst, x, s)
+		cur.cast(dst, dst, &g, 1)
+		cur.binary[opMul](dst, dst, s)
+	})
+}
+
+func blocksCols(what string, rows, cols int, dst, x, scales []float32, b *Blocks, grid func(dst, x, s []float32)) bool {
+	same(what, rows*cols, len(dst), len(x))
+	per := (rows + b.Size - 1) / b.Size
+	if scales != nil {
+		same(what, per*cols, len(scales))
+	}
+	var bad par.Flag
+	strip := max(64, min(cols, elemGrain/max(b.Size, 1)))
+	strips := (cols + strip - 1) / strip
+	par.For(per*strips, 1, func(lo, hi int) {
+		acc, step := scratch(strip), scratch(strip)
+		defer release(acc)
+		defer release(step)
+		for t := lo; t < hi; t++ {
+			k, c0 := t/strips, t%strips*strip
+			c1 := min(c0+strip, cols)
+			r0, r1 := k*b.Size, min((k+1)*b.Size, rows)
+			am, st := acc.f[:c1-c0], step.f[:c1-c0]
+			clear(am)
+			for r := r0; r < r1; r++ {
+				cur.absMaxV(am, x[r*cols+c0:r*cols+c1])
+			}
+			odd := false // some column needs zeros or NaN
+			for c, m := range am {
+				s, ok := b.scale(m)
+				if !ok {
+					bad.Set()
+				}
+				st[c] = s
+				odd = odd || s == 0 || !ok
+				if s == 0 {
+					st[c] = 1
+				}
+				if scales != nil {
+					scales[k*cols+c0+c] = s
+				}
+			}
+			for r := r0; r < r1; r++ {
+				out := dst[r*cols+c0 : r*cols+c1]
+				grid(out, x[r*cols+c0:r*cols+c1], st)
+				if odd {
+					for c, m := range am {
+						if m <= b.Tiny {
+							out[c] = 0
+						} else if !(st[c] <= math.MaxFloat32) {
+							out[c] = float32(math.NaN())
+						}
+					}
+				}
+			}
+		}
+	})
+	return !bad.IsSet()
+}
+
+// FakeQuantIntScales quantizes blocks of size consecutive elements of each row with given scales, rows×⌈cols/size⌉:
+// dst = clamp(rne(x/s), lo, hi)·s; a block with scale 0 becomes zeros, one with scale NaN becomes NaN.
+func FakeQuantIntScales(rows, cols int, dst, x []float32, size int, scales []float32, lo, hi float32) {
+	givenScales("FakeQuantIntScales", rows, cols, dst, x, size, scales, func(dst, x []float32, s float32) {
+		cur.fakeInt(dst, x, intGrid{scale: s, lo: lo, hi: hi})
+	})
+}
+
+// FakeQuantFloatScales is FakeQuantIntScales on a minifloat grid: dst = cast(x/s)·s.
+func FakeQuantFloatScales(rows, cols int, dst, x []float32, size int, scales []float32, f Minifloat) {
+	g := f.prepare()
+	givenScales("FakeQuantFloatScales", rows, cols, dst, x, size, scales, func(dst, x []float32, s float32) {
+		cur.cast(dst, x, &g, s)
+	})
+}
+
+func givenScales(what string, rows, cols int, dst, x []float32, size int, scales []float32, grid func(dst, x []float32, s float32)) {
+	same(what, rows*cols, len(dst), len(x))
+	per := (cols + size - 1) / size
+	same(what, rows*per, len(scales))
+	eachRow(rows, cols, func(a, b int) {
+		for r := a; r < b; r++ {
+			in, out := x[r*cols:(r+1)*cols], dst[r*cols:(r+1)*cols]
+			for k := 0; k < per; k++ {
+				c0, c1 := k*size, min((k+1)*size, cols)
+				switch s := scales[r*per+k]; {
+				case s == 0:
+					clear(out[c0:c1])
+				case s != s:
+					fill(out[c0:c1], s)
+				default:
+					grid(out[c0:c1], in[c0:c1], s)
+				}
+			}
+		}
+	})
+}
+
+// AbsMaxBlocks sets dst, rows×⌈cols/size⌉, to max |x| of each block of size consecutive elements of each row; NaN where a
+// block holds one.
+func AbsMaxBlocks(rows, cols, size int, dst, x []float32) {
+	same("AbsMaxBlocks", rows*cols, len(x))
+	per := (cols + size - 1) / size
+	same("AbsMaxBlocks", rows*per, len(dst))
+	eachRow(rows, cols, func(lo, hi int) {
+		for r := lo; r < hi; r++ {
+			for k := 0; k < per; k++ {
+				dst[r*per+k] = cur.absMax(x[r*cols+k*size : r*cols+min((k+1)*size, cols)])
+			}
+		}
+	})
+}
+
+func fill(x []float32, v float32) {
+	for i := range x {
+		x[i] = v
+	}
+}
+
+func fakeIntGeneric(dst, x []float32, q intGrid) {
+	for i, v := range x {
+		dst[i] = float32(gridCode(v/q.scale, &q)-q.zero) * q.scale
+	}
+}
+
+// gridCode is clamp(rne(t)+zero, lo, hi) with NaN counting as 0.
+func gridCode(t float32, q *intGrid) float32 {
+	if t != t {
+		t = 0
+	}
+	t = float32(math.RoundToEven(float64(t))) + q.zero
+	if t < q.lo {
+		t = q.lo
+	}
+	if t > q.hi {
+		t = q.hi
+	}
+	return t
+}
+
+func fakeIntVGeneric(dst, x, scale []float32, lo, hi float32) {
+	q := intGrid{lo: lo, hi: hi}
+	for i, v := range x {
+		dst[i] = float32(gridCode(v/scale[i], &q)-0) * scale[i]
+	}
+}
+
+func codesGeneric(dst []int32, x []float32, q intGrid) {
+	for i, v := range x {
+		dst[i] = int32(gridCode(v/q.scale, &q))
+	}
+}

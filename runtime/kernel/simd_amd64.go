@@ -1,0 +1,5 @@
+//go:build !noasm
+
+package kernel
+
+func simdLevels() []*impl { return nil }
