@@ -1,0 +1,381 @@
+package numfmt
+
+import (
+	"fmt"
+	"math"
+	"slices"
+)
+
+// deadAmax is the largest magnitude at and below which a group counts as zero: its step is 1 (METHODS §0). E8M0 scales
+// reach further down and ignore it.
+const deadAmax = 0x1p-24
+
+// Fit makes parameters from the least and the largest value of each group. The answers at the edges:
+//
+//   - zero range, or all magnitudes at most 2^-24: step 1, zero point 0; E8M0 scales: 2^-127; relative and second-level scales: 0;
+//   - constant range lo = hi: affine schemes widen it to hold 0;
+//   - lo > hi, a group that was never observed: an error;
+//   - NaN or infinity: an error, except for E8M0 scales, which become NaN.
+//
+// The second level of two-level schemes is one scale for all groups; FitData also makes one per output channel. Fit
+// fails for schemes that need the data (FromData).
+func (s Scheme) Fit(lo, hi []float32) (Params, error) {
+	return s.fit(lo, hi, func(int) int { return 0 }, 1)
+}
+
+func (s Scheme) fit(lo, hi []float32, coarse func(int) int, coarseGroups int) (Params, error) {
+	if len(lo) != len(hi) {
+		return Params{}, fmt.Errorf("scheme %s: got %d lower and %d upper bounds", s, len(lo), len(hi))
+	}
+	if !s.Scaled() {
+		return Params{}, nil
+	}
+	if s.FromData() {
+		return Params{}, fmt.Errorf("scheme %s is fitted to values, not to a range", s)
+	}
+	p := Params{Scale: make([]float32, len(lo))}
+	if s.Affine {
+		p.Zero = make([]float32, len(lo))
+	}
+	amax := make([]float32, len(lo))
+	for g := range lo {
+		if err := checkRange(lo[g], hi[g], s.Scale == ScaleE8M0); err != nil {
+			return Params{}, fmt.Errorf("scheme %s: group %d: %w", s, g, err)
+		}
+		amax[g] = max(-lo[g], hi[g]) // NaN stays NaN
+		switch {
+		case s.Affine:
+			p.Scale[g], p.Zero[g] = s.affine(lo[g], hi[g])
+		case !s.Scale.relative():
+			p.Scale[g] = s.step(amax[g])
+		}
+	}
+	switch {
+	case s.Scale.relative():
+		s.relativeScales(&p, amax)
+	case s.Scale2 > 0:
+		for g, a := range amax {
+			if !(a > deadAmax) {
+				p.Scale[g] = 0 // a dead group's step of 1 must not set the pace
+			}
+		}
+		p.Code, p.Coarse = SecondLevel(p.Scale, s.Scale2, s.Min1, coarse, coarseGroups)
+		for g := range p.Scale {
+			p.Scale[g] = p.Code[g] * p.Coarse[coarse(g)]
+		}
+	}
+	return p, nil
+}
+
+func checkRange(lo, hi float32, specials bool) error {
+	switch bad := lo != lo || hi != hi || math.IsInf(float64(lo), 0) || math.IsInf(float64(hi), 0); {
+	case math.IsInf(float64(lo), 1) && math.IsInf(float64(hi), -1):
+		return fmt.Errorf("no value was observed")
+	case bad && !specials:
+		return fmt.Errorf("range [%v, %v] is not finite", lo, hi)
+	case lo > hi:
+		return fmt.Errorf("range [%v, %v] is upside down", lo, hi)
+	}
+	return nil
+}
+
+// step is the step of a symmetric group; under ArithTRT the factor.
+func (s Scheme) step(amax float32) float32 {
+	if s.Scale == ScaleE8M0 {
+		return s.e8m0Step(amax)
+	}
+	if amax <= deadAmax {
+		return 1
+	}
+	qmax := s.Max()
+	switch s.Scale {
+	case ScaleBF16:
+		return min(RoundBF16(amax), maxBF16) / qmax
+	case ScaleBF16Up:
+		return min(roundBF16Up(amax), maxBF16) / qmax
+	case ScalePow2:
+		return pow2Above(float64(amax) / float64(qmax))
+	}
+	if s.Arith == ArithTRT {
+		return qmax / amax
+	}
+	return amax / qmax
+}
+
+// pow2Above is the least power of two not below r, within float32.
+func pow2Above(r float64) float32 {
+	f, e := math.Frexp(r)
+	if f == 0.5 {
+		e--
+	}
+	return float32(math.Ldexp(1, min(max(e, -149), 127)))
+}
+
+// e8m0Step is the step of an MX block: a power of two from 2^-127 to 2^127. For integers the step is the block scale
+// times the implied 2^-emax, so that MXINT8 has steps of S/64.
+func (s Scheme) e8m0Step(amax float32) float32 {
+	switch {
+	case amax != amax || math.IsInf(float64(amax), 0):
+		return float32(math.NaN())
+	case amax == 0:
+		return 0x1p-127
+	}
+	_, e := math.Frexp(float64(amax))
+	_, top := math.Frexp(float64(s.Max()))
+	switch s.MX {
+	case MXCeil:
+		return pow2Within(float64(amax) / float64(s.Max()))
+	case MXEven:
+		// Rounding to m mantissa bits changes the exponent when all of them are set and the next one too; a tie there
+		// has an odd last bit, so it goes up.
+		man := s.Format.Man
+		if s.Format.Kind != Float {
+			man = top - 1
+		}
+		f, _ := math.Frexp(float64(amax))
+		if f >= 1-math.Ldexp(1, -man-2) {
+			e++
+		}
+	}
+	return float32(math.Ldexp(1, min(max(e-top, -127), 127)))
+}
+
+// pow2Within is pow2Above within the range of E8M0.
+func pow2Within(r float64) float32 { return min(max(pow2Above(r), 0x1p-127), 0x1p127) }
+
+// affine is the step and zero point of an asymmetric group (METHODS §1.1): the range is widened to hold zero.
+func (s Scheme) affine(lo, hi float32) (scale, zero float32) {
+	lo, hi = min(lo, 0), max(hi, 0)
+	clo, chi := s.Codes()
+	width := hi - lo
+	if math.IsInf(float64(width), 0) {
+		width = math.MaxFloat32
+	}
+	if width <= deadAmax {
+		return 1, 0
+	}
+	n := float32(chi - clo)
+	switch s.Scale {
+	case ScaleBF16:
+		scale = min(RoundBF16(width), maxBF16) / n
+	case ScaleBF16Up:
+		scale = min(roundBF16Up(width), maxBF16) / n
+	case ScalePow2:
+		scale = pow2Above(float64(width) / float64(n))
+	default:
+		scale = width / n
+	}
+	return scale, roundInt(float32(clo)-lo/scale, float32(clo), float32(chi))
+}
+
+// relativeScales makes NVFP4's two levels (METHODS §1.5) from each group's amax: with A the largest of all and m the
+// largest value of the block scale's type, the tensor scale is A/(qmax·m) and a block's is amax/qmax in units of it.
+func (s Scheme) relativeScales(p *Params, amax []float32) {
+	qmax := s.Max()
+	block := scaleFormat(s.Scale)
+	top := float32(0)
+	for _, a := range amax {
+		top = max(top, a)
+	}
+	p.Code = make([]float32, len(amax))
+	if !(top > deadAmax) {
+		p.Coarse = []float32{1}
+		return
+	}
+	both := qmax * block.Max() // an integer below 2^24 for the formats of the table
+	enc, dec := both/top, top/both
+	p.Coarse = []float32{dec}
+	g := block.grid()
+	for i, a := range amax {
+		p.Code[i] = g.round(float32(a/qmax) * enc)
+		p.Scale[i] = p.Code[i] * dec
+	}
+}
+
+// scaleFormat is the format of a relative scale.
+func scaleFormat(t ScaleType) Format {
+	name := t.String()
+	if t == ScaleE4M3 {
+		name = ScaleUE4M3.String()
+	}
+	f, err := Lookup(name)
+	if err != nil {
+		panic("BUG: scale type without a format: " + err.Error())
+	}
+	return f
+}
+
+// SecondLevel splits scales into integer codes of the given bits and coarse scales (VS-Quant, METHODS §4): for each
+// coarse group γ = max(scale)/(2^bits-1), code = clip(rne(scale/γ), 0 or, with min1, 1, 2^bits-1). A coarse group
+// of zeros has γ = 1 and codes 0. coarse maps a scale's index to one of n coarse groups.
+func SecondLevel(scale []float32, bits int, min1 bool, coarse func(int) int, n int) (code, gamma []float32) {
+	code, gamma = make([]float32, len(scale)), make([]float32, n)
+	for i, s := range scale {
+		gamma[coarse(i)] = max(gamma[coarse(i)], s)
+	}
+	most := float32(int(1)<<bits - 1)
+	for c, g := range gamma {
+		if gamma[c] = g / most; gamma[c] == 0 {
+			gamma[c] = 1
+		}
+	}
+	for i, s := range scale {
+		code[i] = roundInt(s/gamma[coarse(i)], 0, most)
+		if min1 && s > 0 && code[i] < 1 {
+			code[i] = 1
+		}
+	}
+	return code, gamma
+}
+
+// FitData makes parameters from all values of a tensor, group by group. Errors are Fit's.
+func (s Scheme) FitData(x []float32, l Layout) (Params, error) {
+	if err := l.check(len(x)); err != nil {
+		return Params{}, fmt.Errorf("scheme %s: %w", s, err)
+	}
+	if !s.Scaled() {
+		return Params{}, nil
+	}
+	if len(x) == 0 {
+		return s.emptyParams(l), nil
+	}
+	if s.FromData() {
+		return s.fitValues(x, l)
+	}
+	lo, hi := Ranges(x, l)
+	return s.fit(lo, hi, l.coarse, l.coarseGroups())
+}
+
+// emptyParams are the parameters of a tensor without elements: step 1 for each group.
+func (s Scheme) emptyParams(l Layout) Params {
+	n := l.Groups()
+	p := Params{Scale: slices.Repeat([]float32{1}, n)}
+	if s.Affine {
+		p.Zero = make([]float32, n)
+	}
+	if s.TwoLevel() {
+		p.Code, p.Coarse = slices.Repeat([]float32{1}, n), slices.Repeat([]float32{1}, l.coarseGroups())
+	}
+	return p
+}
+
+// fitValues gathers each group's values and fits ternary formats and codebooks with specials.
+func (s Scheme) fitValues(x []float32, l Layout) (Params, error) {
+	groups := make([][]float32, l.Groups())
+	for r := range l.Runs() {
+		if r.Step == 0 {
+			groups[r.Group] = append(groups[r.Group], x[r.Off:r.Off+r.Len]...)
+			continue
+		}
+		for i := range r.Len {
+			groups[r.Group+i] = append(groups[r.Group+i], x[r.Off+i])
+		}
+	}
+	p := Params{Scale: make([]float32, len(groups))}
+	if s.Format.Kind == Book {
+		p.Zero = make([]float32, len(groups))
+	}
+	for g, v := range groups {
+		for _, v := range v {
+			if v != v || math.IsInf(float64(v), 0) {
+				return Params{}, fmt.Errorf("scheme %s: group %d: value %v is not finite", s, g, v)
+			}
+		}
+		switch {
+		case s.Format.Kind == Book:
+			p.Scale[g], p.Zero[g] = s.fitSpecial(v)
+		case s.Format.Median:
+			p.Scale[g] = max(lowerMedian(v), ternaryEps)
+		default:
+			sum := 0.0
+			for _, v := range v {
+				sum += math.Abs(float64(v))
+			}
+			p.Scale[g] = float32(sum / float64(len(v)))
+		}
+	}
+	return p, nil
+}
+
+// lowerMedian is the median magnitude, the lower of the two middle ones for even counts.
+func lowerMedian(v []float32) float32 {
+	mag := make([]float32, len(v))
+	for i, v := range v {
+		mag[i] = float32(math.Abs(float64(v)))
+	}
+	slices.Sort(mag)
+	return mag[(len(mag)-1)/2]
+}
+
+// fitSpecial tries every special value of the codebook with the step that makes amax its largest value, and keeps the
+// first with the least squared error (BitMoD).
+func (s Scheme) fitSpecial(v []float32) (scale, special float32) {
+	amax := float32(0)
+	for _, v := range v {
+		amax = max(amax, v, -v)
+	}
+	best := math.Inf(1)
+	for i, sp := range s.Format.Book.Specials {
+		b := s.Format.Book.variants[i]
+		step := float32(1)
+		if amax > deadAmax {
+			step = amax / b.max
+			if s.Scale == ScaleBF16 {
+				step = min(RoundBF16(amax), maxBF16) / b.max
+			}
+		}
+		sum := 0.0
+		for _, v := range v {
+			d := float64(v) - float64(b.find(v/step).val*step)
+			sum += d * d
+		}
+		if sum < best {
+			best, scale, special = sum, step, sp
+		}
+	}
+	return scale, special
+}
+
+// FitCentred is RPTQ's affine grid (METHODS §1.1): step (hi-lo)/2^b, zero point rne(-(hi+lo)/(2·step)), not forced into
+// the range of the type. A dead range has step 1 and zero point 0. The scheme is a signed affine integer.
+func (s Scheme) FitCentred(lo, hi []float32) (Params, error) {
+	if s.Format.Kind != Int || !s.Format.Signed || !s.Affine || len(lo) != len(hi) {
+		return Params{}, fmt.Errorf("scheme %s: the centred grid is for signed asymmetric integers and paired bounds", s)
+	}
+	p := Params{Scale: make([]float32, len(lo)), Zero: make([]float32, len(lo))}
+	for g := range lo {
+		if err := checkRange(lo[g], hi[g], false); err != nil {
+			return Params{}, fmt.Errorf("scheme %s: group %d: %w", s, g, err)
+		}
+		p.Scale[g] = 1
+		if width := hi[g] - lo[g]; width > deadAmax {
+			p.Scale[g] = width / float32(s.Format.Codes())
+			p.Zero[g] = float32(math.RoundToEven(float64(-(hi[g]+lo[g])/(2*p.Scale[g])))) + 0 // not -0
+		}
+	}
+	return p, nil
+}
+
+// FitShifted is the symmetric grid of the GPTQ reference (METHODS §1.1): step 2·amax/(2^b-1), zero point 2^(b-1). The
+// step is rounded towards zero: -amax lies halfway between the codes 0 and 1, and is to take code 0 for every amax. The
+// scheme is an unsigned affine integer.
+func (s Scheme) FitShifted(lo, hi []float32) (Params, error) {
+	if s.Format.Kind != Int || s.Format.Signed || !s.Affine || len(lo) != len(hi) {
+		return Params{}, fmt.Errorf("scheme %s: the shifted grid is for unsigned asymmetric integers and paired bounds", s)
+	}
+	p := Params{Scale: make([]float32, len(lo)), Zero: make([]float32, len(lo))}
+	for g := range lo {
+		if err := checkRange(lo[g], hi[g], false); err != nil {
+			return Params{}, fmt.Errorf("scheme %s: group %d: %w", s, g, err)
+		}
+		p.Scale[g], p.Zero[g] = 1, float32(s.Format.Codes()/2)
+		if amax := max(-lo[g], hi[g]); amax > deadAmax {
+			step := 2 * float64(amax) / float64(s.Max())
+			p.Scale[g] = float32(step)
+			if float64(p.Scale[g]) > step {
+				p.Scale[g] = math.Nextafter32(p.Scale[g], 0)
+			}
+		}
+	}
+	return p, nil
+}

@@ -1,0 +1,359 @@
+package numfmt
+
+import (
+	"encoding/binary"
+	"fmt"
+	"math"
+)
+
+// PackedLen is the number of bytes that n elements of the type take as ONNX stores them.
+func PackedLen(e Elem, n int) int { return (n*e.Bits() + 7) / 8 }
+
+// Pack stores codes as ONNX stores the element type: 2-bit codes four to a byte and 4-bit codes two, the first in the
+// low bits, the last byte filled up with zeros; 8, 16 and 32 bits little-endian. Codes are taken modulo the type's bits.
+func Pack(e Elem, codes []uint32) ([]byte, error) {
+	bits := e.Bits()
+	if bits == 0 {
+		return nil, fmt.Errorf("cannot pack codes of element type %s", e)
+	}
+	out := make([]byte, 0, PackedLen(e, len(codes)))
+	switch bits {
+	case 32:
+		for _, c := range codes {
+			out = binary.LittleEndian.AppendUint32(out, c)
+		}
+	case 16:
+		for _, c := range codes {
+			out = binary.LittleEndian.AppendUint16(out, uint16(c))
+		}
+	case 8:
+		for _, c := range codes {
+			out = append(out, byte(c))
+		}
+	default:
+		per, mask := 8/bits, uint32(1)<<bits-1
+		out = out[:cap(out)]
+		for i, c := range codes {
+			out[i/per] |= byte(c&mask) << (i % per * bits)
+		}
+	}
+	return out, nil
+}
+
+// Unpack reads n codes of the element type; codes are the type's bits, not sign-extended.
+func Unpack(e Elem, data []byte, n int) ([]uint32, error) {
+	bits := e.Bits()
+	if bits == 0 {
+		return nil, fmt.Errorf("cannot unpack element type %s", e)
+	}
+	if n < 0 || len(data) != PackedLen(e, n) {
+		return nil, fmt.Errorf("%d bytes for %d elements of %s, want %d", len(data), n, e, PackedLen(e, n))
+	}
+	out := make([]uint32, n)
+	switch bits {
+	case 32:
+		for i := range out {
+			out[i] = binary.LittleEndian.Uint32(data[4*i:])
+		}
+	case 16:
+		for i := range out {
+			out[i] = uint32(binary.LittleEndian.Uint16(data[2*i:]))
+		}
+	case 8:
+		for i := range out {
+			out[i] = uint32(data[i])
+		}
+	default:
+		per, mask := 8/bits, uint32(1)<<bits-1
+		for i := range out {
+			out[i] = uint32(data[i/per]) >> (i % per * bits) & mask
+		}
+	}
+	return out, nil
+}
+
+// Codes are packed codes of an ONNX element type.
+type Codes struct {
+	Elem Elem
+	Len  int
+	Data []byte
+}
+
+// StoreElem is the element type that Encode packs a scheme's codes into: the format's ONNX type where it has one, with
+// integers of other widths in the next larger type; else (3-bit and 6-bit floats, codebooks, parity formats) the unsigned
+// integer that holds the bare code. It is ElemNone for codes of more than 16 bits and for no scheme.
+func (s Scheme) StoreElem() Elem {
+	switch {
+	case s.IsNone():
+		return ElemNone
+	case s.Format.Elem != ElemNone:
+		return s.Format.Elem
+	case s.Format.Bits <= 4:
+		return ElemUint4
+	case s.Format.Bits <= 8:
+		return ElemUint8
+	case s.Format.Bits <= 16:
+		return ElemUint16
+	}
+	return ElemNone
+}
+
+// Encode quantizes x to packed codes of StoreElem. Decoding them with the same parameters gives what Apply gives; only
+// e1m2, which ONNX holds as integers of half the step, loses -0. Parameters with NaN scales are refused.
+func (s Scheme) Encode(x []float32, l Layout, p Params) (Codes, error) {
+	e := s.StoreElem()
+	if e == ElemNone {
+		return Codes{}, fmt.Errorf("scheme %s: codes of %d bits cannot be stored", s, s.Format.Bits)
+	}
+	if err := l.check(len(x)); err != nil {
+		return Codes{}, fmt.Errorf("scheme %s: %w", s, err)
+	}
+	if err := s.checkParams(l, p); err != nil {
+		return Codes{}, err
+	}
+	codes := make([]uint32, len(x))
+	q := s.rounder()
+	for r := range l.Runs() {
+		for i := range r.Len {
+			if s.Scaled() && (i == 0 || r.Step == 1) {
+				if err := q.setGroup(s, p, r.Group+i*r.Step); err != nil {
+					return Codes{}, err
+				}
+			}
+			codes[r.Off+i] = q.code(s.Format, x[r.Off+i])
+		}
+	}
+	data, err := Pack(e, codes)
+	return Codes{Elem: e, Len: len(x), Data: data}, err
+}
+
+// setGroup is set with a group of p.
+func (q *Quantizer) setGroup(s Scheme, p Params, g int) error {
+	zero := float32(0)
+	if p.Zero != nil {
+		zero = p.Zero[g]
+	}
+	if p.Scale[g] != p.Scale[g] {
+		return fmt.Errorf("scheme %s: group %d: scale is NaN, its values cannot be stored", s, g)
+	}
+	if err := q.set(s, p.Scale[g], zero); err != nil {
+		return fmt.Errorf("scheme %s: group %d: %w", s, g, err)
+	}
+	return nil
+}
+
+// code is the stored code of x.
+func (q *Quantizer) code(f Format, x float32) uint32 {
+	level := q.Level(x)
+	switch {
+	case f.Kind == Int || f.Kind == Ternary:
+		return uint32(int32(level + q.zero))
+	case f.isCarried():
+		return uint32(int32(level * 2))
+	case f.Kind == Book:
+		return q.book.code(level)
+	}
+	return q.grid.encode(level, q.kind != Cast)
+}
+
+// Decode dequantizes codes that Encode made: dst[i] = (code - zero)·scale.
+func (s Scheme) Decode(dst []float32, c Codes, l Layout, p Params) error {
+	if c.Elem != s.StoreElem() {
+		return fmt.Errorf("scheme %s: codes are %s, want %s", s, c.Elem, s.StoreElem())
+	}
+	if err := l.check(len(dst), c.Len); err != nil {
+		return fmt.Errorf("scheme %s: %w", s, err)
+	}
+	if err := s.checkParams(l, p); err != nil {
+		return err
+	}
+	codes, err := Unpack(c.Elem, c.Data, c.Len)
+	if err != nil {
+		return fmt.Errorf("scheme %s: %w", s, err)
+	}
+	q := s.rounder()
+	for r := range l.Runs() {
+		for i := range r.Len {
+			if s.Scaled() && (i == 0 || r.Step == 1) {
+				if err := q.setGroup(s, p, r.Group+i*r.Step); err != nil {
+					return err
+				}
+			}
+			v := q.value(s.Format, c.Elem, codes[r.Off+i])
+			if q.mul {
+				dst[r.Off+i] = v / q.scale
+			} else {
+				dst[r.Off+i] = v * q.scale
+			}
+		}
+	}
+	return nil
+}
+
+// value is the level of a stored code.
+func (q *Quantizer) value(f Format, e Elem, code uint32) float32 {
+	switch {
+	case f.Kind == Int || f.Kind == Ternary:
+		return signExtend(e, code) - q.zero
+	case f.isCarried():
+		return signExtend(e, code) / 2
+	case f.Kind == Book:
+		return q.book.Values[code&(1<<f.Bits-1)]
+	}
+	return f.Decode(code)
+}
+
+// signExtend reads an integer code of the element type.
+func signExtend(e Elem, code uint32) float32 {
+	switch e {
+	case ElemInt2, ElemInt4, ElemInt8, ElemInt16, ElemInt32:
+		shift := 32 - e.Bits()
+		return float32(int32(code<<shift) >> shift)
+	}
+	return float32(code)
+}
+
+// Widen stores integer codes in a wider integer type that holds their range, as for a file whose opset lacks the small
+// type: INT2 to INT4 or INT8, UINT4 to UINT8 and so on.
+func (c Codes) Widen(to Elem) (Codes, error) {
+	from, ok := c.Elem.Format()
+	into, ok2 := to.Format()
+	if !ok || !ok2 || from.Kind != Int || into.Kind != Int || into.Bits < from.Bits || from.Signed != into.Signed && (from.Signed || into.Bits == from.Bits) {
+		return Codes{}, fmt.Errorf("codes of %s cannot be widened to %s", c.Elem, to)
+	}
+	codes, err := Unpack(c.Elem, c.Data, c.Len)
+	if err != nil {
+		return Codes{}, err
+	}
+	for i, v := range codes {
+		codes[i] = uint32(int32(signExtend(c.Elem, v)))
+	}
+	data, err := Pack(to, codes)
+	return Codes{Elem: to, Len: c.Len, Data: data}, err
+}
+
+// linear is the scheme of Quantize/DequantizeLinear for an element type: all of its range, a zero point for integers.
+func linear(e Elem) (Scheme, error) {
+	f, ok := e.Format()
+	if !ok || f.Kind != Int && f.Kind != Float {
+		return Scheme{}, fmt.Errorf("no linear quantization to element type %s", e)
+	}
+	return Scheme{Format: f, Range: Full, Scale: ScaleFP32, Affine: f.Kind == Int}, nil
+}
+
+// QuantizeLinear is the ONNX operator on float32 data and scales: codes of the element type, packed, in its full range,
+// with p.Zero as zero point (nil: 0). saturate is the attribute of that name and concerns 8-bit floats only.
+func QuantizeLinear(x []float32, l Layout, p Params, e Elem, saturate bool) (Codes, error) {
+	s, err := linear(e)
+	if err != nil {
+		return Codes{}, err
+	}
+	if saturate || s.Format.Kind == Int {
+		return s.Encode(x, l, Params{Scale: p.Scale, Zero: p.Zero})
+	}
+	if err := l.check(len(x)); err != nil {
+		return Codes{}, fmt.Errorf("quantize to %s: %w", e, err)
+	}
+	if err := s.checkParams(l, p); err != nil {
+		return Codes{}, err
+	}
+	codes := make([]uint32, len(x))
+	for r := range l.Runs() {
+		for i := range r.Len {
+			codes[r.Off+i] = s.Format.Encode(x[r.Off+i]/p.Scale[r.Group+i*r.Step], false)
+		}
+	}
+	data, err := Pack(e, codes)
+	return Codes{Elem: e, Len: len(x), Data: data}, err
+}
+
+// DequantizeLinear is the ONNX operator with float32 scales: (code - zero)·scale, with p.Zero as zero point (nil: 0). It
+// also reads INT32, whose difference from the zero point is exact in int64.
+func DequantizeLinear(dst []float32, c Codes, l Layout, p Params) error {
+	if c.Elem != ElemInt32 {
+		s, err := linear(c.Elem)
+		if err != nil {
+			return err
+		}
+		return s.Decode(dst, c, l, Params{Scale: p.Scale, Zero: p.Zero})
+	}
+	if err := l.check(len(dst), c.Len, len(c.Data)/4); err != nil {
+		return fmt.Errorf("dequantize INT32: %w", err)
+	}
+	if n := l.Groups(); len(p.Scale) != n || p.Zero != nil && len(p.Zero) != n {
+		return fmt.Errorf("dequantize INT32: got %d scales and %d zero points, want %d", len(p.Scale), len(p.Zero), n)
+	}
+	for r := range l.Runs() {
+		for i := range r.Len {
+			g := r.Group + i*r.Step
+			v := int64(int32(binary.LittleEndian.Uint32(c.Data[4*(r.Off+i):])))
+			if p.Zero != nil {
+				v -= int64(p.Zero[g])
+			}
+			dst[r.Off+i] = float32(v) * p.Scale[g]
+		}
+	}
+	return nil
+}
+
+// CastTo casts values to codes of an element type as ONNX Cast does: integers of fewer than 16 bits are truncated towards
+// zero and wrapped to the type's bits, floats rounded to nearest, ties to even; saturate is the attribute of that name and
+// concerns 8-bit floats. FLOAT8E8M0 rounds as mode says.
+func CastTo(e Elem, x []float32, saturate bool, mode RoundMode) (Codes, error) {
+	f, ok := e.Format()
+	if !ok {
+		return Codes{}, fmt.Errorf("no cast to element type %s here", e)
+	}
+	g := f.grid()
+	codes := make([]uint32, len(x))
+	for i, v := range x {
+		switch {
+		case f.Kind == Int:
+			codes[i] = truncate(v)
+		case e == ElemFloat16:
+			codes[i] = uint32(EncodeFloat16(v))
+		case e == ElemBFloat16:
+			codes[i] = uint32(EncodeBF16(v))
+		case e == ElemE8M0:
+			codes[i] = uint32(EncodeE8M0(v, mode))
+		default:
+			codes[i] = g.encode(v, saturate)
+		}
+	}
+	data, err := Pack(e, codes)
+	return Codes{Elem: e, Len: len(x), Data: data}, err
+}
+
+// truncate is the low 32 bits of v truncated towards zero; values beyond int64 and NaN, undefined in ONNX, give 0.
+func truncate(v float32) uint32 {
+	if v != v || v >= math.MaxInt64 || v <= math.MinInt64 {
+		return 0
+	}
+	return uint32(int64(v))
+}
+
+// CastFrom gives the values of codes of any element type that CastTo makes, as float32.
+func CastFrom(dst []float32, c Codes) error {
+	f, ok := c.Elem.Format()
+	if !ok {
+		return fmt.Errorf("no cast from element type %s here", c.Elem)
+	}
+	if len(dst) != c.Len {
+		return fmt.Errorf("cast from %s: got room for %d values, want %d", c.Elem, len(dst), c.Len)
+	}
+	codes, err := Unpack(c.Elem, c.Data, c.Len)
+	if err != nil {
+		return fmt.Errorf("cast: %w", err)
+	}
+	for i, code := range codes {
+		switch c.Elem {
+		case ElemFloat16:
+			dst[i] = DecodeFloat16(uint16(code))
+		case ElemBFloat16:
+			dst[i] = DecodeBF16(uint16(code))
+		default:
+			dst[i] = f.Decode(code)
+		}
+	}
+	return nil
+}
