@@ -2,4 +2,37 @@
 
 package kernel
 
-func simdLevels() []*impl { return nil }
+import "golang.org/x/sys/cpu"
+
+//go:generate go -C asm run . -part gemm -out ../gemm_amd64.s -stubs ../gemm_amd64.go -pkg kernel
+//go:generate go -C asm run . -part vector -out ../vector_amd64.s -stubs ../vector_amd64.go -pkg kernel
+//go:generate go -C asm run . -part quant -out ../quant_amd64.s -stubs ../quant_amd64.go -pkg kernel
+
+// simdLevels lists the vector levels of this CPU, best first.
+func simdLevels() []*impl {
+	var ls []*impl
+	x := &cpu.X86
+	fma := x.HasAVX2 && x.HasFMA
+	if fma && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL {
+		l := avx512
+		if !x.HasAVX512VNNI {
+			l.tilesI = avx2.tilesI
+		}
+		ls = append(ls, &l)
+	}
+	if fma {
+		ls = append(ls, &avx2)
+	}
+	return ls
+}
+
+// The tiles: the kernels by row count, and the rows of A that stay in the level-2 cache.
+var (
+	tile9x48   = &tile[float32]{mr: 9, nr: 48, mc: 252, kern: []kernFunc[float32]{nil, gemm9x48avx512r1, gemm9x48avx512r2, gemm9x48avx512r3, gemm9x48avx512r4, gemm9x48avx512r5, gemm9x48avx512r6, gemm9x48avx512r7, gemm9x48avx512r8, gemm9x48avx512r9}}
+	tile14x32  = &tile[float32]{mr: 14, nr: 32, mc: 252, cost: 1.02, kern: []kernFunc[float32]{nil, gemm14x32avx512r1, gemm14x32avx512r2, gemm14x32avx512r3, gemm14x32avx512r4, gemm14x32avx512r5, gemm14x32avx512r6, gemm14x32avx512r7, gemm14x32avx512r8, gemm14x32avx512r9, gemm14x32avx512r10, gemm14x32avx512r11, gemm14x32avx512r12, gemm14x32avx512r13, gemm14x32avx512r14}}
+	tile4x24   = &tile[float32]{mr: 4, nr: 24, mc: 144, kern: []kernFunc[float32]{nil, gemm4x24avx2r1, gemm4x24avx2r2, gemm4x24avx2r3, gemm4x24avx2r4}}
+	tile14x16d = &tile[float64]{mr: 14, nr: 16, mc: 112, kern: []kernFunc[float64]{nil, gemm14x16avx512d1, gemm14x16avx512d2, gemm14x16avx512d3, gemm14x16avx512d4, gemm14x16avx512d5, gemm14x16avx512d6, gemm14x16avx512d7, gemm14x16avx512d8, gemm14x16avx512d9, gemm14x16avx512d10, gemm14x16avx512d11, gemm14x16avx512d12, gemm14x16avx512d13, gemm14x16avx512d14}}
+	tile6x8d   = &tile[float64]{mr: 6, nr: 8, mc: 72, kern: []kernFunc[float64]{nil, gemm6x8avx2d1, gemm6x8avx2d2, gemm6x8avx2d3, gemm6x8avx2d4, gemm6x8avx2d5, gemm6x8avx2d6}}
+	tile9x48i  = &tile[int32]{mr: 9, nr: 48, mc: 252, kern: []kernFunc[int32]{nil, gemm9x48avx512i1, gemm9x48avx512i2, gemm9x48avx512i3, gemm9x48avx512i4, gemm9x48avx512i5, gemm9x48avx512i6, gemm9x48avx512i7, gemm9x48avx512i8, gemm9x48avx512i9}}
+	tile4x16i  = &tile[int32]{mr: 4, nr: 16, mc: 144, kern: []kernFunc[int32]{nil, gemm4x16avx2i1, gemm4x16avx2i2, gemm4x16avx2i3, gemm4x16avx2i4}}
+)
