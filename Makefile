@@ -1,0 +1,46 @@
+# Targets: fmt lint test race fuzz interop bench generate check. `check` is what CI runs.
+STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
+FUZZTIME   ?= 30s
+PYTHON     ?= python3
+VENV       ?= .venv
+
+.PHONY: fmt lint test race fuzz interop bench generate fresh check
+
+fmt:
+	gofmt -l -w $$(git ls-files '*.go')
+
+lint:
+	@test -z "$$(gofmt -l $$(git ls-files '*.go'))" || { echo "not gofmt-clean:"; gofmt -l $$(git ls-files '*.go'); exit 1; }
+	go vet ./...
+	go run $(STATICCHECK) ./...
+
+test:
+	go test ./...
+
+# The packages where goroutines are.
+race:
+	go test -race -short ./runtime/... ./passes/... ./ir/op/...
+
+fuzz:
+	sh .ci/fuzz $(FUZZTIME)
+
+# Python packages for the checks against ONNX Runtime; their absence is a failure here.
+$(VENV)/.ready: .ci/requirements.txt
+	$(PYTHON) -m venv $(VENV)
+	$(VENV)/bin/pip install --quiet -r .ci/requirements.txt
+	touch $@
+
+interop: $(VENV)/.ready
+	sh .ci/interop/run $(VENV)/bin/python
+
+bench:
+	go test -run '^$$' -bench . -benchmem ./runtime/kernel/... ./runtime/ ./frontend/
+
+generate:
+	go generate ./...
+
+# Generated files are what their generators write.
+fresh: generate
+	@git diff --exit-code --stat || { echo "generated files are stale: commit what 'make generate' changed"; exit 1; }
+
+check: test lint race interop fuzz fresh

@@ -1,0 +1,117 @@
+// Package calib observes the values of a running model and derives from what it saw the ranges that static quantizers use
+// (METHODS.md §3).
+//
+//	r := calib.NewRange(method, scheme, -1)
+//	err := calib.Sweep(ctx, m, samples, []calib.Probe{{Value: v, Into: r}}, calib.Options{})
+//	lo, hi, err := r.Range()
+package calib
+
+import (
+	"fmt"
+	"slices"
+	"strconv"
+	"strings"
+)
+
+// Method is a calibrator with its options.
+type Method struct {
+	Name       string  // a name of Methods
+	Percentile float64 // p of percentile, in percent
+	StartBin   int     // first candidate bin of mse and entropy
+	FirstBatch bool    // hist=firstbatch: bins are laid over the first sample's range and extended, as the published toolkit does
+	Momentum   float64 // share of the running value that moving-average keeps
+}
+
+// Info describes a calibrator for help texts.
+type Info struct{ Name, Doc string }
+
+// Methods lists the calibrators.
+var Methods = []Info{
+	{"max", "largest |x| (smallest and largest x for asymmetric formats) over all samples"},
+	{"moving-average", "exponential average of each sample's range in file order, 0.99 old + 0.01 new (momentum=)"},
+	{"percentile", "left edge of the histogram bin at which p percent (p=, default 99.99) of |x| are passed"},
+	{"entropy", "range whose quantized histogram has the least Kullback-Leibler divergence"},
+	{"mse", "range with the least squared error over the histogram, candidates from bin start-bin= (128) on"},
+	{"mse-exact", "range with the least squared error over a histogram of 2048 bins from bin 1 on, refined between bins"},
+	{"octav", "clipping range by the fixed point of the optimally clipped quantizer (Sakr et al.)"},
+}
+
+// ParseMethod reads a calibrator such as "mse", "percentile p=99.9" or "mse start-bin=1 hist=firstbatch".
+func ParseMethod(text string) (Method, error) {
+	f := strings.Fields(text)
+	if len(f) == 0 {
+		return Method{}, fmt.Errorf("calibrator %q: empty, wanted one of %s", text, names())
+	}
+	m := Method{Name: f[0], Percentile: 99.99, StartBin: 128, Momentum: 0.99}
+	if !slices.ContainsFunc(Methods, func(i Info) bool { return i.Name == m.Name }) {
+		return Method{}, fmt.Errorf("calibrator %q: unknown, wanted one of %s", f[0], names())
+	}
+	for _, opt := range f[1:] {
+		key, val, _ := strings.Cut(opt, "=")
+		if err := m.set(key, val); err != nil {
+			return Method{}, fmt.Errorf("calibrator %q: option %q: %w", text, opt, err)
+		}
+	}
+	return m, nil
+}
+
+func (m *Method) set(key, val string) error {
+	takes := map[string][]string{
+		"p": {"percentile"}, "start-bin": {"mse", "entropy"}, "hist": {"percentile", "mse", "entropy"}, "momentum": {"moving-average"},
+	}
+	if by, ok := takes[key]; !ok {
+		return fmt.Errorf("unknown, wanted p, start-bin, hist or momentum")
+	} else if !slices.Contains(by, m.Name) {
+		return fmt.Errorf("%s does not take it, only %s", m.Name, strings.Join(by, ", "))
+	}
+	var err error
+	switch key {
+	case "p":
+		if m.Percentile, err = strconv.ParseFloat(val, 64); err != nil || !(m.Percentile > 0 && m.Percentile <= 100) {
+			return fmt.Errorf("found %q, wanted a number in (0, 100]", val)
+		}
+	case "momentum":
+		if m.Momentum, err = strconv.ParseFloat(val, 64); err != nil || !(m.Momentum >= 0 && m.Momentum < 1) {
+			return fmt.Errorf("found %q, wanted a number in [0, 1)", val)
+		}
+	case "start-bin":
+		if m.StartBin, err = strconv.Atoi(val); err != nil || m.StartBin < 1 || m.StartBin >= Bins {
+			return fmt.Errorf("found %q, wanted an integer in [1, %d)", val, Bins)
+		}
+	case "hist":
+		if val != "firstbatch" && val != "twopass" {
+			return fmt.Errorf("found %q, wanted twopass or firstbatch", val)
+		}
+		m.FirstBatch = val == "firstbatch"
+	}
+	return nil
+}
+
+// String returns the normal form, options at their defaults left out.
+func (m Method) String() string {
+	s := m.Name
+	if m.Name == "percentile" && m.Percentile != 99.99 {
+		s += fmt.Sprintf(" p=%v", m.Percentile)
+	}
+	if (m.Name == "mse" || m.Name == "entropy") && m.StartBin != 128 {
+		s += fmt.Sprintf(" start-bin=%d", m.StartBin)
+	}
+	if m.Name == "moving-average" && m.Momentum != 0.99 {
+		s += fmt.Sprintf(" momentum=%v", m.Momentum)
+	}
+	if m.FirstBatch {
+		s += " hist=firstbatch"
+	}
+	return s
+}
+
+// histogram reports whether the method needs the distribution and not only the range.
+func (m Method) histogram() bool { return m.Name != "max" && m.Name != "moving-average" }
+
+func names() string {
+	var s []string
+	for _, i := range Methods {
+		s = append(s, i.Name)
+	}
+	return strings.Join(s, ", ")
+}
