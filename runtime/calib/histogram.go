@@ -5,8 +5,9 @@ import "math"
 // Bins is the number of bins of a calibration histogram (METHODS.md §3).
 const Bins = 2048
 
-// Histogram counts values in equal bins over [Lo, Lo+Width·len(Count)]; the last bin includes its right edge. Sum holds
-// the sum of each bin's values. Counts are exact integers in float64, so that the order of samples does not matter.
+// Histogram counts values in equal bins over [Lo, Lo+Width·len(Count)]; the last bin includes its right edge. Sum, where it
+// is not nil, holds the sum of each bin's values. Counts are exact integers in float64, so that the order of samples does
+// not matter; sums are not, and want the samples in order.
 type Histogram struct {
 	Lo, Width float64
 	Count     []float64
@@ -28,11 +29,18 @@ func (h *Histogram) Add(x float64, grow bool) {
 	if i >= n {
 		if grow && h.Width > 0 && x > h.Edge(n) && i < 1<<22 {
 			h.Count = append(h.Count, make([]float64, i+1-n)...)
+			if h.Sum != nil {
+				h.Sum = append(h.Sum, make([]float64, i+1-n)...)
+			}
 		} else {
 			i = n - 1
 		}
 	}
-	h.Count[max(i, 0)]++
+	i = max(i, 0)
+	h.Count[i]++
+	if h.Sum != nil {
+		h.Sum[i] += x
+	}
 }
 
 // Edge returns the left edge of bin i; Edge(len(Count)) is the end of the range.

@@ -42,7 +42,7 @@ func (r *Range) Passes() int {
 }
 
 // Ordered reports whether the samples must come one by one in file order.
-func (r *Range) Ordered() bool { return r.method.FirstBatch }
+func (r *Range) Ordered() bool { return r.method.FirstBatch || r.method.Name == "octav" }
 
 // Observe takes one sample's tensor. NaN and infinities are errors: no range can be told from them.
 func (r *Range) Observe(pass, sample int, t *ir.Tensor) error {
@@ -132,7 +132,11 @@ func (g *group) empty(r *Range) *Histogram {
 	if r.scheme.Affine {
 		return NewHistogram(float64(min(g.lo, 0)), float64(max(g.hi, 0)))
 	}
-	return NewHistogram(0, float64(max(-g.lo, g.hi)))
+	h := NewHistogram(0, float64(max(-g.lo, g.hi)))
+	if r.method.Name == "octav" {
+		h.Sum = make([]float64, len(h.Count))
+	}
+	return h
 }
 
 func (g *group) count(r *Range, x []float32, grow bool) {
@@ -149,8 +153,8 @@ func (g *group) count(r *Range, x []float32, grow bool) {
 		if !r.scheme.Affine {
 			f = math.Abs(f)
 		}
-		if grow {
-			h.Add(f, true)
+		if grow || h.Sum != nil {
+			h.Add(f, grow)
 			continue
 		}
 		h.Count[max(min(int((f-h.Lo)*inv), last), 0)]++

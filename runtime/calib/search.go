@@ -7,8 +7,8 @@ import (
 )
 
 // MSE searches the bin centres from bin start on for the amax whose quantizer has the least squared error over the
-// histogram; the first minimum wins. It returns the bin, amax and the mean squared error (METHODS.md §3, as
-// pytorch-quantization does it).
+// histogram; the first minimum wins. It returns the bin, amax and the squared error
+// averaged over bins (METHODS.md §3, as pytorch-quantization does it).
 func (h *Histogram) MSE(s numfmt.Scheme, start int) (bin int, amax, mean float64, err error) {
 	c, err := h.candidates(s)
 	if err != nil {
@@ -24,7 +24,7 @@ func (h *Histogram) MSE(s numfmt.Scheme, start int) (bin int, amax, mean float64
 			best, bin = e, i
 		}
 	}
-	return bin, float64(float32(h.Centre(bin))), best / h.Total(), nil
+	return bin, float64(float32(h.Centre(bin))), best / float64(len(h.Count)), nil
 }
 
 // MSEExact is MSE from bin 1 on, refined by golden-section search between the neighbours of the best bin.
