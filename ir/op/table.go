@@ -3,6 +3,7 @@ package op
 // tables lists every operator, a slice a family; a test checks the rows.
 var tables = [][]*Def{
 	coreTable,
+	quantTable,
 }
 
 // coreTable: constants, identities and shapes.
