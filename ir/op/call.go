@@ -81,23 +81,33 @@ func (c *Call) ConstInts(i int) ([]int64, bool) {
 }
 
 // Dims returns the contents of integer input i (rank 0 or 1) as dimensions, which may be symbolic or unknown each; ok is
-// false if not even their number is known. It is how shape arithmetic keeps symbols.
+// false if not even their number is known. It is how shape arithmetic keeps symbols. A negative number n comes as a
+// dimension of size n-1, which counts as unknown: see literal.
 func (c *Call) Dims(i int) (dims []ir.Dim, ok bool) {
+	if t := c.Const(i); t != nil && (t.Rank() > 1 || t.Len() > maxKnown) {
+		return nil, false
+	}
 	if v, ok := c.ConstInts(i); ok {
 		dims = make([]ir.Dim, len(v))
 		for k, n := range v {
-			if n < 0 {
-				return nil, false
-			}
-			dims[k] = ir.Dim{Size: n}
+			dims[k] = literalDim(n)
 		}
 		return dims, true
 	}
 	if c.infer == nil || c.Node.In(i) == nil {
 		return nil, false
 	}
-	dims, ok = c.infer.dims[c.Node.In(i)]
-	return dims, ok
+	if dims, ok = c.infer.dims[c.Node.In(i)]; ok {
+		return dims, true
+	}
+	switch t := c.Type(i); {
+	case !t.Ranked || !t.Elem.IsInt():
+	case len(t.Dims) == 0:
+		return unknownDims(1), true
+	case len(t.Dims) == 1 && t.Dims[0].Known() && t.Dims[0].Size <= maxKnown:
+		return unknownDims(int(t.Dims[0].Size)), true
+	}
+	return nil, false
 }
 
 // SetDims records, during inference, the contents of integer output i as dimensions.

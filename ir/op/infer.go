@@ -145,11 +145,22 @@ func (inf *inferrer) node(n *ir.Node) error {
 			inf.gap(n, "type of "+v.Name)
 		}
 		if dims, ok := c.dims[i]; ok {
-			inf.dims[v] = dims
+			inf.setDims(v, dims)
 		}
 	}
 	inf.fold(c)
 	return nil
+}
+
+// setDims notes the contents of v, and v as known if every one is a number.
+func (inf *inferrer) setDims(v *ir.Value, dims []ir.Dim) {
+	inf.dims[v] = dims
+	n, ok := literals(dims)
+	shape, fixed := v.Type.Shape()
+	if !ok || !fixed || v.Type.Elem != ir.Int64 || product(shape) != len(n) {
+		return
+	}
+	inf.known[v] = ir.FromSlice(ir.Int64, shape, n)
 }
 
 func (inf *inferrer) gap(n *ir.Node, what string) {
