@@ -87,7 +87,7 @@ func (r *run) feed(in ir.Tensors) error {
 		if !ok {
 			continue // nothing reads it
 		}
-		r.frame[s] = t
+		r.put(s, t)
 		if err := r.show(s); err != nil {
 			return err
 		}
@@ -146,19 +146,26 @@ func (r *run) step(st *step) (err error) {
 		if i >= len(out) || out[i] == nil {
 			return fmt.Errorf("node %v: output %d, %q, is wanted: %w", st.node, i, st.node.Out(i).Name, op.ErrUnsupported)
 		}
-		r.frame[s] = out[i]
-		r.live += int64(out[i].Size())
+		r.put(s, out[i])
 		if err := r.show(s); err != nil {
 			return err
 		}
 	}
 	for _, s := range st.free {
-		if t := r.frame[s]; t != nil {
-			r.live -= int64(t.Size())
-			r.frame[s] = nil
-		}
+		r.put(s, nil)
 	}
 	return nil
+}
+
+// put fills a slot (nil: empties it) and keeps count of the bytes alive: the sizes of what is in the frame, constants
+// apart.
+func (r *run) put(s int, t *ir.Tensor) {
+	if old := r.frame[s]; old != nil && old != r.p.consts[s] {
+		r.live -= int64(old.Size())
+	}
+	if r.frame[s] = t; t != nil {
+		r.live += int64(t.Size())
+	}
 }
 
 // Alloc checks the memory limit and makes a tensor; it implements op.Env.
@@ -183,7 +190,7 @@ func (r *run) Run(g *ir.Graph, in []*ir.Tensor) ([]*ir.Tensor, error) {
 		return nil, fmt.Errorf("subgraph %q has %d inputs, was given %d", g.Name, len(pl.inputs), len(in))
 	}
 	for i, s := range pl.inputs {
-		r.frame[s] = in[i]
+		r.put(s, in[i])
 	}
 	return r.plan(pl)
 }

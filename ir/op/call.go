@@ -145,6 +145,44 @@ func (c *Call) InferGraph(g *ir.Graph, in []ir.Type) ([]ir.Type, error) {
 	return out, nil
 }
 
+// probeGraph is InferGraph on a copy of the subgraph that is thrown away: it tells what would follow from types that may
+// turn out too narrow.
+func (c *Call) probeGraph(g *ir.Graph, in []ir.Type) ([]ir.Type, error) {
+	home := c.Node.Graph()
+	body, mp := g.CloneInto(home.Model())
+	for n, k := range mp.Nodes {
+		if v, ok := c.infer.opset[n]; ok {
+			c.infer.opset[k] = v
+		}
+	}
+	holder := home.Insert(c.Node, c.Node.Name+"_probe", ir.OpID{Domain: "qsimc", Type: "Probe"}, nil, nil, ir.GraphAttr("body", body))
+	gaps := len(c.infer.gaps)
+	looseInputs(body, in)
+	types, err := c.InferGraph(body, in)
+	for i := range types {
+		types[i] = types[i].Clone()
+	}
+	c.infer.gaps = c.infer.gaps[:gaps]
+	c.infer.forget(body)
+	if e := home.Remove(holder); e != nil && err == nil {
+		err = e
+	}
+	return types, err
+}
+
+// keep records, during inference, that output i has the contents of v.
+func (c *Call) keep(i int, v *ir.Value) {
+	if t := c.infer.value(v); t != nil && t.Elem() == ir.Int64 && t.Rank() <= 1 && t.Len() <= maxKnown {
+		dims := make([]ir.Dim, t.Len())
+		for k, n := range ir.Data[int64](t) {
+			dims[k] = literalDim(n)
+		}
+		c.SetDims(i, dims)
+	} else if d, ok := c.infer.dims[v]; ok {
+		c.SetDims(i, d)
+	}
+}
+
 // New returns a tensor for a result, with undefined contents. It fails for shapes that are negative, overflow or exceed
 // the memory limit.
 func (c *Call) New(elem ir.DType, shape ...int) (*ir.Tensor, error) {

@@ -163,6 +163,20 @@ func (inf *inferrer) setDims(v *ir.Value, dims []ir.Dim) {
 	inf.known[v] = ir.FromSlice(ir.Int64, shape, n)
 }
 
+// forget drops what is noted of the values and nodes of g and its subgraphs.
+func (inf *inferrer) forget(g *ir.Graph) {
+	for v := range g.Values() {
+		delete(inf.known, v)
+		delete(inf.dims, v)
+	}
+	for n := range g.Nodes() {
+		delete(inf.opset, n)
+		for _, sub := range n.Subgraphs() {
+			inf.forget(sub)
+		}
+	}
+}
+
 func (inf *inferrer) gap(n *ir.Node, what string) {
 	if len(inf.gaps) < 100 {
 		inf.gaps = append(inf.gaps, fmt.Sprintf("%v: %s", n, what))

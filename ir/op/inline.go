@@ -43,14 +43,22 @@ func (inf *inferrer) expand(n *ir.Node, f *ir.Function, depth int) error {
 			n, n.NumIn(), n.NumOut(), len(body.Inputs()), len(body.Outputs()))
 	}
 	if from, ok := f.Opset[""]; ok && from != g.Model().Opset[""] {
-		for k := range body.Nodes() {
-			inf.opset[k] = from
-		}
+		inf.setOpset(body, from)
 	}
 	if err := inf.inline(body, depth+1); err != nil {
 		return err
 	}
 	return g.Splice(n, body)
+}
+
+// setOpset notes the opset of the nodes of g and its subgraphs.
+func (inf *inferrer) setOpset(g *ir.Graph, v int) {
+	for n := range g.Nodes() {
+		inf.opset[n] = v
+		for _, sub := range n.Subgraphs() {
+			inf.setOpset(sub, v)
+		}
+	}
 }
 
 // bindAttrs gives references to the function's attributes their values: the call's, else the function's default; a

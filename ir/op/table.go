@@ -3,6 +3,8 @@ package op
 // tables lists every operator, a slice a family; a test checks the rows.
 var tables = [][]*Def{
 	coreTable,
+	shapeTable,
+	controlTable,
 	quantTable,
 }
 
