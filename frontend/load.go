@@ -1,0 +1,57 @@
+// Package frontend turns files into what the compiler works on: ONNX models into ir.Model, sample files into ir.Samples. All
+// that is odd about ONNX files stops here.
+//
+//	m, err := frontend.Load("model.onnx")
+//	for n := range m.Graph.Nodes() { … }
+package frontend
+
+import (
+	"fmt"
+	"io"
+	"os"
+	"path/filepath"
+
+	"github.com/qsimc/qsimc/ir"
+)
+
+// Load reads a model. Large files are mapped and not read: the model's tensors are slices of the map (see Decode), and the
+// file must not be cut while the program runs. External data is looked for in the model's folder.
+func Load(path string) (*ir.Model, error) {
+	data, err := contents(path)
+	if err != nil {
+		return nil, err
+	}
+	m, err := Decode(data, Folder(filepath.Dir(path)))
+	if err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	m.Path = path
+	return m, nil
+}
+
+// mapAbove is the size from which a file is mapped. Smaller ones are read, so that the garbage collector can free them.
+const mapAbove = 256 << 10
+
+// contents returns the bytes of a file, mapped where that pays.
+func contents(path string) ([]byte, error) {
+	f, err := os.Open(path)
+	if err != nil {
+		return nil, err
+	}
+	defer f.Close()
+	info, err := f.Stat()
+	if err != nil {
+		return nil, err
+	}
+	if info.Mode().IsRegular() && info.Size() > mapAbove {
+		b, err := mapFile(f, info.Size())
+		if b != nil || err != nil {
+			return b, err
+		}
+	}
+	b, err := io.ReadAll(f)
+	if err != nil {
+		return nil, err
+	}
+	return b, nil
+}
