@@ -1,6 +1,9 @@
 package kernel
 
-import "math"
+import (
+	"math"
+	"unsafe"
+)
 
 // ToBF16 sets dst to the bfloat16 bits of x, rounded to nearest even; NaN becomes a quiet NaN of the same sign.
 func ToBF16(dst []uint16, x []float32) {
@@ -37,7 +40,9 @@ func through(what string, dst, x []float32, to func([]uint16, []float32), from f
 	same(what, len(dst), len(x))
 	each(len(x), func(a, b int) {
 		const step = 1024
-		var tmp [step]uint16
+		buf := scratch(step / 2)
+		defer release(buf)
+		tmp := unsafe.Slice((*uint16)(unsafe.Pointer(unsafe.SliceData(buf.raw))), step)
 		for ; a < b; a += step {
 			e := min(a+step, b)
 			to(tmp[:e-a], x[a:e])

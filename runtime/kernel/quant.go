@@ -53,8 +53,9 @@ type Code interface {
 func QuantizeInt[T Code](dst []T, x []float32, scale, zero, lo, hi float32) {
 	same("QuantizeInt", len(dst), len(x))
 	each(len(x), func(a, b int) {
-		const step = 512
-		var tmp [step]int32
+		const step = 1024
+		buf, tmp := scratchOf[int32](step)
+		defer release(buf)
 		for ; a < b; a += step {
 			e := min(a+step, b)
 			cur.codes(tmp[:e-a], x[a:e], intGrid{scale, zero, lo, hi})

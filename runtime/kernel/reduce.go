@@ -26,10 +26,15 @@ func sumGeneric(x []float32) float32 {
 			acc[i] += v
 		}
 	}
+	return sumTail(&acc, x)
+}
+
+// sumTail adds the last, at most 31 elements to the lanes and folds them.
+func sumTail(acc *[lanes]float32, x []float32) float32 {
 	for i, v := range x {
 		acc[i] += v
 	}
-	return fold(&acc)
+	return fold(acc)
 }
 
 func sumSqGeneric(x []float32, mean float32) float32 {
@@ -40,11 +45,15 @@ func sumSqGeneric(x []float32, mean float32) float32 {
 			acc[i] += float32(d * d)
 		}
 	}
+	return sumSqTail(&acc, x, mean)
+}
+
+func sumSqTail(acc *[lanes]float32, x []float32, mean float32) float32 {
 	for i, v := range x {
 		d := v - mean
 		acc[i] += float32(d * d)
 	}
-	return fold(&acc)
+	return fold(acc)
 }
 
 func minMaxGeneric(x []float32) (lo, hi float32) {
@@ -64,7 +73,7 @@ func minMaxGeneric(x []float32) (lo, hi float32) {
 }
 
 func absMaxGeneric(x []float32) float32 {
-	var m uint32
+	var m uint32 // the bits of non-negative floats are in the order of their values, with NaN above all
 	for _, v := range x {
 		m = max(m, math.Float32bits(v)&0x7fffffff)
 	}

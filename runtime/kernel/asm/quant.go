@@ -1,0 +1,150 @@
+package main
+
+import (
+	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+func quantizers() {
+	for _, w := range widths {
+		w.grids()
+		w.casts()
+		w.halves()
+	}
+}
+
+// grids are the integer quantizers; see FakeQuantInt.
+func (w width) grids() {
+	var scale, zero, lo, hi vv
+	code := func(x vv) { // clamp(rne(x)+zero, lo, hi) with NaN as 0; x is already divided
+		w.keep(ord, x, x, x)
+		w.round(x, x)
+		VADDPS(zero, x, x)
+		VMAXPS(x, lo, x)
+		VMINPS(x, hi, x)
+	}
+	const params = "scale float32, zero float32, lo float32, hi float32, n int)"
+	load := func() { scale, zero, lo, hi = w.param("scale"), w.param("zero"), w.param("lo"), w.param("hi") }
+	w.mapLoop("vecFakeInt", "func(dst *float32, x *float32, "+params, "is fakeIntGeneric.", 4, dstX, load, func(in []vv) []vv {
+		x := in[0]
+		VDIVPS(scale, x, x)
+		code(x)
+		VSUBPS(zero, x, x)
+		VMULPS(scale, x, x)
+		return in
+	})
+	w.mapLoop("vecCodes", "func(dst *int32, x *float32, "+params, "is codesGeneric.", 4, dstX, load, func(in []vv) []vv {
+		x := in[0]
+		VDIVPS(scale, x, x)
+		code(x)
+		VCVTPS2DQ(x, x)
+		return in
+	})
+	w.mapLoop("vecFakeIntV", "func(dst *float32, x *float32, y *float32, lo float32, hi float32, n int)",
+		"is fakeIntVGeneric with the scales in y.", 4, dstXY,
+		func() { zero, lo, hi = w.zero(), w.param("lo"), w.param("hi") },
+		func(in []vv) []vv {
+			x := in[0]
+			VDIVPS(in[1], x, x)
+			code(x)
+			VMULPS(in[1], x, x)
+			return in[:1]
+		})
+}
+
+// casts are the minifloat grids; see type minifloat.
+func (w width) casts() {
+	var minField, shift, top, nan, scale vv
+	w.mapLoop("vecCast", "func(dst *float32, x *float32, grid *uint32, scale float32, n int)", "is castGeneric for grids that are not wide.", 2, dstX,
+		func() {
+			p := Load(Param("grid"), GP64())
+			for i, r := range []*vv{&minField, &shift, &top, &nan} {
+				*r = w.reg()
+				VBROADCASTSS(operand.Mem{Base: p, Disp: 4 * i}, *r)
+			}
+			scale = w.param("scale")
+		},
+		func(in []vv) []vv {
+			x, a, c := in[0], w.reg(), w.reg()
+			VDIVPS(scale, x, x)
+			VANDPS(bits(1<<31-1), x, a)
+			VMINPS(a, top, a) // NaN passes
+			VANDPS(bits(0x7f800000), a, c)
+			VPMAXUD(minField, c, c)
+			VPADDD(shift, c, c)
+			VADDPS(c, a, a)
+			VSUBPS(c, a, a)
+			VANDPS(bits(1<<31), x, c)
+			VORPS(c, a, a)
+			w.put(unord, x, x, nan, a)
+			VMULPS(scale, a, a)
+			return []vv{a}
+		})
+}
+
+// halves convert 16-bit floats; n is a multiple of 16, the rest is done in Go.
+func (w width) halves() {
+	half := func(r vv) reg.Register {
+		if w.z() {
+			return r.AsY()
+		}
+		return r.AsX()
+	}
+	loop := func(name, sig, doc string, in, out int, body func(src, dst operand.Mem)) {
+		TEXT(name+"_"+w.name, NOSPLIT, sig)
+		Doc(name + "_" + w.name + " " + doc + "; n is a multiple of 16.")
+		Pragma("noescape")
+		dst, x, n := Load(Param("dst"), GP64()), Load(Param("x"), GP64()), Load(Param("n"), GP64())
+		Label("loop")
+		SUBQ(operand.Imm(16), n)
+		JLT(operand.LabelRef("done"))
+		for i := 0; i < 16; i += w.lanes() {
+			body(operand.Mem{Base: x, Disp: i * in}, operand.Mem{Base: dst, Disp: i * out})
+		}
+		ADDQ(operand.I32(int32(16*in)), x)
+		ADDQ(operand.I32(int32(16*out)), dst)
+		JMP(operand.LabelRef("loop"))
+		Label("done")
+		VZEROUPPER()
+		RET()
+	}
+	const down, up = "func(dst *uint16, x *float32, n int)", "func(dst *float32, x *uint16, n int)"
+	loop("vecToF16", down, "is toF16Generic", 4, 2, func(src, dst operand.Mem) {
+		r := w.reg()
+		VMOVUPS(src, r)
+		VCVTPS2PH(operand.Imm(0), r, half(r))
+		w.storeHalf(half(r), dst)
+	})
+	loop("vecFromF16", up, "is fromF16Generic", 2, 4, func(src, dst operand.Mem) {
+		r := w.reg()
+		VCVTPH2PS(src, r)
+		VMOVUPS(r, dst)
+	})
+	loop("vecToBF16", down, "is toBF16Generic", 4, 2, func(src, dst operand.Mem) {
+		x, u, q := w.reg(), w.reg(), w.reg()
+		VMOVUPS(src, x)
+		VPSRLD(operand.Imm(16), x, u)
+		VANDPS(bits(1), u, u)
+		VPADDD(bits(0x7fff), u, u)
+		VPADDD(x, u, u)
+		VORPS(bits(0x400000), x, q)
+		w.put(unord, x, x, q, u)
+		VPSRLD(operand.Imm(16), u, u)
+		if w.z() {
+			VPMOVDW(u, u.AsY())
+		} else {
+			VPACKUSDW(u, u, u)
+			VPERMQ(operand.Imm(0x08), u, u)
+		}
+		w.storeHalf(half(u), dst)
+	})
+	loop("vecFromBF16", up, "is fromBF16Generic", 2, 4, func(src, dst operand.Mem) {
+		r := w.reg()
+		VPMOVZXWD(src, r)
+		VPSLLD(operand.Imm(16), r, r)
+		VMOVUPS(r, dst)
+	})
+}
+
+func (w width) storeHalf(r reg.Register, dst operand.Mem) { VMOVUPS(r, dst) }
