@@ -1,60 +1,18 @@
 package numfmt
 
-import "math"
+import (
+	"fmt"
+	"math"
+
+	"github.com/qsimc/qsimc/runtime/kernel"
+)
 
 const maxBF16 = 0x1.fep127
-
-// RoundBF16 rounds to bfloat16, ties to even, and gives the value as float32. Values beyond its range become infinity.
-func RoundBF16(x float32) float32 { return DecodeBF16(EncodeBF16(x)) }
-
-// EncodeBF16 gives the bfloat16 bits of x, ties to even; beyond the range it is infinity, NaN stays NaN, quiet.
-func EncodeBF16(x float32) uint16 {
-	u := math.Float32bits(x)
-	if x != x {
-		return uint16(u>>16) | 0x40
-	}
-	return uint16((u + 0x7fff + u>>16&1) >> 16)
-}
-
-// DecodeBF16 gives the value of bfloat16 bits.
-func DecodeBF16(b uint16) float32 { return math.Float32frombits(uint32(b) << 16) }
 
 // roundBF16Up rounds a positive value to the next bfloat16 not below it.
 func roundBF16Up(x float32) float32 {
 	u := math.Float32bits(x)
 	return math.Float32frombits((u + 0xffff) &^ 0xffff)
-}
-
-// EncodeFloat16 gives the float16 bits of x, ties to even; beyond the range it is infinity, NaN stays NaN, quiet.
-func EncodeFloat16(x float32) uint16 {
-	u := math.Float32bits(x)
-	sign := uint16(u >> 16 & 0x8000)
-	u &= 0x7fffffff
-	switch {
-	case u > 0x7f800000:
-		return sign | 0x7e00 | uint16(u>>13&0x1ff)
-	case u >= 0x47800000: // 2^16 and more
-		return sign | 0x7c00
-	case u < 0x38800000: // below 2^-14: in the sum with 0.5 one ulp is float16's least subnormal
-		return sign | uint16(math.Float32bits(math.Float32frombits(u)+0.5)-0x3f000000)
-	}
-	u += 0xfff + u>>13&1
-	return sign | uint16((u-0x38000000)>>13) // the exponent's bias from 127 to 15
-}
-
-// DecodeFloat16 gives the value of float16 bits.
-func DecodeFloat16(b uint16) float32 {
-	sign := uint32(b&0x8000) << 16
-	u := uint32(b&0x7fff) << 13
-	switch {
-	case u >= 0x0f800000: // infinity, NaN
-		u += 0x70000000
-	case u >= 0x00800000:
-		u += 0x38000000
-	default: // subnormal: the mantissa in units of 2^-24
-		u = math.Float32bits(float32(b&0x3ff) * 0x1p-24)
-	}
-	return math.Float32frombits(sign | u)
 }
 
 // RoundMode is how a value is rounded to a power of two of float8e8m0.
@@ -99,4 +57,83 @@ func DecodeE8M0(code uint8) float32 {
 		return 0x1p-127
 	}
 	return math.Float32frombits(uint32(code) << 23)
+}
+
+// CastTo casts values to codes of an element type as ONNX Cast does: integers of fewer than 16 bits are truncated towards
+// zero and wrapped to the type's bits, floats rounded to nearest, ties to even; saturate is the attribute of that name and
+// concerns 8-bit floats. FLOAT8E8M0 rounds as mode says.
+func CastTo(e Elem, x []float32, saturate bool, mode RoundMode) (Codes, error) {
+	f, ok := e.Format()
+	if !ok {
+		return Codes{}, fmt.Errorf("no cast to element type %s here", e)
+	}
+	codes := make([]uint32, len(x))
+	switch {
+	case f.Kind == Int:
+		for i, v := range x {
+			codes[i] = truncate(v)
+		}
+	case f.Kind == Cast:
+		half := make([]uint16, len(x))
+		if e == ElemFloat16 {
+			kernel.ToF16(half, x)
+		} else {
+			kernel.ToBF16(half, x)
+		}
+		for i, h := range half {
+			codes[i] = uint32(h)
+		}
+	case e == ElemE8M0:
+		for i, v := range x {
+			codes[i] = uint32(EncodeE8M0(v, mode))
+		}
+	default:
+		level := make([]float32, len(x))
+		g := f.grid()
+		g.round(level, x, 0, nil)
+		for i, v := range x {
+			codes[i] = f.bits(v, level[i], 0, nil, saturate)
+		}
+	}
+	data, err := Pack(e, codes)
+	return Codes{Elem: e, Len: len(x), Data: data}, err
+}
+
+// truncate is the low 32 bits of v truncated towards zero; values beyond int64 and NaN, undefined in ONNX, give 0.
+func truncate(v float32) uint32 {
+	if v != v || v >= math.MaxInt64 || v <= math.MinInt64 {
+		return 0
+	}
+	return uint32(int64(v))
+}
+
+// CastFrom gives the values of codes of any element type that CastTo makes, as float32.
+func CastFrom(dst []float32, c Codes) error {
+	f, ok := c.Elem.Format()
+	if !ok {
+		return fmt.Errorf("no cast from element type %s here", c.Elem)
+	}
+	if len(dst) != c.Len {
+		return fmt.Errorf("cast from %s: got room for %d values, want %d", c.Elem, len(dst), c.Len)
+	}
+	codes, err := Unpack(c.Elem, c.Data, c.Len)
+	if err != nil {
+		return fmt.Errorf("cast: %w", err)
+	}
+	if f.Kind == Cast {
+		half := make([]uint16, len(codes))
+		for i, code := range codes {
+			half[i] = uint16(code)
+		}
+		if c.Elem == ElemFloat16 {
+			kernel.FromF16(dst, half)
+		} else {
+			kernel.FromBF16(dst, half)
+		}
+		return nil
+	}
+	for i, code := range codes {
+		dst[i] = f.Decode(code)
+	}
+	return nil
 }

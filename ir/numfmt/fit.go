@@ -4,6 +4,8 @@ import (
 	"fmt"
 	"math"
 	"slices"
+
+	"github.com/qsimc/qsimc/runtime/kernel"
 )
 
 // deadAmax is the largest magnitude at and below which a group counts as zero: its step is 1 (METHODS §0). E8M0 scales
@@ -20,10 +22,6 @@ const deadAmax = 0x1p-24
 // The second level of two-level schemes is one scale for all groups; FitData also makes one per output channel. Fit
 // fails for schemes that need the data (FromData).
 func (s Scheme) Fit(lo, hi []float32) (Params, error) {
-	return s.fit(lo, hi, func(int) int { return 0 }, 1)
-}
-
-func (s Scheme) fit(lo, hi []float32, coarse func(int) int, coarseGroups int) (Params, error) {
 	if len(lo) != len(hi) {
 		return Params{}, fmt.Errorf("scheme %s: got %d lower and %d upper bounds", s, len(lo), len(hi))
 	}
@@ -33,38 +31,17 @@ func (s Scheme) fit(lo, hi []float32, coarse func(int) int, coarseGroups int) (P
 	if s.FromData() {
 		return Params{}, fmt.Errorf("scheme %s is fitted to values, not to a range", s)
 	}
-	p := Params{Scale: make([]float32, len(lo))}
-	if s.Affine {
-		p.Zero = make([]float32, len(lo))
-	}
 	amax := make([]float32, len(lo))
 	for g := range lo {
 		if err := checkRange(lo[g], hi[g], s.Scale == ScaleE8M0); err != nil {
 			return Params{}, fmt.Errorf("scheme %s: group %d: %w", s, g, err)
 		}
 		amax[g] = max(-lo[g], hi[g]) // NaN stays NaN
-		switch {
-		case s.Affine:
-			p.Scale[g], p.Zero[g] = s.affine(lo[g], hi[g])
-		case !s.Scale.relative():
-			p.Scale[g] = s.step(amax[g])
-		}
 	}
-	switch {
-	case s.Scale.relative():
-		s.relativeScales(&p, amax)
-	case s.Scale2 > 0:
-		for g, a := range amax {
-			if !(a > deadAmax) {
-				p.Scale[g] = 0 // a dead group's step of 1 must not set the pace
-			}
-		}
-		p.Code, p.Coarse = SecondLevel(p.Scale, s.Scale2, s.Min1, coarse, coarseGroups)
-		for g := range p.Scale {
-			p.Scale[g] = p.Code[g] * p.Coarse[coarse(g)]
-		}
+	if s.Affine {
+		return s.affine(lo, hi), nil
 	}
-	return p, nil
+	return s.symmetric(amax, func(int) int { return 0 }, 1), nil
 }
 
 func checkRange(lo, hi float32, specials bool) error {
@@ -79,27 +56,62 @@ func checkRange(lo, hi float32, specials bool) error {
 	return nil
 }
 
-// step is the step of a symmetric group; under ArithTRT the factor.
-func (s Scheme) step(amax float32) float32 {
-	if s.Scale == ScaleE8M0 {
-		return s.e8m0Step(amax)
+// symmetric makes parameters from each group's largest magnitude.
+func (s Scheme) symmetric(amax []float32, coarse func(int) int, coarseGroups int) Params {
+	if s.Scale.relative() {
+		return s.relativeScales(amax)
 	}
-	if amax <= deadAmax {
-		return 1
+	p := Params{Scale: s.round(amax)}
+	for g, a := range amax {
+		p.Scale[g] = s.step(a, p.Scale[g])
 	}
-	qmax := s.Max()
+	if s.Scale2 > 0 {
+		for g, a := range amax {
+			if a <= deadAmax {
+				p.Scale[g] = 0 // a dead group's step of 1 must not set the pace
+			}
+		}
+		p.Code, p.Coarse = SecondLevel(p.Scale, s.Scale2, s.Min1, coarse, coarseGroups)
+		for g := range p.Scale {
+			p.Scale[g] = p.Code[g] * p.Coarse[coarse(g)]
+		}
+	}
+	return p
+}
+
+// round gives the magnitudes as the scale type holds them, where it is a type of magnitudes and not of steps.
+func (s Scheme) round(amax []float32) []float32 {
+	out := slices.Clone(amax)
 	switch s.Scale {
 	case ScaleBF16:
-		return min(RoundBF16(amax), maxBF16) / qmax
+		kernel.RoundBF16(out, amax)
 	case ScaleBF16Up:
-		return min(roundBF16Up(amax), maxBF16) / qmax
-	case ScalePow2:
-		return pow2Above(float64(amax) / float64(qmax))
+		for i, a := range amax {
+			out[i] = roundBF16Up(a)
+		}
+	default:
+		return out
 	}
-	if s.Arith == ArithTRT {
+	for i, a := range out {
+		out[i] = min(a, maxBF16)
+	}
+	return out
+}
+
+// step is the step of a symmetric group, under ArithTRT the factor; rounded is amax as the scale type holds it.
+func (s Scheme) step(amax, rounded float32) float32 {
+	qmax := s.Max()
+	switch {
+	case s.Scale == ScaleE8M0:
+		return s.e8m0Step(amax)
+	case amax <= deadAmax:
+		return 1
+	case s.Scale == ScalePow2:
+		return pow2Above(float64(amax) / float64(qmax))
+	case s.Arith == ArithTRT:
 		return qmax / amax
 	}
-	return amax / qmax
+	return rounded / qmax
 }
 
 // pow2Above is the least power of two not below r, within float32.
@@ -143,53 +155,57 @@ func (s Scheme) e8m0Step(amax float32) float32 {
 // pow2Within is pow2Above within the range of E8M0.
 func pow2Within(r float64) float32 { return min(max(pow2Above(r), 0x1p-127), 0x1p127) }
 
-// affine is the step and zero point of an asymmetric group (METHODS §1.1): the range is widened to hold zero.
-func (s Scheme) affine(lo, hi float32) (scale, zero float32) {
-	lo, hi = min(lo, 0), max(hi, 0)
+// affine makes the steps and zero points of asymmetric groups (METHODS §1.1): the range is widened to hold zero.
+func (s Scheme) affine(lo, hi []float32) Params {
 	clo, chi := s.Codes()
-	width := hi - lo
-	if math.IsInf(float64(width), 0) {
-		width = math.MaxFloat32
+	width := make([]float32, len(lo))
+	for g := range lo {
+		width[g] = min(max(hi[g], 0)-min(lo[g], 0), math.MaxFloat32)
 	}
-	if width <= deadAmax {
-		return 1, 0
-	}
+	p := Params{Scale: s.round(width), Zero: make([]float32, len(lo))}
 	n := float32(chi - clo)
-	switch s.Scale {
-	case ScaleBF16:
-		scale = min(RoundBF16(width), maxBF16) / n
-	case ScaleBF16Up:
-		scale = min(roundBF16Up(width), maxBF16) / n
-	case ScalePow2:
-		scale = pow2Above(float64(width) / float64(n))
-	default:
-		scale = width / n
+	for g, w := range width {
+		switch {
+		case w <= deadAmax:
+			p.Scale[g] = 1
+			continue
+		case s.Scale == ScalePow2:
+			p.Scale[g] = pow2Above(float64(w) / float64(n))
+		default:
+			p.Scale[g] /= n
+		}
+		p.Zero[g] = float32(clo) - min(lo[g], 0)/p.Scale[g]
 	}
-	return scale, roundInt(float32(clo)-lo/scale, float32(clo), float32(chi))
+	kernel.FakeQuantInt(p.Zero, p.Zero, 1, 0, float32(clo), float32(chi))
+	return p
 }
 
 // relativeScales makes NVFP4's two levels (METHODS §1.5) from each group's amax: with A the largest of all and m the
 // largest value of the block scale's type, the tensor scale is A/(qmax·m) and a block's is amax/qmax in units of it.
-func (s Scheme) relativeScales(p *Params, amax []float32) {
+func (s Scheme) relativeScales(amax []float32) Params {
 	qmax := s.Max()
 	block := scaleFormat(s.Scale)
 	top := float32(0)
 	for _, a := range amax {
 		top = max(top, a)
 	}
-	p.Code = make([]float32, len(amax))
-	if !(top > deadAmax) {
+	p := Params{Scale: make([]float32, len(amax)), Code: make([]float32, len(amax))}
+	if top <= deadAmax {
 		p.Coarse = []float32{1}
-		return
+		return p
 	}
-	both := qmax * block.Max() // an integer below 2^24 for the formats of the table
+	both := qmax * block.Max()
 	enc, dec := both/top, top/both
 	p.Coarse = []float32{dec}
-	g := block.grid()
 	for i, a := range amax {
-		p.Code[i] = g.round(float32(a/qmax) * enc)
-		p.Scale[i] = p.Code[i] * dec
+		p.Code[i] = float32(a/qmax) * enc
 	}
+	g := block.grid()
+	g.round(p.Code, p.Code, 0, nil)
+	for i, c := range p.Code {
+		p.Scale[i] = c * dec
+	}
+	return p
 }
 
 // scaleFormat is the format of a relative scale.
@@ -220,7 +236,10 @@ func SecondLevel(scale []float32, bits int, min1 bool, coarse func(int) int, n i
 		}
 	}
 	for i, s := range scale {
-		code[i] = roundInt(s/gamma[coarse(i)], 0, most)
+		code[i] = s / gamma[coarse(i)]
+	}
+	kernel.FakeQuantInt(code, code, 1, 0, 0, most)
+	for i, s := range scale {
 		if min1 && s > 0 && code[i] < 1 {
 			code[i] = 1
 		}
@@ -242,8 +261,16 @@ func (s Scheme) FitData(x []float32, l Layout) (Params, error) {
 	if s.FromData() {
 		return s.fitValues(x, l)
 	}
-	lo, hi := Ranges(x, l)
-	return s.fit(lo, hi, l.coarse, l.coarseGroups())
+	if s.Affine {
+		return s.Fit(Ranges(x, l))
+	}
+	amax := AbsMax(x, l)
+	for g, a := range amax {
+		if !(a <= maxFloat32) && s.Scale != ScaleE8M0 {
+			return Params{}, fmt.Errorf("scheme %s: group %d holds NaN or infinity, so it has no scale", s, g)
+		}
+	}
+	return s.symmetric(amax, l.coarse, l.coarseGroups()), nil
 }
 
 // emptyParams are the parameters of a tensor without elements: step 1 for each group.
@@ -319,10 +346,7 @@ func (s Scheme) fitSpecial(v []float32) (scale, special float32) {
 		b := s.Format.Book.variants[i]
 		step := float32(1)
 		if amax > deadAmax {
-			step = amax / b.max
-			if s.Scale == ScaleBF16 {
-				step = min(RoundBF16(amax), maxBF16) / b.max
-			}
+			step = s.round([]float32{amax})[0] / b.max
 		}
 		sum := 0.0
 		for _, v := range v {
@@ -350,9 +374,10 @@ func (s Scheme) FitCentred(lo, hi []float32) (Params, error) {
 		p.Scale[g] = 1
 		if width := hi[g] - lo[g]; width > deadAmax {
 			p.Scale[g] = width / float32(s.Format.Codes())
-			p.Zero[g] = float32(math.RoundToEven(float64(-(hi[g]+lo[g])/(2*p.Scale[g])))) + 0 // not -0
+			p.Zero[g] = -(hi[g] + lo[g]) / (2 * p.Scale[g])
 		}
 	}
+	kernel.FakeQuantInt(p.Zero, p.Zero, 1, 0, -maxZero, maxZero)
 	return p, nil
 }
 

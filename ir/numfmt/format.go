@@ -186,31 +186,31 @@ func (f Format) decodeFloat(code uint32) float32 {
 	return float32(v)
 }
 
-// Encode gives the code of the value nearest to v, which is in units of the step; it rounds as Quantizer does and
-// saturates, or, when saturate is false, follows ONNX's Cast: beyond the largest value floats become infinity or NaN,
-// whichever the format has. Integers saturate to their full range either way, and NaN gives 0.
+// Encode gives the code of the value nearest to v, which is in units of the step; it rounds as Apply does and saturates,
+// or, when saturate is false, follows ONNX's Cast: beyond the largest value floats become infinity or NaN, whichever the
+// format has. Integers saturate to their full range either way, and NaN gives 0. Many values are better served by
+// Scheme.Encode and CastTo.
 func (f Format) Encode(v float32, saturate bool) uint32 {
-	mask := uint32(1)<<f.Bits - 1
-	switch f.Kind {
-	case Int, Ternary:
-		lo, hi := f.fullRange()
-		if f.Kind == Ternary {
-			lo, hi = -1, 1
-		}
-		return uint32(int32(roundInt(v, float32(lo), float32(hi)))) & mask
-	case Book:
-		return f.Book.code(v)
-	case Float, Cast:
-		g := f.grid()
-		return g.encode(v, saturate)
-	case ScaleFmt:
-		if f.isE8M0() {
-			return uint32(EncodeE8M0(v, RoundNearest))
-		}
-		g := f.grid()
-		return g.encode(v, saturate)
+	if f.isE8M0() {
+		return uint32(EncodeE8M0(v, RoundNearest))
 	}
-	return 0
+	level := []float32{v}
+	g := f.grid()
+	g.round(level, level, 0, f.Book)
+	return f.bits(v, level[0], 0, f.Book, saturate)
+}
+
+// bits is the code of the level that v rounds to.
+func (f Format) bits(v, level, zero float32, book *Codebook, saturate bool) uint32 {
+	switch {
+	case f.Kind == Int || f.Kind == Ternary:
+		return uint32(int32(level+zero)) & (1<<f.Bits - 1)
+	case f.Kind == Book:
+		return book.code(level)
+	case !saturate:
+		return f.unsaturated(v, level)
+	}
+	return f.code(level)
 }
 
 // fullRange is the range of an integer format's type.

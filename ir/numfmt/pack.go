@@ -3,7 +3,6 @@ package numfmt
 import (
 	"encoding/binary"
 	"fmt"
-	"math"
 )
 
 // PackedLen is the number of bytes that n elements of the type take as ONNX stores them.
@@ -101,59 +100,72 @@ func (s Scheme) StoreElem() Elem {
 // Encode quantizes x to packed codes of StoreElem. Decoding them with the same parameters gives what Apply gives; only
 // e1m2, which ONNX holds as integers of half the step, loses -0. Parameters with NaN scales are refused.
 func (s Scheme) Encode(x []float32, l Layout, p Params) (Codes, error) {
-	e := s.StoreElem()
-	if e == ElemNone {
+	return s.encode(x, l, p, true)
+}
+
+func (s Scheme) encode(x []float32, l Layout, p Params, saturate bool) (Codes, error) {
+	if s.StoreElem() == ElemNone {
 		return Codes{}, fmt.Errorf("scheme %s: codes of %d bits cannot be stored", s, s.Format.Bits)
 	}
-	if err := l.check(len(x)); err != nil {
-		return Codes{}, fmt.Errorf("scheme %s: %w", s, err)
-	}
-	if err := s.checkParams(l, p); err != nil {
+	if err := s.checkStore(l, p, len(x)); err != nil {
 		return Codes{}, err
 	}
+	level := make([]float32, len(x))
+	if err := s.levels(level, x, l, p); err != nil {
+		return Codes{}, err
+	}
+	v := level // before rounding, where that makes a difference
+	if !saturate {
+		v = make([]float32, len(x))
+		each(l, p.Scale, func(from, to int, scale []float32) { s.divide(v[from:to], x[from:to], scale) })
+	}
+	zero := p.Zero
+	if zero == nil {
+		zero = make([]float32, l.Groups())
+	}
 	codes := make([]uint32, len(x))
-	q := s.rounder()
-	for r := range l.Runs() {
-		for i := range r.Len {
-			if s.Scaled() && (i == 0 || r.Step == 1) {
-				if err := q.setGroup(s, p, r.Group+i*r.Step); err != nil {
-					return Codes{}, err
+	var err error
+	each(l, zero, func(from, to int, zero []float32) {
+		for i := from; i < to; i++ {
+			z := zero[(i-from)%len(zero)]
+			switch f := s.Format; {
+			case f.isCarried():
+				codes[i] = uint32(int32(level[i] * 2))
+			case f.Kind == Book:
+				b, e := f.Book.variant(z)
+				if e != nil {
+					err = fmt.Errorf("scheme %s: %w", s, e)
+					return
 				}
+				codes[i] = b.code(level[i])
+			case f.Kind == Int || f.Kind == Ternary:
+				codes[i] = uint32(int32(level[i] + z))
+			default:
+				codes[i] = f.bits(v[i], level[i], z, nil, saturate)
 			}
-			codes[r.Off+i] = q.code(s.Format, x[r.Off+i])
+		}
+	})
+	if err != nil {
+		return Codes{}, err
+	}
+	data, err := Pack(s.StoreElem(), codes)
+	return Codes{Elem: s.StoreElem(), Len: len(x), Data: data}, err
+}
+
+// checkStore tells whether parameters can code or decode n values of the layout.
+func (s Scheme) checkStore(l Layout, p Params, n int) error {
+	if err := l.check(n); err != nil {
+		return fmt.Errorf("scheme %s: %w", s, err)
+	}
+	if err := p.check(s, l.Groups()); err != nil {
+		return fmt.Errorf("shape %v: %w", l.Shape, err)
+	}
+	for g, v := range p.Scale {
+		if v != v {
+			return fmt.Errorf("scheme %s: group %d: scale is NaN, its values cannot be stored", s, g)
 		}
 	}
-	data, err := Pack(e, codes)
-	return Codes{Elem: e, Len: len(x), Data: data}, err
-}
-
-// setGroup is set with a group of p.
-func (q *Quantizer) setGroup(s Scheme, p Params, g int) error {
-	zero := float32(0)
-	if p.Zero != nil {
-		zero = p.Zero[g]
-	}
-	if p.Scale[g] != p.Scale[g] {
-		return fmt.Errorf("scheme %s: group %d: scale is NaN, its values cannot be stored", s, g)
-	}
-	if err := q.set(s, p.Scale[g], zero); err != nil {
-		return fmt.Errorf("scheme %s: group %d: %w", s, g, err)
-	}
 	return nil
-}
-
-// code is the stored code of x.
-func (q *Quantizer) code(f Format, x float32) uint32 {
-	level := q.Level(x)
-	switch {
-	case f.Kind == Int || f.Kind == Ternary:
-		return uint32(int32(level + q.zero))
-	case f.isCarried():
-		return uint32(int32(level * 2))
-	case f.Kind == Book:
-		return q.book.code(level)
-	}
-	return q.grid.encode(level, q.kind != Cast)
 }
 
 // Decode dequantizes codes that Encode made: dst[i] = (code - zero)·scale.
@@ -161,46 +173,47 @@ func (s Scheme) Decode(dst []float32, c Codes, l Layout, p Params) error {
 	if c.Elem != s.StoreElem() {
 		return fmt.Errorf("scheme %s: codes are %s, want %s", s, c.Elem, s.StoreElem())
 	}
-	if err := l.check(len(dst), c.Len); err != nil {
-		return fmt.Errorf("scheme %s: %w", s, err)
+	if c.Len != len(dst) {
+		return fmt.Errorf("scheme %s: got room for %d values, want %d", s, len(dst), c.Len)
 	}
-	if err := s.checkParams(l, p); err != nil {
+	if err := s.checkStore(l, p, len(dst)); err != nil {
 		return err
 	}
 	codes, err := Unpack(c.Elem, c.Data, c.Len)
 	if err != nil {
 		return fmt.Errorf("scheme %s: %w", s, err)
 	}
-	q := s.rounder()
-	for r := range l.Runs() {
-		for i := range r.Len {
-			if s.Scaled() && (i == 0 || r.Step == 1) {
-				if err := q.setGroup(s, p, r.Group+i*r.Step); err != nil {
-					return err
-				}
-			}
-			v := q.value(s.Format, c.Elem, codes[r.Off+i])
-			if q.mul {
-				dst[r.Off+i] = v / q.scale
-			} else {
-				dst[r.Off+i] = v * q.scale
-			}
-		}
-	}
-	return nil
-}
-
-// value is the level of a stored code.
-func (q *Quantizer) value(f Format, e Elem, code uint32) float32 {
+	f := s.Format
 	switch {
 	case f.Kind == Int || f.Kind == Ternary:
-		return signExtend(e, code) - q.zero
+		for i, code := range codes {
+			dst[i] = signExtend(c.Elem, code)
+		}
 	case f.isCarried():
-		return signExtend(e, code) / 2
-	case f.Kind == Book:
-		return q.book.Values[code&(1<<f.Bits-1)]
+		for i, code := range codes {
+			dst[i] = signExtend(c.Elem, code) / 2
+		}
+	default:
+		for i, code := range codes {
+			dst[i] = f.Decode(code)
+		}
 	}
-	return f.Decode(code)
+	if p.Zero != nil {
+		each(l, p.Zero, func(from, to int, zero []float32) {
+			for i := from; i < to; i++ {
+				switch z := zero[(i-from)%len(zero)]; {
+				case f.Kind == Int:
+					dst[i] -= z
+				case f.Kind == Book && int(codes[i]) == f.Book.SpecialCode:
+					dst[i] = z
+				}
+			}
+		})
+	}
+	if s.Scaled() {
+		each(l, p.Scale, func(from, to int, scale []float32) { s.multiply(dst[from:to], scale) })
+	}
+	return nil
 }
 
 // signExtend reads an integer code of the element type.
@@ -248,23 +261,7 @@ func QuantizeLinear(x []float32, l Layout, p Params, e Elem, saturate bool) (Cod
 	if err != nil {
 		return Codes{}, err
 	}
-	if saturate || s.Format.Kind == Int {
-		return s.Encode(x, l, Params{Scale: p.Scale, Zero: p.Zero})
-	}
-	if err := l.check(len(x)); err != nil {
-		return Codes{}, fmt.Errorf("quantize to %s: %w", e, err)
-	}
-	if err := s.checkParams(l, p); err != nil {
-		return Codes{}, err
-	}
-	codes := make([]uint32, len(x))
-	for r := range l.Runs() {
-		for i := range r.Len {
-			codes[r.Off+i] = s.Format.Encode(x[r.Off+i]/p.Scale[r.Group+i*r.Step], false)
-		}
-	}
-	data, err := Pack(e, codes)
-	return Codes{Elem: e, Len: len(x), Data: data}, err
+	return s.encode(x, l, Params{Scale: p.Scale, Zero: p.Zero}, saturate || s.Format.Kind == Int)
 }
 
 // DequantizeLinear is the ONNX operator with float32 scales: (code - zero)·scale, with p.Zero as zero point (nil: 0). It
@@ -291,68 +288,6 @@ func DequantizeLinear(dst []float32, c Codes, l Layout, p Params) error {
 				v -= int64(p.Zero[g])
 			}
 			dst[r.Off+i] = float32(v) * p.Scale[g]
-		}
-	}
-	return nil
-}
-
-// CastTo casts values to codes of an element type as ONNX Cast does: integers of fewer than 16 bits are truncated towards
-// zero and wrapped to the type's bits, floats rounded to nearest, ties to even; saturate is the attribute of that name and
-// concerns 8-bit floats. FLOAT8E8M0 rounds as mode says.
-func CastTo(e Elem, x []float32, saturate bool, mode RoundMode) (Codes, error) {
-	f, ok := e.Format()
-	if !ok {
-		return Codes{}, fmt.Errorf("no cast to element type %s here", e)
-	}
-	g := f.grid()
-	codes := make([]uint32, len(x))
-	for i, v := range x {
-		switch {
-		case f.Kind == Int:
-			codes[i] = truncate(v)
-		case e == ElemFloat16:
-			codes[i] = uint32(EncodeFloat16(v))
-		case e == ElemBFloat16:
-			codes[i] = uint32(EncodeBF16(v))
-		case e == ElemE8M0:
-			codes[i] = uint32(EncodeE8M0(v, mode))
-		default:
-			codes[i] = g.encode(v, saturate)
-		}
-	}
-	data, err := Pack(e, codes)
-	return Codes{Elem: e, Len: len(x), Data: data}, err
-}
-
-// truncate is the low 32 bits of v truncated towards zero; values beyond int64 and NaN, undefined in ONNX, give 0.
-func truncate(v float32) uint32 {
-	if v != v || v >= math.MaxInt64 || v <= math.MinInt64 {
-		return 0
-	}
-	return uint32(int64(v))
-}
-
-// CastFrom gives the values of codes of any element type that CastTo makes, as float32.
-func CastFrom(dst []float32, c Codes) error {
-	f, ok := c.Elem.Format()
-	if !ok {
-		return fmt.Errorf("no cast from element type %s here", c.Elem)
-	}
-	if len(dst) != c.Len {
-		return fmt.Errorf("cast from %s: got room for %d values, want %d", c.Elem, len(dst), c.Len)
-	}
-	codes, err := Unpack(c.Elem, c.Data, c.Len)
-	if err != nil {
-		return fmt.Errorf("cast: %w", err)
-	}
-	for i, code := range codes {
-		switch c.Elem {
-		case ElemFloat16:
-			dst[i] = DecodeFloat16(uint16(code))
-		case ElemBFloat16:
-			dst[i] = DecodeBF16(uint16(code))
-		default:
-			dst[i] = f.Decode(code)
 		}
 	}
 	return nil

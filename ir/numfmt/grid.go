@@ -1,0 +1,176 @@
+package numfmt
+
+import (
+	"math"
+
+	"github.com/qsimc/qsimc/runtime/kernel"
+)
+
+// grid rounds values in units of the step to a scheme's levels: integer codes less the zero point, or float or codebook
+// values. Rounding itself is the kernel's; only codebooks and QPyTorch's half-away rounding live here.
+type grid struct {
+	f      Format
+	lo, hi float32 // integer codes
+	mini   kernel.Minifloat
+}
+
+// grid is the scheme's element rounding.
+func (s Scheme) grid() grid {
+	g := s.Format.grid()
+	if s.Format.Kind == Int {
+		lo, hi := s.Codes()
+		g.lo, g.hi = float32(lo), float32(hi)
+	}
+	return g
+}
+
+// grid is the format's element rounding, integers in their full range.
+func (f Format) grid() grid {
+	g := grid{f: f}
+	switch f.Kind {
+	case Int:
+		lo, hi := f.fullRange()
+		g.lo, g.hi = float32(lo), float32(hi)
+	case Ternary:
+		g.lo, g.hi = -1, 1
+	case Float, ScaleFmt:
+		g.mini = kernel.Minifloat{ExpBits: f.Exp, ManBits: f.Man, Bias: f.Bias, Max: float32(f.max64()), NaN: float32(math.NaN())}
+		if f.Top == TopAll {
+			g.mini.NaN = g.mini.Max
+		}
+	}
+	return g
+}
+
+// round sets dst to the levels nearest to v, with one zero point for all; dst may be v.
+func (g *grid) round(dst, v []float32, zero float32, book *Codebook) {
+	switch g.f.Kind {
+	case Int, Ternary:
+		kernel.FakeQuantInt(dst, v, 1, zero, g.lo, g.hi)
+	case Cast:
+		if g.f.Exp == 8 {
+			kernel.RoundBF16(dst, v)
+		} else {
+			kernel.RoundF16(dst, v)
+		}
+	case Book:
+		for i, v := range v {
+			dst[i] = book.find(v).val
+		}
+	case Float, ScaleFmt:
+		if g.f.Parity {
+			for i, v := range v {
+				dst[i] = g.away(v)
+			}
+			return
+		}
+		kernel.CastMinifloat(dst, v, g.mini)
+		if g.f.Top == TopFNUZ {
+			for i := range dst {
+				dst[i] += 0 // no -0
+			}
+		}
+	}
+}
+
+// roundEach is round with a zero point, or a codebook's special value, for each element.
+func (g *grid) roundEach(dst, v, zero []float32) error {
+	if g.f.Kind == Book && len(g.f.Book.Specials) > 0 {
+		for i, v := range v {
+			b, err := g.f.Book.variant(zero[i])
+			if err != nil {
+				return err
+			}
+			dst[i] = b.find(v).val
+		}
+		return nil
+	}
+	kernel.FakeQuantInt(dst, v, 1, 0, -maxZero*2, maxZero*2)
+	for i, z := range zero {
+		dst[i] = max(g.lo-z, min(g.hi-z, dst[i]))
+	}
+	return nil
+}
+
+// away rounds as QPyTorch 0.3.0: half away from zero by adding half an ulp to the bits and truncating; below the smallest
+// normal value after adding that value in float32 and subtracting it again, which loses the sign of zero. NaN counts as
+// a huge number of its sign.
+func (g *grid) away(v float32) float32 {
+	drop := 23 - g.f.Man
+	trunc := func(x float32) float32 {
+		b := math.Float32bits(x)
+		return math.Float32frombits((b + 1<<drop>>1) &^ (1<<drop - 1))
+	}
+	most := float32(math.Copysign(float64(g.mini.Max), float64(v)))
+	least := float32(math.Copysign(float64(g.f.MinNormal()), float64(v)))
+	switch a := math.Abs(float64(v)); {
+	case a < math.Abs(float64(least)):
+		return trunc(v+least) - least
+	case !(a < float64(g.mini.Max)):
+		return most
+	}
+	if r := trunc(v); math.Abs(float64(r)) < float64(g.mini.Max) {
+		return r
+	}
+	return most
+}
+
+// code gives the bits of a level of a float format, a value that round returned. NaN gives the format's NaN code, quiet
+// and of the NaN's sign where the format has several, or the largest value where it has none.
+func (f Format) code(level float32) uint32 {
+	var sign uint32
+	if f.Signed && math.Signbit(float64(level)) {
+		sign = 1 << (f.Exp + f.Man)
+	}
+	last := uint32(1)<<(f.Exp+f.Man) - 1 // all exponent and mantissa bits
+	a := math.Abs(float64(level))
+	switch {
+	case level != level:
+		switch f.Top {
+		case TopIEEE:
+			return sign | last&^(1<<f.Man-1) | 1<<f.Man>>1
+		case TopFN:
+			return sign | last
+		case TopFNUZ:
+			return 1 << (f.Exp + f.Man)
+		}
+		return last
+	case a > maxFloat32:
+		return sign | last&^(1<<f.Man-1)
+	case a == 0 && f.Top == TopFNUZ:
+		return 0
+	case a == 0:
+		return sign
+	}
+	_, e := math.Frexp(a)
+	k := e - 1
+	if k < 1-f.Bias {
+		return sign | uint32(math.Ldexp(a, f.Man-1+f.Bias))
+	}
+	return sign | uint32(k+f.Bias)<<f.Man | (uint32(math.Ldexp(a, f.Man-k)) - 1<<f.Man)
+}
+
+// overflows reports whether v rounds above the format's largest value, were there room for it.
+func (f Format) overflows(v float32) bool {
+	if f.Kind != Float || f.Parity || f.Top == TopAll {
+		return false
+	}
+	most := f.max64()
+	_, e := math.Frexp(most)
+	ulp := math.Ldexp(1, e-1-f.Man)
+	tie := most + ulp/2
+	a := math.Abs(float64(v))
+	return a > tie || a == tie && math.Mod(most/ulp, 2) == 1
+}
+
+// unsaturated gives the code of v as ONNX casts without saturation: what rounds above the largest value becomes infinity,
+// or NaN where the format has no infinity.
+func (f Format) unsaturated(v, level float32) uint32 {
+	switch {
+	case !f.overflows(v):
+		return f.code(level)
+	case f.Top == TopIEEE:
+		return f.code(float32(math.Copysign(math.Inf(1), float64(v))))
+	}
+	return f.code(float32(math.Copysign(math.NaN(), float64(v))))
+}
