@@ -135,6 +135,8 @@ func (f Format) code(level float32) uint32 {
 			return 1 << (f.Exp + f.Man)
 		}
 		return last
+	case !f.Signed && level < 0:
+		return 0
 	case a > maxFloat32:
 		return sign | last&^(1<<f.Man-1)
 	case a == 0 && f.Top == TopFNUZ:

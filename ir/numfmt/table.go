@@ -127,7 +127,7 @@ func buildTable() []Format {
 		Format{Name: "e3m0", Kind: Float, Bits: 4, Exp: 3, Man: 0, Bias: 3, Signed: true},
 		e2m3, e3m2,
 		Format{Name: "e3m4", Kind: Float, Bits: 8, Exp: 3, Man: 4, Bias: 3, Signed: true},
-		Format{Name: "fp16", Kind: Cast, Bits: 16, Exp: 5, Man: 10, Bias: 15, Top: TopIEEE, Signed: true, Elem: ElemFloat16, Opset: 9},
+		Format{Name: "fp16", Kind: Cast, Bits: 16, Exp: 5, Man: 10, Bias: 15, Top: TopIEEE, Signed: true, Elem: ElemFloat16, Opset: 6},
 		Format{Name: "bf16", Kind: Cast, Bits: 16, Exp: 8, Man: 7, Bias: 127, Top: TopIEEE, Signed: true, Elem: ElemBFloat16, Opset: 13},
 		Format{Name: "nf4", Kind: Book, Bits: 4, Signed: true, Book: nf4},
 		Format{Name: "flint4", Kind: Book, Bits: 4, Signed: true, Book: flint4},
@@ -151,8 +151,8 @@ func buildTable() []Format {
 	t = append(t,
 		Format{Name: "qpt-e4m3", Kind: Float, Bits: 8, Exp: 4, Man: 3, Bias: 7, Signed: true, Parity: true, Note: "QPyTorch 0.3.0, unscaled by default"},
 		Format{Name: "qpt-e5m10", Kind: Float, Bits: 16, Exp: 5, Man: 10, Bias: 15, Signed: true, Parity: true, Note: "QPyTorch 0.3.0, unscaled by default"},
-		Format{Name: "e8m0", Kind: ScaleFmt, Bits: 8, Exp: 8, Bias: 127, Elem: ElemE8M0, Opset: 24, Note: "scales only"},
-		Format{Name: "ue4m3", Kind: ScaleFmt, Bits: 8, Exp: 4, Man: 3, Bias: 7, Top: TopFN, Elem: ElemE4M3FN, Opset: 19, Note: "scales only"},
+		Format{Name: "e8m0", Kind: ScaleFmt, Bits: 8, Exp: 8, Bias: 127, Top: TopFN, Elem: ElemE8M0, Opset: 24, Note: "scales only"},
+		Format{Name: "ue4m3", Kind: ScaleFmt, Bits: 7, Exp: 4, Man: 3, Bias: 7, Top: TopFN, Elem: ElemE4M3FN, Opset: 19, Note: "scales only, stored in 8 bits"},
 		Format{Name: "ue5m3", Kind: ScaleFmt, Bits: 8, Exp: 5, Man: 3, Bias: 15, Top: TopFN, Note: "scales only"},
 	)
 	return t
