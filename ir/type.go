@@ -3,7 +3,6 @@ package ir
 import (
 	"fmt"
 	"strconv"
-	"strings"
 )
 
 // Dim is one dimension of a shape: fixed (Size ≥ 0), symbolic (Size < 0 and a Name) or unknown (Size < 0, no Name).
@@ -33,7 +32,7 @@ func (d Dim) Same(e Dim) bool {
 	return d.Name != "" && d.Name == e.Name
 }
 
-// String prints the dimension as ONNX's text syntax does: 3, N or ?.
+// String prints the dimension as ONNX's text syntax does, but never in quotes: 3, N or ?.
 func (d Dim) String() string {
 	switch {
 	case d.Known():
@@ -128,42 +127,9 @@ func (t Type) Clone() Type {
 	return t
 }
 
-// String prints the type as ONNX's text syntax does: float[N,3], int64[], float (rank unknown), seq(float[2]).
-func (t Type) String() string {
-	switch t.Kind {
-	case SequenceKind:
-		return "seq(" + t.of() + ")"
-	case OptionalKind:
-		return "optional(" + t.of() + ")"
-	case MapKind:
-		return "map(" + t.Elem.String() + "," + t.of() + ")"
-	case OpaqueKind:
-		return "opaque()"
-	}
-	var b strings.Builder
-	b.WriteString(t.Elem.String())
-	if t.Ranked {
-		b.WriteByte('[')
-		for i, d := range t.Dims {
-			if i > 0 {
-				b.WriteByte(',')
-			}
-			b.WriteString(d.String())
-		}
-		b.WriteByte(']')
-	}
-	if t.Kind == SparseKind {
-		return "sparse_tensor(" + b.String() + ")"
-	}
-	return b.String()
-}
-
-func (t Type) of() string {
-	if t.Of == nil {
-		return "undefined"
-	}
-	return t.Of.String()
-}
+// String prints the type as ONNX's text syntax does: float[N,3], float (no dimensions), float[] (rank unknown),
+// seq(float[2]).
+func (t Type) String() string { return typeText(t, quote) }
 
 // Merge combines what two sources say of one value and fails where they contradict. A fixed size wins over a symbol, a
 // symbol over nothing; two different symbols keep the first.
