@@ -9,10 +9,10 @@ import (
 )
 
 // Equal reports the first difference between two models, nil if there is none. They are equal if they have the same header
-// fields, functions, graphs, nodes in the same order, connections, names, attributes in the same order, types, descriptions
-// and opaque bytes, and tensors of the same bytes. Three things are not compared: the path a model came from, the
-// origin of nodes, and the name and description of a function's body, which no file holds. An output slot without a declared type has that of its value, and the
-// other way round.
+// fields, functions, graphs, nodes in the same order, connections, names, attributes in the same order, declared types,
+// descriptions and opaque bytes, and tensors of the same bits. Not compared are the path a model came from, the origin of
+// nodes, what inference knows of types beyond their declarations, and the name of a function's body, which no file holds.
+// An input or output of a main graph without a declared type counts as declared with what is known of it.
 func Equal(a, b *Model) error {
 	e := &equality{at: "model", values: map[*Value]*Value{}}
 	e.model(a, b)
@@ -93,13 +93,12 @@ func (e *equality) graph(a, b *Graph, body bool) {
 	e.in(fmt.Sprintf("graph %q", a.Name), func() {
 		if !body {
 			same(e, "name", a.Name, b.Name)
-			same(e, "doc", a.Doc, b.Doc)
-			e.props("metadata", a.Meta, b.Meta)
-			e.bytes("opaque", a.Opaque, b.Opaque)
 		}
+		same(e, "doc", a.Doc, b.Doc)
+		e.props("metadata", a.Meta, b.Meta)
+		e.bytes("opaque", a.Opaque, b.Opaque)
 		if !same(e, "number of inputs", len(a.inputs), len(b.inputs)) ||
 			!same(e, "number of constants", len(a.consts), len(b.consts)) ||
-			!same(e, "number of sparse constants", len(a.Sparse), len(b.Sparse)) ||
 			!same(e, "number of outputs", len(a.outputs), len(b.outputs)) ||
 			!same(e, "number of nodes", a.count, b.count) {
 			return
@@ -114,11 +113,13 @@ func (e *equality) graph(a, b *Graph, body bool) {
 			} else if e.err == nil {
 				e.define(fmt.Sprintf("constant %d", i), v, w)
 			}
-			e.tensor(fmt.Sprintf("constant %q", v.Name), v.data, w.data)
-		}
-		for i, s := range a.Sparse {
-			same(e, "sparse constant", s.Name, b.Sparse[i].Name)
-			e.sparse(fmt.Sprintf("sparse constant %q", s.Name), s.T, b.Sparse[i].T)
+			what := fmt.Sprintf("constant %q", v.Name)
+			s, t := a.sparse(v), b.sparse(w)
+			if same(e, what+" is sparse", s != nil, t != nil) && s != nil {
+				e.sparse(what, s.T, t.T)
+			} else {
+				e.tensor(what, v.data, w.data)
+			}
 		}
 		for n, m := a.first, b.first; n != nil && m != nil && e.err == nil; n, m = n.next, m.next {
 			e.in("node "+n.String(), func() { e.node(n, m) })
@@ -128,7 +129,8 @@ func (e *equality) graph(a, b *Graph, body bool) {
 			e.in(fmt.Sprintf("output %q", o.Name), func() {
 				same(e, "name", o.Name, q.Name)
 				e.use("value", o.Value, q.Value)
-				e.types("type", o.declared(), q.declared())
+				e.types("type", o.declared(a), q.declared(b))
+				e.bytes("opaque", o.Opaque, q.Opaque)
 				same(e, "doc", o.Doc, q.Doc)
 				e.props("metadata", o.Meta, q.Meta)
 			})
@@ -143,23 +145,12 @@ func (e *equality) define(what string, a, b *Value) {
 	}
 	e.in(fmt.Sprintf("%s, %q", what, a.Name), func() {
 		same(e, "name", a.Name, b.Name)
-		e.types("type", effective(a), effective(b))
+		e.types("type", a.declared(), b.declared())
+		e.bytes("opaque", a.Opaque, b.Opaque)
 		same(e, "doc", a.Doc, b.Doc)
 		e.props("metadata", a.Meta, b.Meta)
 	})
 	e.values[a] = b
-}
-
-// effective returns a value's type or, if it has none, that of the output slot of its name.
-func effective(v *Value) Type {
-	if !v.Type.Known() && v.def != nil {
-		for _, u := range v.uses {
-			if u.Node == nil && u.Graph == v.graph && u.Graph.outputs[u.Slot].Name == v.Name {
-				return u.Graph.outputs[u.Slot].Type
-			}
-		}
-	}
-	return v.Type
 }
 
 // use compares two uses of values that have been paired.
@@ -212,6 +203,7 @@ func (e *equality) attr(a, b *Attr) {
 	same(e, "kind", a.Kind, b.Kind)
 	same(e, "reference", a.Ref, b.Ref)
 	same(e, "doc", a.Doc, b.Doc)
+	e.bytes("opaque", a.Opaque, b.Opaque)
 	n := a.listLen()
 	if !same(e, "number of values", n, b.listLen()) || a.Ref != "" {
 		return
@@ -254,6 +246,17 @@ func (e *equality) tensor(what string, a, b *Tensor) {
 	if e.err != nil || !e.is(a.Type().same(b.Type()), what, a.Type(), b.Type()) {
 		return
 	}
+	l, m := a.Label, b.Label
+	if l == nil {
+		l = &Label{}
+	}
+	if m == nil {
+		m = &Label{}
+	}
+	same(e, what+": name", l.Name, m.Name)
+	same(e, what+": doc", l.Doc, m.Doc)
+	e.props(what+": metadata", l.Meta, m.Meta)
+	e.bytes(what+": opaque", l.Opaque, m.Opaque)
 	if a.elem == String {
 		e.is(slices.EqualFunc(a.strings, b.strings, bytes.Equal), what, "strings", "other strings")
 		return

@@ -361,7 +361,9 @@ func (p *parser) graph(name string, f *Function, outer *names) *Graph {
 	p.items(')', "the inputs", func() {
 		d := p.declaration("an input's name")
 		p.free(s, d.at, d.name)
-		s.values[d.name] = g.AddInput(d.name, d.t)
+		v := g.AddInput(d.name, d.t)
+		v.Decl = d.t
+		s.values[d.name] = v
 		if p.eat('=') {
 			p.constant(g, s, f, d)
 		}
@@ -417,18 +419,18 @@ func (p *parser) constant(g *Graph, s *names, f *Function, d declaration) {
 	if f != nil {
 		p.fail(d.at, "%q: a function has no constants", d.name)
 	}
-	if d.t.Kind == SparseKind {
-		p.free(s, d.at, d.name)
-		for _, sp := range g.Sparse {
-			if sp.Name == d.name {
-				p.fail(d.at, "%q is already defined in this graph", d.name)
-			}
-		}
-		g.Sparse = append(g.Sparse, NamedSparse{d.name, p.sparse(d.at, d.t)})
-		return
-	}
 	if v := s.values[d.name]; v != nil && (!v.input || v.data != nil) {
 		p.free(s, d.at, d.name)
+	}
+	if d.t.Kind == SparseKind {
+		sp := p.sparse(d.at, d.t)
+		dense, err := sp.Dense()
+		if err != nil {
+			p.fail(d.at, "%q: %v", d.name, err)
+		}
+		g.Sparse = append(g.Sparse, NamedSparse{d.name, sp, dense})
+		s.values[d.name] = g.AddConst(d.name, dense)
+		return
 	}
 	s.values[d.name] = g.AddConst(d.name, p.data(d.at, d.t))
 }
@@ -441,9 +443,6 @@ func (p *parser) outputs(g *Graph, s *names, outs, types []declaration) {
 		}
 		g.AddOutput(d.name, v)
 		g.DeclareOutput(i, d.t, "", nil)
-		if v.graph == g && v.def != nil && !v.Type.Known() {
-			v.Type = d.t.Clone()
-		}
 	}
 	seen := map[string]bool{}
 	for _, d := range types {
@@ -457,12 +456,29 @@ func (p *parser) outputs(g *Graph, s *names, outs, types []declaration) {
 			p.fail(d.at, "%q stands among the types without one", d.name)
 		}
 		seen[d.name] = true
-		if v.def != nil {
-			v.Type = d.t
-		} else if _, err := Merge(v.Type, d.t); err != nil {
-			p.fail(d.at, "%q: %v", d.name, err)
+		p.declareValue(v, d)
+	}
+	for i, d := range outs {
+		if v := g.outputs[i].Value; v.graph == g && v.def != nil {
+			t, err := Merge(v.Type, d.t)
+			if err != nil {
+				p.fail(d.at, "output %q: %v", d.name, err)
+			}
+			v.Type = t
 		}
 	}
+}
+
+// declareValue gives a value the type that stands behind the signature; an input has its own, which must be the same.
+func (p *parser) declareValue(v *Value, d declaration) {
+	t, err := Merge(v.Type, d.t)
+	if err == nil && v.input && v.Decl.Known() && !v.Decl.same(d.t) {
+		err = fmt.Errorf("type %v where the input has %v", d.t, v.Decl)
+	}
+	if err != nil {
+		p.fail(d.at, "%q: %v", d.name, err)
+	}
+	v.Type, v.Decl = t, d.t
 }
 
 type placedName struct {

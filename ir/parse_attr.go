@@ -137,13 +137,13 @@ func (p *parser) attrValue(want AttrKind, s *names) Attr {
 	return Attr{Kind: AttrInt, I: p.toInt(at, lit, 64)}
 }
 
-// typedValue reads a value that starts with a type: a tensor, a sparse tensor or the type itself. A name the tensor may
-// have means nothing.
+// typedValue reads a value that starts with a type: a tensor, a sparse tensor or the type itself.
 func (p *parser) typedValue(at int) Attr {
 	t := p.typ()
 	c := p.peek()
+	name := ""
 	if c == '"' || isLetter(c) {
-		p.name("a tensor's name")
+		name = p.name("a tensor's name")
 		p.eat('=')
 		c = '{'
 	} else if p.eat('=') {
@@ -153,7 +153,11 @@ func (p *parser) typedValue(at int) Attr {
 	case c == '{' && t.Kind == SparseKind:
 		return Attr{Kind: AttrSparseTensor, Sparse: []*SparseTensor{p.sparse(at, t)}}
 	case c == '{':
-		return Attr{Kind: AttrTensor, T: p.data(at, t)}
+		a := Attr{Kind: AttrTensor, T: p.data(at, t)}
+		if name != "" {
+			a.T.Label = &Label{Name: name}
+		}
+		return a
 	}
 	return Attr{Kind: AttrType, Types: []Type{t}}
 }

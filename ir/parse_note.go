@@ -3,14 +3,14 @@ package ir
 import (
 	"encoding/base64"
 	"slices"
-	"strconv"
 )
 
 // note is what a "#!" line says.
 type note struct {
 	at      int
-	subject string // model, graph, function, default, value, output, node or attr
+	subject string // as listed at Print
 	of      string // the name of the value, output or attribute
+	index   int    // of a tensor among the attribute's or constant's
 	fields  []string
 
 	name, doc, origin string
@@ -40,6 +40,9 @@ func (p *parser) note() note {
 	case "model", "graph", "function", "node":
 	case "value", "output", "attr", "default":
 		n.of = p.text("the name of the " + n.subject)
+	case "tensor", "attrtensor", "defaulttensor":
+		n.of = p.text("the name of the " + n.subject)
+		n.index = int(p.integer(32))
 	default:
 		p.fail(n.at, "unknown note on %q", n.subject)
 	}
@@ -90,7 +93,7 @@ func (p *parser) bodyNotes(later *[]note) (own []note) {
 		switch n.subject {
 		case "model":
 			p.fail(n.at, "a note on the model stands outside of graphs")
-		case "node", "attr":
+		case "node", "attr", "attrtensor":
 			own = append(own, n)
 		default:
 			*later = append(*later, n)
@@ -115,23 +118,27 @@ func (p *parser) describe(n note, g *Graph, s *names, f *Function) {
 		}
 		f.Props, f.Opaque = n.meta, n.opaque
 	case "default":
-		n.allow(p, "doc")
-		if f == nil || f.defaultAttr(n.of) == nil {
-			p.fail(n.at, "a note on the default of attribute %q, which there is not", n.of)
+		p.describeAttr(n, defaultOf(f, n.of))
+	case "defaulttensor":
+		p.label(n, defaultOf(f, n.of).tensorsOrNone())
+	case "tensor":
+		v := s.values[n.of]
+		if v == nil || v.graph != g || v.data == nil {
+			p.fail(n.at, "a note on tensor %q, which the graph does not have", n.of)
 		}
-		f.defaultAttr(n.of).Doc = n.doc
+		p.label(n, g.tensors(v))
 	case "value":
-		n.allow(p, "type", "doc", "meta")
+		n.allow(p, "type", "doc", "meta", "opaque")
 		v := s.values[n.of]
 		if v == nil {
 			p.fail(n.at, "a note on %q, which is not defined in this graph", n.of)
 		}
-		v.Doc, v.Meta = n.doc, n.meta
+		v.Doc, v.Meta, v.Opaque = n.doc, n.meta, n.opaque
 		if n.typ.Known() {
-			v.Type = n.typ
+			v.Type, v.Decl = n.typ, n.typ
 		}
 	case "output":
-		n.allow(p, "type", "doc", "meta")
+		n.allow(p, "type", "doc", "meta", "opaque")
 		i := slices.IndexFunc(g.outputs, func(o Output) bool { return o.Name == n.of })
 		if i < 0 {
 			p.fail(n.at, "a note on output %q, which the graph does not have", n.of)
@@ -140,7 +147,7 @@ func (p *parser) describe(n note, g *Graph, s *names, f *Function) {
 		if n.typ.Known() {
 			o.Type = n.typ
 		}
-		o.Doc, o.Meta = n.doc, n.meta
+		o.Doc, o.Meta, o.Opaque = n.doc, n.meta, n.opaque
 	}
 }
 
@@ -150,10 +157,45 @@ func (p *parser) describeNode(note note, n *Node) {
 		n.Doc, n.Meta, n.Opaque, n.Origin = note.doc, note.meta, note.opaque, note.origin
 		return
 	}
-	note.allow(p, "doc")
 	a := n.Attr(note.of)
-	if a == nil {
-		p.fail(note.at, "a note on attribute %s, which the node does not have", strconv.Quote(note.of))
+	if note.subject == "attrtensor" {
+		p.label(note, a.tensorsOrNone())
+		return
 	}
-	a.Doc = note.doc
+	p.describeAttr(note, a)
+}
+
+func (p *parser) describeAttr(n note, a *Attr) {
+	n.allow(p, "doc", "opaque")
+	if a == nil {
+		p.fail(n.at, "a note on attribute %q, which is not there", n.of)
+	}
+	a.Doc, a.Opaque = n.doc, n.opaque
+}
+
+func defaultOf(f *Function, name string) *Attr {
+	if f == nil {
+		return nil
+	}
+	return f.defaultAttr(name)
+}
+
+func (a *Attr) tensorsOrNone() []*Tensor {
+	if a == nil {
+		return nil
+	}
+	return a.tensors()
+}
+
+// label applies a note to one of some tensors, which keeps the name it may have in its literal.
+func (p *parser) label(n note, ts []*Tensor) {
+	n.allow(p, "name", "doc", "meta", "opaque")
+	if n.index < 0 || n.index >= len(ts) {
+		p.fail(n.at, "a note on tensor %d of %q, which is not there", n.index, n.of)
+	}
+	l := &Label{Name: n.name, Doc: n.doc, Meta: n.meta, Opaque: n.opaque}
+	if old := ts[n.index].Label; old != nil && n.name == "" {
+		l.Name = old.Name
+	}
+	ts[n.index].Label = l
 }

@@ -376,12 +376,15 @@ func (p *parser) pack(at int, elem DType, elems []int64) []byte {
 		lo, hi = -1<<(bits-1), 1<<(bits-1)-1
 	}
 	data := make([]byte, elem.Size(len(elems)))
-	per := 8 / bits
 	for i, x := range elems {
 		if x < lo || x > hi {
 			p.fail(at, "%d is out of range for %v", x, elem)
 		}
-		data[i/per] |= byte(x) & (1<<bits - 1) << (i % per * bits)
+		code := uint16(x) & (1<<bits - 1) << (i * bits % 8) // 6-bit elements reach into the next byte
+		data[i*bits/8] |= byte(code)
+		if code > 0xff {
+			data[i*bits/8+1] |= byte(code >> 8)
+		}
 	}
 	return data
 }

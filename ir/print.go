@@ -17,8 +17,8 @@ type PrintOptions struct {
 	// Elide shortens tensors of more elements than this to their first few and a count; 0 prints all in full. Text with
 	// elided tensors is for reading: Parse refuses it.
 	Elide int
-	// OmitTypes leaves out the types of values inside graphs; inputs, outputs and constants keep theirs.
-	OmitTypes bool
+	// Types adds what is known of the types of values that the file does not declare. Parse takes them for declared.
+	Types bool
 	// Origin adds which pass inserted a node.
 	Origin bool
 }
@@ -32,17 +32,23 @@ type PrintOptions struct {
 // ONNX's parser takes them: float16, bfloat16 and the 8-bit floats as bit patterns, types below 8 bits as packed bytes,
 // with the values in a comment where there are few.
 //
+// Types are those the file declares (Value.Decl, Output.Type); an input or output of the main graph without a declaration
+// has what is known of it, as in a file that the backend writes.
+//
 // What the official grammar cannot say takes one of two forms. Descriptions go into comment lines that start with "#!",
 // which ONNX's parser skips and ours reads; strings in them are quoted as in Go, opaque bytes are base64:
 //
 //	#! model opaque "…"                                           after the header
 //	#! graph name "…" doc "…" meta ["k": "v"] opaque "…"          inside the braces of a graph
-//	#! value "x" type float[N@"DATA_BATCH"]@"TENSOR" doc "…" meta […]
-//	#! output "y" type … doc "…" meta […]
+//	#! value "x" type float[N@"DATA_BATCH"]@"TENSOR" doc "…" meta […] opaque "…"
+//	#! output "y" type … doc "…" meta […] opaque "…"
+//	#! tensor "w" 0 name "…" doc "…" meta […] opaque "…"          of a constant; 0 and 1: values and indices of a sparse one
 //	#! node doc "…" meta […] opaque "…" origin "…"                before the node
-//	#! attr "axis" doc "…"                                        before the node
+//	#! attr "axis" doc "…" opaque "…"                             before the node
+//	#! attrtensor "value" 0 name "…" doc "…" meta […] opaque "…"  likewise, on a tensor of the attribute
 //	#! function meta […] opaque "…"                               inside the braces of a function
-//	#! default "axis" doc "…"                                     likewise, on an attribute's default
+//	#! default "axis" doc "…" opaque "…"                          likewise, on an attribute's default
+//	#! defaulttensor "value" 0 name "…" …
 //
 // Contents that an ONNX file can hold and the official grammar cannot spell use these extensions, at which ONNX's parser
 // stops (or, with lists of tensors, graphs and types, skips the elements):
@@ -246,7 +252,7 @@ func (p *printer) graph(g *Graph, f *Function, name string) {
 	}
 	p.list(" (", ")", len(g.inputs), false, func(i int) string {
 		v := g.inputs[i]
-		p.declare(v.Type, v.Name)
+		p.declare(v.declared(), v.Name)
 		if slices.Contains(g.consts[:inline], v) {
 			p.str(" = ")
 			return p.data(v.data)
@@ -255,33 +261,33 @@ func (p *printer) graph(g *Graph, f *Function, name string) {
 	})
 	p.list(" => (", ")", len(g.outputs), false, func(i int) string {
 		o := g.outputs[i]
-		p.declare(o.declared(), o.Name)
+		p.declare(o.declared(g), o.Name)
 		return ""
 	})
 	consts := g.consts[inline:]
 	if f != nil {
 		consts = nil
 	}
-	typed := p.typed(g)
-	if n := len(consts) + len(g.Sparse) + len(typed); n > 0 {
+	typed := p.typed(g, f != nil)
+	if n := len(consts) + len(typed); n > 0 {
 		size := 0
 		for _, v := range consts {
-			size = min(size, lineWidth) + v.data.Len()
+			size = min(size, lineWidth) + min(v.data.Len(), lineWidth)
 		}
 		p.newline()
 		p.list("<", ">", n, size > lineWidth, func(i int) string {
 			if i < len(consts) {
-				p.declare(consts[i].data.Type(), consts[i].Name)
+				v := consts[i]
+				if sp := g.sparse(v); sp != nil {
+					p.sparse(sp.T, " "+ident(v.Name)+" = ")
+					return ""
+				}
+				p.declare(v.data.Type(), v.Name)
 				p.str(" = ")
-				return p.data(consts[i].data)
+				return p.data(v.data)
 			}
-			if i -= len(consts); i < len(g.Sparse) {
-				s := g.Sparse[i]
-				p.sparse(s.T, " "+ident(s.Name)+" = ")
-				return ""
-			}
-			v := typed[i-len(g.Sparse)]
-			p.declare(v.Type, v.Name)
+			v := typed[i-len(consts)]
+			p.declare(p.inner(v), v.Name)
 			return ""
 		})
 	}
@@ -290,12 +296,10 @@ func (p *printer) graph(g *Graph, f *Function, name string) {
 	p.indent++
 	if f != nil {
 		p.note("function", noteMeta(f.Props), noteBytes("opaque", f.Opaque))
-		for _, a := range f.Defaults {
-			p.note("default "+strconv.Quote(a.Name), noteString("doc", a.Doc))
-		}
+		p.attrNotes("default", f.Defaults)
 	}
 	p.note("graph", name, noteString("doc", g.Doc), noteMeta(g.Meta), noteBytes("opaque", g.Opaque))
-	p.describe(g, typed)
+	p.describe(g)
 	if f != nil {
 		for _, v := range g.consts {
 			p.newline()
@@ -314,12 +318,31 @@ func (p *printer) graph(g *Graph, f *Function, name string) {
 	p.str("}")
 }
 
-// declared returns the type the slot is printed with: the file's, or its value's if the file says nothing.
-func (o *Output) declared() Type {
-	if !o.Type.Known() && o.Value != nil {
+// declared returns the type an output is printed with: the file's, or, in the main graph, its value's if the file says
+// nothing.
+func (o *Output) declared(g *Graph) Type {
+	if !o.Type.Known() && o.Value != nil && g == g.model.Graph {
 		return o.Value.Type
 	}
 	return o.Type
+}
+
+// declared returns the type a value is printed with, by the same rule for inputs.
+func (v *Value) declared() Type {
+	if !v.Decl.Known() && v.input && v.graph == v.graph.model.Graph {
+		return v.Type
+	}
+	return v.Decl
+}
+
+// sparse returns the sparse form of a constant, nil if it has none or its data have been replaced since.
+func (g *Graph) sparse(v *Value) *NamedSparse {
+	for i := range g.Sparse {
+		if s := &g.Sparse[i]; s.Name == v.Name && s.Dense == v.data {
+			return s
+		}
+	}
+	return nil
 }
 
 // inlineDefaults returns how many of the graph's first constants can be written in the input list: those that are inputs,
@@ -329,7 +352,7 @@ func inlineDefaults(g *Graph) int {
 	next := 0
 	for k, v := range g.consts {
 		at := -1
-		if v.input && bare(v.Type).same(v.data.Type()) {
+		if v.input && bare(v.declared()).same(v.data.Type()) && g.sparse(v) == nil {
 			at = slices.Index(g.inputs[next:], v)
 		}
 		if at < 0 {
@@ -340,64 +363,90 @@ func inlineDefaults(g *Graph) int {
 	return len(g.consts)
 }
 
-// typed returns the node results whose types have to be written apart from the signature.
-func (p *printer) typed(g *Graph) []*Value {
-	if p.OmitTypes {
-		return nil
+// inner returns the type a value that is no input is printed with.
+func (p *printer) inner(v *Value) Type {
+	if p.Types && v.def != nil && v.Type.Known() {
+		return v.Type
 	}
-	slots := slotTypes(g)
+	return v.Decl
+}
+
+// typed returns the values whose types stand behind the signature.
+func (p *printer) typed(g *Graph, function bool) []*Value {
 	var vs []*Value
-	for n := range g.Nodes() {
-		for _, v := range n.outs {
-			if v == nil || !v.Type.Known() {
-				continue
-			}
-			if t, ok := slots[v.Name]; ok && bare(t).same(bare(v.Type)) {
-				continue
-			}
+	for v := range g.Values() {
+		if !v.input && p.inner(v).Known() && (v.def != nil || !function) {
 			vs = append(vs, v)
 		}
 	}
 	return vs
 }
 
-// slotTypes returns the types the signature gives to values that fill the slot of their own name.
-func slotTypes(g *Graph) map[string]Type {
-	slots := map[string]Type{}
-	for i := range g.outputs {
-		o := &g.outputs[i]
-		if _, ok := slots[o.Name]; !ok && o.Value != nil && o.Value.graph == g && o.Value.Name == o.Name {
-			slots[o.Name] = o.declared()
+// describe writes the notes on values, tensors and outputs.
+func (p *printer) describe(g *Graph) {
+	denoted := func(t Type) string {
+		if bare(t).same(t) {
+			return ""
 		}
-	}
-	return slots
-}
-
-// describe writes the notes on values and outputs.
-func (p *printer) describe(g *Graph, typed []*Value) {
-	slots := slotTypes(g)
-	for _, v := range typed {
-		slots[v.Name] = bare(v.Type)
+		return "type " + typeText(t, strconv.Quote)
 	}
 	for v := range g.Values() {
-		given := bare(v.Type) // what Parse will find without a note
-		if v.data != nil && !v.input {
-			given = v.data.Type()
-		} else if v.def != nil {
-			given = slots[v.Name]
+		t := v.declared()
+		if !v.input {
+			t = p.inner(v)
 		}
-		t := ""
-		if v.Type.Known() && !given.same(v.Type) && (v.def == nil || !p.OmitTypes) {
-			t = "type " + typeText(v.Type, strconv.Quote)
-		}
-		p.note("value "+strconv.Quote(v.Name), t, noteString("doc", v.Doc), noteMeta(v.Meta))
+		p.note("value "+strconv.Quote(v.Name), denoted(t), noteString("doc", v.Doc), noteMeta(v.Meta), noteBytes("opaque", v.Opaque))
+	}
+	for _, v := range g.consts {
+		p.labels("tensor", v.Name, g.tensors(v), false)
 	}
 	for i := range g.outputs {
-		o, t := &g.outputs[i], ""
-		if d := o.declared(); !bare(d).same(d) {
-			t = "type " + typeText(d, strconv.Quote)
+		o := &g.outputs[i]
+		p.note("output "+strconv.Quote(o.Name), denoted(o.declared(g)), noteString("doc", o.Doc), noteMeta(o.Meta), noteBytes("opaque", o.Opaque))
+	}
+}
+
+// tensors returns the tensors that a constant is written as.
+func (g *Graph) tensors(v *Value) []*Tensor {
+	if s := g.sparse(v); s != nil {
+		return []*Tensor{s.T.Values, s.T.Indices}
+	}
+	return []*Tensor{v.data}
+}
+
+// tensors returns the tensors among an attribute's values, in the order they are written.
+func (a *Attr) tensors() []*Tensor {
+	ts := a.Tensors
+	if a.T != nil {
+		ts = []*Tensor{a.T}
+	}
+	for _, s := range a.Sparse {
+		ts = append(ts, s.Values, s.Indices)
+	}
+	return ts
+}
+
+// labels writes the notes on tensors; named says that names which are identifiers stand in the tensors' literals.
+func (p *printer) labels(subject, of string, ts []*Tensor, named bool) {
+	for i, t := range ts {
+		l := t.Label
+		if l == nil {
+			continue
 		}
-		p.note("output "+strconv.Quote(o.Name), t, noteString("doc", o.Doc), noteMeta(o.Meta))
+		name := l.Name
+		if named && ident(name) == name {
+			name = ""
+		}
+		p.note(fmt.Sprintf("%s %s %d", subject, strconv.Quote(of), i), noteString("name", name), noteString("doc", l.Doc),
+			noteMeta(l.Meta), noteBytes("opaque", l.Opaque))
+	}
+}
+
+func (p *printer) attrNotes(subject string, attrs []Attr) {
+	for i := range attrs {
+		a := &attrs[i]
+		p.note(subject+" "+strconv.Quote(a.Name), noteString("doc", a.Doc), noteBytes("opaque", a.Opaque))
+		p.labels(subject+"tensor", a.Name, a.tensors(), true)
 	}
 }
 
@@ -426,9 +475,7 @@ func (p *printer) node(n *Node) {
 		origin = n.Origin
 	}
 	p.note("node", noteString("doc", n.Doc), noteMeta(n.Meta), noteBytes("opaque", n.Opaque), noteString("origin", origin))
-	for _, a := range n.Attrs {
-		p.note("attr "+strconv.Quote(a.Name), noteString("doc", a.Doc))
-	}
+	p.attrNotes("attr", n.Attrs)
 	p.newline()
 	if n.Name != "" {
 		p.str("[" + ident(n.Name) + "] ")

@@ -153,9 +153,12 @@ func shapeText(t Type, q func(string) string) string {
 	return "[" + strings.Join(s, ",") + "]"
 }
 
-// tensor writes a tensor constant without a name.
+// tensor writes a tensor constant, with its name if that is an identifier.
 func (p *printer) tensor(t *Tensor) {
 	p.str(typeText(t.Type(), quote) + " ")
+	if t.Label != nil && t.Label.Name != "" && ident(t.Label.Name) == t.Label.Name {
+		p.str(t.Label.Name + " ")
+	}
 	p.data(t)
 }
 
@@ -314,8 +317,7 @@ func valuesComment(t *Tensor) string {
 // packedInt returns element i of a tensor of 4- or 2-bit integers.
 func packedInt(t *Tensor, i int) int {
 	bits := t.elem.Bits()
-	per := 8 / bits
-	x := t.data[i/per] >> (i % per * bits) << (8 - bits)
+	x := t.data[i*bits/8] >> (i * bits % 8) << (8 - bits)
 	if t.elem.IsSigned() {
 		return int(int8(x)) >> (8 - bits)
 	}
