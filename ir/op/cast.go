@@ -1,0 +1,409 @@
+package op
+
+import (
+	"fmt"
+	"math"
+	"math/bits"
+
+	"github.com/qsimc/qsimc/ir"
+)
+
+const castTypes = "all but string, complex64 and complex128"
+
+var castDef = &Def{
+	Name: "Cast", Doc: "its input in another element type, attribute to", Since: 1, Versions: []int{1, 6, 9, 13, 19, 21, 23, 24, 25, 28}, Types: castTypes,
+	In: Exactly(1), Out: Exactly(1),
+	Upgrades: []Upgrade{{6, func(u *Up) error {
+		a := u.Node.Attr("to")
+		if a == nil || a.Kind != ir.AttrString {
+			return nil
+		}
+		t, ok := oldTypeNames[string(a.S)]
+		if !ok {
+			return fmt.Errorf("attribute to is %q, which names no element type", a.S)
+		}
+		u.Node.SetAttr(ir.IntAttr("to", int64(t)))
+		return nil
+	}}},
+	Infer: func(c *Call) ([]ir.Type, error) {
+		to, err := castTarget(c.Node)
+		if err != nil {
+			return nil, err
+		}
+		return castType(c, to), nil
+	},
+	Eval: func(c *Call) ([]*ir.Tensor, error) {
+		to, err := castTarget(c.Node)
+		if err != nil {
+			return nil, err
+		}
+		return one(castCall(c, to))
+	},
+}
+
+// oldTypeNames are the values of the attribute to in opset 1: the names in TensorProto.DataType.
+var oldTypeNames = map[string]ir.DType{
+	"FLOAT": ir.Float32, "UINT8": ir.Uint8, "INT8": ir.Int8, "UINT16": ir.Uint16, "INT16": ir.Int16, "INT32": ir.Int32,
+	"INT64": ir.Int64, "STRING": ir.String, "BOOL": ir.Bool, "FLOAT16": ir.Float16, "DOUBLE": ir.Float64,
+	"UINT32": ir.Uint32, "UINT64": ir.Uint64, "COMPLEX64": ir.Complex64, "COMPLEX128": ir.Complex128,
+}
+
+func castTarget(n *ir.Node) (ir.DType, error) {
+	to := n.Int("to", 0)
+	if to < 0 || to > math.MaxUint8 || !ir.DType(to).Valid() {
+		return 0, fmt.Errorf("attribute to is %d, which is no element type", to)
+	}
+	return ir.DType(to), nil
+}
+
+func castType(c *Call, to ir.DType) []ir.Type {
+	t := c.Type(0).Clone()
+	if d, ok := c.Dims(0); ok && to.IsInt() && to.Bits() >= 32 {
+		c.SetDims(0, d)
+	}
+	t.Elem = to
+	return []ir.Type{t}
+}
+
+func castCall(c *Call, to ir.DType) (*ir.Tensor, error) {
+	how, err := castModeOf(c.Node)
+	if err != nil {
+		return nil, err
+	}
+	return castTo(c, c.In[0], to, how)
+}
+
+var castLikeDef = &Def{
+	Name: "CastLike", Doc: "its first input in the second's element type", Since: 15, Versions: []int{15, 19, 21, 23, 24, 25}, Types: castTypes,
+	In: Exactly(2), Out: Exactly(1),
+	Infer: func(c *Call) ([]ir.Type, error) { return castType(c, c.Type(1).Elem), nil },
+	Eval:  func(c *Call) ([]*ir.Tensor, error) { return one(castCall(c, c.In[1].Elem())) },
+}
+
+var bitCastDef = &Def{
+	Name: "BitCast", Doc: "the same bits read as another element type of the same width", Since: 26, Versions: []int{26}, Types: "all but string",
+	In: Exactly(1), Out: Exactly(1),
+	Infer: func(c *Call) ([]ir.Type, error) {
+		to, err := castTarget(c.Node)
+		if err != nil {
+			return nil, err
+		}
+		t := c.Type(0).Clone()
+		if t.Elem != ir.Undefined {
+			if err := sameWidth(t.Elem, to); err != nil {
+				return nil, err
+			}
+		}
+		t.Elem = to
+		return []ir.Type{t}, nil
+	},
+	Eval: func(c *Call) ([]*ir.Tensor, error) {
+		to, err := castTarget(c.Node)
+		if err != nil {
+			return nil, err
+		}
+		x := c.In[0]
+		if err := sameWidth(x.Elem(), to); err != nil {
+			return nil, err
+		}
+		return one(ir.TensorOf(to, x.Shape(), x.Bytes()))
+	},
+}
+
+func sameWidth(from, to ir.DType) error {
+	if from.Bits() != to.Bits() || to.Bits() == 0 {
+		return fmt.Errorf("%v of %d bits cannot be read as %v of %d bits", from, from.Bits(), to, to.Bits())
+	}
+	return nil
+}
+
+// castMode holds the attributes saturate and round_mode.
+type castMode struct {
+	saturate bool
+	round    string
+}
+
+func castModeOf(n *ir.Node) (castMode, error) {
+	m := castMode{n.Int("saturate", 1) != 0, n.Str("round_mode", "up")}
+	switch m.round {
+	case "up", "down", "nearest":
+		return m, nil
+	}
+	return m, fmt.Errorf("attribute round_mode is %q, wants up, down or nearest", m.round)
+}
+
+// castBlock is the number of elements that are converted at a time; a multiple of the elements in a byte.
+const castBlock = 256
+
+// block is elements between two types: in the widest type of their kind, the one that is not nil.
+type block struct {
+	f []float64
+	i []int64
+	u []uint64
+
+	floats   [castBlock]float64
+	ints     [castBlock]int64
+	unsigned [castBlock]uint64
+}
+
+// castTo converts a tensor. A float becomes an integer by truncation, modulo the integer's range; NaN becomes 0. An
+// integer out of another's range loses its high bits. Rounding to floats is to nearest, ties to even.
+func castTo(c *Call, x *ir.Tensor, to ir.DType, how castMode) (*ir.Tensor, error) {
+	if x.Elem() == to {
+		return x, nil
+	}
+	read, write := reader(x), (func(b *block, lo, n int))(nil)
+	if read == nil {
+		return nil, fmt.Errorf("cast from %v to %v: %w", x.Elem(), to, ErrUnsupported)
+	}
+	out, err := c.Like(x, to)
+	if err != nil {
+		return nil, err
+	}
+	if write = writer(out, how); write == nil {
+		return nil, fmt.Errorf("cast from %v to %v: %w", x.Elem(), to, ErrUnsupported)
+	}
+	parFor(x.Len(), 64*castBlock, func(lo, hi int) {
+		var b block
+		for ; lo < hi; lo += castBlock {
+			n := min(castBlock, hi-lo)
+			read(&b, lo, n)
+			write(&b, lo, n)
+		}
+	})
+	return out, nil
+}
+
+// reader returns a function that reads n elements from lo on into a block; nil if the type cannot be read.
+func reader(t *ir.Tensor) func(b *block, lo, n int) {
+	switch t.Elem() {
+	case ir.Float32:
+		return readFloats(ir.Data[float32](t))
+	case ir.Float64:
+		return readFloats(ir.Data[float64](t))
+	case ir.Float16:
+		return readCodes(ir.Data[uint16](t), ir.HalfToFloat)
+	case ir.BFloat16:
+		return readCodes(ir.Data[uint16](t), func(v uint16) float32 { return math.Float32frombits(uint32(v) << 16) })
+	case ir.Int8:
+		return readInts(ir.Data[int8](t))
+	case ir.Int16:
+		return readInts(ir.Data[int16](t))
+	case ir.Int32:
+		return readInts(ir.Data[int32](t))
+	case ir.Int64:
+		return readInts(ir.Data[int64](t))
+	case ir.Uint8:
+		return readUnsigned(ir.Data[uint8](t))
+	case ir.Uint16:
+		return readUnsigned(ir.Data[uint16](t))
+	case ir.Uint32:
+		return readUnsigned(ir.Data[uint32](t))
+	case ir.Uint64:
+		return readUnsigned(ir.Data[uint64](t))
+	case ir.Bool:
+		v := ir.Data[uint8](t)
+		return func(b *block, lo, n int) {
+			b.f, b.i, b.u = nil, nil, b.unsigned[:n]
+			for i := range b.u {
+				b.u[i] = uint64(min(v[lo+i], 1))
+			}
+		}
+	}
+	return packedReader(t)
+}
+
+func readFloats[T float](v []T) func(b *block, lo, n int) {
+	return func(b *block, lo, n int) {
+		b.f, b.i, b.u = b.floats[:n], nil, nil
+		for i, x := range v[lo : lo+n] {
+			b.f[i] = float64(x)
+		}
+	}
+}
+
+func readCodes[T uint8 | uint16](v []T, decode func(T) float32) func(b *block, lo, n int) {
+	return func(b *block, lo, n int) {
+		b.f, b.i, b.u = b.floats[:n], nil, nil
+		for i, x := range v[lo : lo+n] {
+			b.f[i] = float64(decode(x))
+		}
+	}
+}
+
+func readInts[T int8 | int16 | int32 | int64](v []T) func(b *block, lo, n int) {
+	return func(b *block, lo, n int) {
+		b.f, b.i, b.u = nil, b.ints[:n], nil
+		for i, x := range v[lo : lo+n] {
+			b.i[i] = int64(x)
+		}
+	}
+}
+
+func readUnsigned[T uint8 | uint16 | uint32 | uint64](v []T) func(b *block, lo, n int) {
+	return func(b *block, lo, n int) {
+		b.f, b.i, b.u = nil, nil, b.unsigned[:n]
+		for i, x := range v[lo : lo+n] {
+			b.u[i] = uint64(x)
+		}
+	}
+}
+
+// packedReader reads the integers of two and four bits.
+func packedReader(t *ir.Tensor) func(b *block, lo, n int) {
+	width := t.Elem().Bits()
+	if width != 2 && width != 4 || !t.Elem().IsInt() {
+		return nil
+	}
+	data, sign := t.Bytes(), t.Elem().IsSigned()
+	return func(b *block, lo, n int) {
+		b.f, b.i, b.u = nil, b.ints[:n], nil
+		for i := range b.i {
+			at := (lo + i) * width
+			v := int64(data[at/8]>>(at%8)) & (1<<width - 1)
+			if sign {
+				v = v << (64 - width) >> (64 - width)
+			}
+			b.i[i] = v
+		}
+	}
+}
+
+// writer returns a function that writes a block of n elements from lo on; nil if the type cannot be written.
+func writer(t *ir.Tensor, how castMode) func(b *block, lo, n int) {
+	switch t.Elem() {
+	case ir.Float32:
+		v := ir.Data[float32](t)
+		return func(b *block, lo, n int) { putNumbers(v[lo:lo+n], b, func(x float64) float32 { return float32(x) }) }
+	case ir.Float64:
+		v := ir.Data[float64](t)
+		return func(b *block, lo, n int) { putNumbers(v[lo:lo+n], b, func(x float64) float64 { return x }) }
+	case ir.Float16:
+		return writeCodes(ir.Data[uint16](t), floatToHalf)
+	case ir.BFloat16:
+		return writeCodes(ir.Data[uint16](t), floatToBF16)
+	case ir.Int8:
+		return writeInts(ir.Data[int8](t))
+	case ir.Int16:
+		return writeInts(ir.Data[int16](t))
+	case ir.Int32:
+		return writeInts(ir.Data[int32](t))
+	case ir.Int64:
+		return writeInts(ir.Data[int64](t))
+	case ir.Uint8:
+		return writeInts(ir.Data[uint8](t))
+	case ir.Uint16:
+		return writeInts(ir.Data[uint16](t))
+	case ir.Uint32:
+		return writeInts(ir.Data[uint32](t))
+	case ir.Uint64:
+		return writeInts(ir.Data[uint64](t))
+	case ir.Bool:
+		v := ir.Data[bool](t)
+		return func(b *block, lo, n int) {
+			for i := range n {
+				v[lo+i] = b.f != nil && b.f[i] != 0 || b.i != nil && b.i[i] != 0 || b.u != nil && b.u[i] != 0
+			}
+		}
+	}
+	return packedWriter(t)
+}
+
+// putNumbers converts a block; floats by the given function.
+func putNumbers[T number](dst []T, b *block, fromFloat func(float64) T) {
+	switch {
+	case b.f != nil:
+		for i, x := range b.f {
+			dst[i] = fromFloat(x)
+		}
+	case b.i != nil:
+		for i, x := range b.i {
+			dst[i] = T(x)
+		}
+	default:
+		for i, x := range b.u {
+			dst[i] = T(x)
+		}
+	}
+}
+
+func writeInts[T integer](v []T) func(b *block, lo, n int) {
+	return func(b *block, lo, n int) {
+		putNumbers(v[lo:lo+n], b, func(x float64) T { return T(truncate(x)) })
+	}
+}
+
+// writeCodes rounds to a format of fewer digits than float32, by way of float32 rounded to odd, so that the second
+// rounding does not undo what the first one saw.
+func writeCodes[T uint8 | uint16](v []T, encode func(float32) T) func(b *block, lo, n int) {
+	return func(b *block, lo, n int) {
+		for i := range n {
+			v[lo+i] = encode(b.odd(i))
+		}
+	}
+}
+
+func packedWriter(t *ir.Tensor) func(b *block, lo, n int) {
+	width := t.Elem().Bits()
+	if width != 2 && width != 4 || !t.Elem().IsInt() {
+		return nil
+	}
+	data, mask := t.Bytes(), byte(1)<<width-1
+	return func(b *block, lo, n int) {
+		var v [castBlock]int64
+		putNumbers(v[:n], b, truncate)
+		clear(data[lo*width/8 : (lo*width+n*width+7)/8])
+		for i, x := range v[:n] {
+			at := (lo + i) * width
+			data[at/8] |= (byte(x) & mask) << (at % 8)
+		}
+	}
+}
+
+// truncate rounds towards zero; NaN gives 0, what int64 cannot hold its nearest value or, up to 2⁶⁴, the same bits.
+func truncate(x float64) int64 {
+	switch {
+	case x != x:
+		return 0
+	case x >= 1<<64:
+		return math.MaxInt64
+	case x >= 1<<63:
+		return int64(uint64(x))
+	case x < -1<<63:
+		return math.MinInt64
+	}
+	return int64(x)
+}
+
+// odd returns element i as float32, rounded to odd: an inexact value is cut and its last bit set.
+func (b *block) odd(i int) float32 {
+	switch {
+	case b.f != nil:
+		return oddFloat32(b.f[i])
+	case b.i != nil:
+		if v := b.i[i]; v < 0 {
+			return -oddFloat32(oddFloat64(-uint64(v)))
+		}
+		return oddFloat32(oddFloat64(uint64(b.i[i])))
+	}
+	return oddFloat32(oddFloat64(b.u[i]))
+}
+
+func oddFloat32(x float64) float32 {
+	f := float32(x)
+	if float64(f) == x || x != x {
+		return f
+	}
+	u := math.Float32bits(f)
+	if math.Abs(float64(f)) > math.Abs(x) {
+		u--
+	}
+	return math.Float32frombits(u | 1)
+}
+
+func oddFloat64(v uint64) float64 {
+	if lost := bits.Len64(v) - 53; lost > 0 && bits.TrailingZeros64(v) < lost {
+		v = (v>>lost | 1) << lost
+	}
+	return float64(v)
+}
