@@ -6,6 +6,7 @@ import (
 	"slices"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/runtime/kernel"
 )
 
 // alpha returns a float attribute as float64.
@@ -25,7 +26,7 @@ func geluTanh(x float64) float64 {
 }
 
 var (
-	sigmoidDef  = unaryDef("Sigmoid", "1/(1+e⁻ˣ)", []int{1, 6, 13}, floatFn{f: sigmoid})
+	sigmoidDef  = unaryDef("Sigmoid", "1/(1+e⁻ˣ)", []int{1, 6, 13}, floatFn{sigmoid, kernel.Sigmoid})
 	softplusDef = unaryDef("Softplus", "ln(1+eˣ)", []int{1, 22}, floatFn{f: softplus})
 	softsignDef = unaryDef("Softsign", "x/(1+|x|)", []int{1, 22}, floatFn{f: func(x float64) float64 { return x / (1 + math.Abs(x)) }})
 	mishDef     = unaryDef("Mish", "x·tanh(ln(1+eˣ))", []int{18, 22}, floatFn{f: func(x float64) float64 { return x * math.Tanh(softplus(x)) }})
@@ -39,9 +40,9 @@ var geluDef = &Def{
 	Eval: func(c *Call) ([]*ir.Tensor, error) {
 		switch how := c.Node.Str("approximate", "none"); how {
 		case "none":
-			return mapFloat(c, gelu, nil)
+			return mapFloat(c, gelu, kernel.Gelu)
 		case "tanh":
-			return mapFloat(c, geluTanh, nil)
+			return mapFloat(c, geluTanh, kernel.GeluTanh)
 		default:
 			return nil, fmt.Errorf("attribute approximate is %q, wants none or tanh", how)
 		}
@@ -112,7 +113,11 @@ var thresholdedReluDef = paramDef("ThresholdedRelu", "x above alpha, else 0", []
 
 var swishDef = paramDef("Swish", "x·sigmoid(alpha·x)", []int{24}, func(n *ir.Node) floatFn {
 	a := alpha(n, "alpha", 1)
-	return floatFn{f: func(x float64) float64 { return x * sigmoid(a*x) }}
+	k := floatFn{f: func(x float64) float64 { return x * sigmoid(a*x) }}
+	if a == 1 {
+		k.fast = kernel.Silu
+	}
+	return k
 })
 
 var swigluDef = &Def{

@@ -5,6 +5,7 @@ import (
 	"slices"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/runtime/kernel"
 )
 
 type integer interface {
@@ -180,23 +181,67 @@ func noZero(t *ir.Tensor) error {
 }
 
 var addRows = &arith{
-	addRow[float32], addRow[float64], addRow[int8], addRow[int16], addRow[int32], addRow[int64],
+	addRow32, addRow[float64], addRow[int8], addRow[int16], addRow[int32], addRow[int64],
 	addRow[uint8], addRow[uint16], addRow[uint32], addRow[uint64],
 }
 
 var subRows = &arith{
-	subRow[float32], subRow[float64], subRow[int8], subRow[int16], subRow[int32], subRow[int64],
+	subRow32, subRow[float64], subRow[int8], subRow[int16], subRow[int32], subRow[int64],
 	subRow[uint8], subRow[uint16], subRow[uint32], subRow[uint64],
 }
 
 var mulRows = &arith{
-	mulRow[float32], mulRow[float64], mulRow[int8], mulRow[int16], mulRow[int32], mulRow[int64],
+	mulRow32, mulRow[float64], mulRow[int8], mulRow[int16], mulRow[int32], mulRow[int64],
 	mulRow[uint8], mulRow[uint16], mulRow[uint32], mulRow[uint64],
 }
 
 var divRows = &arith{
-	divRow[float32], divRow[float64], divRow[int8], divRow[int16], divRow[int32], divRow[int64],
+	divRow32, divRow[float64], divRow[int8], divRow[int16], divRow[int32], divRow[int64],
 	divRow[uint8], divRow[uint16], divRow[uint32], divRow[uint64],
+}
+
+func addRow32(dst, a, b []float32) {
+	switch {
+	case len(b) == 1:
+		kernel.AddScalar(dst, a, b[0])
+	case len(a) == 1:
+		kernel.AddScalar(dst, b, a[0])
+	default:
+		kernel.Add(dst, a, b)
+	}
+}
+
+func subRow32(dst, a, b []float32) {
+	switch {
+	case len(b) == 1:
+		kernel.SubScalar(dst, a, b[0])
+	case len(a) == 1:
+		kernel.RSubScalar(dst, b, a[0])
+	default:
+		kernel.Sub(dst, a, b)
+	}
+}
+
+func mulRow32(dst, a, b []float32) {
+	switch {
+	case len(b) == 1:
+		kernel.MulScalar(dst, a, b[0])
+	case len(a) == 1:
+		kernel.MulScalar(dst, b, a[0])
+	default:
+		kernel.Mul(dst, a, b)
+	}
+}
+
+func divRow32(dst, a, b []float32) {
+	switch {
+	case len(b) == 1:
+		kernel.DivScalar(dst, a, b[0])
+	case len(a) == 1:
+		kernel.RDivScalar(dst, b, a[0])
+	default:
+		kernel.Div(dst, a, b)
+	}
 }
 
 func addRow[T number](dst, a, b []T) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
 // spread is how operands of different shapes meet in one result by the rules of ONNX's multidirectional broadcasting.
@@ -109,7 +110,7 @@ func (p *spread) run(body func(z, n int, at []int)) {
 		return
 	}
 	if rows == 1 {
-		parFor(n, spreadGrain, func(lo, hi int) {
+		par.For(n, spreadGrain, func(lo, hi int) {
 			at := make([]int, len(p.steps))
 			for k, s := range p.steps {
 				at[k] = lo * s[last]
@@ -118,7 +119,7 @@ func (p *spread) run(body func(z, n int, at []int)) {
 		})
 		return
 	}
-	parFor(rows, max(1, spreadGrain/n), func(lo, hi int) {
+	par.For(rows, max(1, spreadGrain/n), func(lo, hi int) {
 		at, idx := make([]int, len(p.steps)), make([]int, last)
 		for i, r := last-1, lo; i >= 0; i-- {
 			idx[i] = r % p.dims[i]

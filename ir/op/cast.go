@@ -6,6 +6,8 @@ import (
 	"math/bits"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/ir/numfmt"
+	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
 const castTypes = "all but string, complex64 and complex128"
@@ -120,16 +122,22 @@ func sameWidth(from, to ir.DType) error {
 // castMode holds the attributes saturate and round_mode.
 type castMode struct {
 	saturate bool
-	round    string
+	round    numfmt.RoundMode
 }
 
 func castModeOf(n *ir.Node) (castMode, error) {
-	m := castMode{n.Int("saturate", 1) != 0, n.Str("round_mode", "up")}
-	switch m.round {
-	case "up", "down", "nearest":
-		return m, nil
+	m := castMode{saturate: n.Int("saturate", 1) != 0}
+	switch mode := n.Str("round_mode", "up"); mode {
+	case "up":
+		m.round = numfmt.RoundUp
+	case "down":
+		m.round = numfmt.RoundDown
+	case "nearest":
+		m.round = numfmt.RoundNearest
+	default:
+		return m, fmt.Errorf("attribute round_mode is %q, wants up, down or nearest", mode)
 	}
-	return m, fmt.Errorf("attribute round_mode is %q, wants up, down or nearest", m.round)
+	return m, nil
 }
 
 // castBlock is the number of elements that are converted at a time; a multiple of the elements in a byte.
@@ -163,7 +171,7 @@ func castTo(c *Call, x *ir.Tensor, to ir.DType, how castMode) (*ir.Tensor, error
 	if write = writer(out, how); write == nil {
 		return nil, fmt.Errorf("cast from %v to %v: %w", x.Elem(), to, ErrUnsupported)
 	}
-	parFor(x.Len(), 64*castBlock, func(lo, hi int) {
+	par.For(x.Len(), 64*castBlock, func(lo, hi int) {
 		var b block
 		for ; lo < hi; lo += castBlock {
 			n := min(castBlock, hi-lo)
@@ -210,7 +218,7 @@ func reader(t *ir.Tensor) func(b *block, lo, n int) {
 			}
 		}
 	}
-	return packedReader(t)
+	return smallReader(t)
 }
 
 func readFloats[T float](v []T) func(b *block, lo, n int) {
@@ -245,26 +253,6 @@ func readUnsigned[T uint8 | uint16 | uint32 | uint64](v []T) func(b *block, lo, 
 		b.f, b.i, b.u = nil, nil, b.unsigned[:n]
 		for i, x := range v[lo : lo+n] {
 			b.u[i] = uint64(x)
-		}
-	}
-}
-
-// packedReader reads the integers of two and four bits.
-func packedReader(t *ir.Tensor) func(b *block, lo, n int) {
-	width := t.Elem().Bits()
-	if width != 2 && width != 4 || !t.Elem().IsInt() {
-		return nil
-	}
-	data, sign := t.Bytes(), t.Elem().IsSigned()
-	return func(b *block, lo, n int) {
-		b.f, b.i, b.u = nil, b.ints[:n], nil
-		for i := range b.i {
-			at := (lo + i) * width
-			v := int64(data[at/8]>>(at%8)) & (1<<width - 1)
-			if sign {
-				v = v << (64 - width) >> (64 - width)
-			}
-			b.i[i] = v
 		}
 	}
 }
@@ -306,7 +294,7 @@ func writer(t *ir.Tensor, how castMode) func(b *block, lo, n int) {
 			}
 		}
 	}
-	return packedWriter(t)
+	return smallWriter(t, how)
 }
 
 // putNumbers converts a block; floats by the given function.
@@ -339,23 +327,6 @@ func writeCodes[T uint8 | uint16](v []T, encode func(float32) T) func(b *block, 
 	return func(b *block, lo, n int) {
 		for i := range n {
 			v[lo+i] = encode(b.odd(i))
-		}
-	}
-}
-
-func packedWriter(t *ir.Tensor) func(b *block, lo, n int) {
-	width := t.Elem().Bits()
-	if width != 2 && width != 4 || !t.Elem().IsInt() {
-		return nil
-	}
-	data, mask := t.Bytes(), byte(1)<<width-1
-	return func(b *block, lo, n int) {
-		var v [castBlock]int64
-		putNumbers(v[:n], b, truncate)
-		clear(data[lo*width/8 : (lo*width+n*width+7)/8])
-		for i, x := range v[:n] {
-			at := (lo + i) * width
-			data[at/8] |= (byte(x) & mask) << (at % 8)
 		}
 	}
 }

@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/runtime/kernel"
 )
 
 var clipDef = &Def{
@@ -38,7 +39,7 @@ var clipDef = &Def{
 		}
 		switch c.In[0].Elem() {
 		case ir.Float32:
-			return clip(c, float32(math.Inf(-1)), float32(math.Inf(1)))
+			return clip32(c)
 		case ir.Float64:
 			return clip(c, math.Inf(-1), math.Inf(1))
 		case ir.Int8:
@@ -60,6 +61,23 @@ var clipDef = &Def{
 		}
 		return nil, badType(c, 0)
 	},
+}
+
+// clip32 is clip by the kernel.
+func clip32(c *Call) ([]*ir.Tensor, error) {
+	lo, hi := float32(math.Inf(-1)), float32(math.Inf(1))
+	if c.Has(1) {
+		lo = ir.Data[float32](c.In[1])[0]
+	}
+	if c.Has(2) {
+		hi = ir.Data[float32](c.In[2])[0]
+	}
+	out, err := c.Like(c.In[0], ir.Float32)
+	if err != nil {
+		return nil, err
+	}
+	kernel.Clip(ir.Data[float32](out), ir.Data[float32](c.In[0]), lo, hi)
+	return []*ir.Tensor{out}, nil
 }
 
 func clip[T number](c *Call, lo, hi T) ([]*ir.Tensor, error) {

@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/runtime/kernel"
 )
 
 var powDef = &Def{
@@ -99,9 +100,7 @@ func powRow32(dst, a, b []float32) {
 			copy(dst, a)
 			return
 		case 2:
-			for i, x := range a {
-				dst[i] = x * x
-			}
+			kernel.Mul(dst, a, a)
 			return
 		case 3:
 			for i, x := range a {
@@ -110,9 +109,7 @@ func powRow32(dst, a, b []float32) {
 			}
 			return
 		case -1:
-			for i, x := range a {
-				dst[i] = 1 / x
-			}
+			kernel.RDivScalar(dst, a, 1)
 			return
 		}
 	}

@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
 // fold is what a reduction accumulates.
@@ -244,7 +245,7 @@ const strip = 512
 func (s *sweep) run(pass func(base, at, width int)) {
 	if !s.across {
 		per := max(1, s.n)
-		parFor(s.outer.n, max(1, spreadGrain/per), func(lo, hi int) {
+		par.For(s.outer.n, max(1, spreadGrain/per), func(lo, hi int) {
 			for i := lo; i < hi; i++ {
 				pass(s.outer.at(i), i, 1)
 			}
@@ -253,7 +254,7 @@ func (s *sweep) run(pass func(base, at, width int)) {
 	}
 	strips := (s.width + strip - 1) / strip
 	per := max(1, s.n*min(s.width, strip))
-	parFor(s.outer.n*strips, max(1, spreadGrain/per), func(lo, hi int) {
+	par.For(s.outer.n*strips, max(1, spreadGrain/per), func(lo, hi int) {
 		for i := lo; i < hi; i++ {
 			o, j := i/strips, i%strips*strip
 			pass(s.outer.at(o)+j, o*s.width+j, min(strip, s.width-j))

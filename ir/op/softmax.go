@@ -4,6 +4,8 @@ import (
 	"math"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/runtime/kernel"
+	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
 // softmaxDef defines Softmax, LogSoftmax and Hardmax: functions of the elements along one axis. Before opset 13 they
@@ -105,7 +107,7 @@ func (s axisSpan) lines(body func(at int)) {
 	if s.n == 0 {
 		return
 	}
-	parFor(s.outer*s.inner, max(1, mapGrain/s.n), func(lo, hi int) {
+	par.For(s.outer*s.inner, max(1, mapGrain/s.n), func(lo, hi int) {
 		for l := lo; l < hi; l++ {
 			body(l/s.inner*s.n*s.inner + l%s.inner)
 		}
@@ -113,10 +115,26 @@ func (s axisSpan) lines(body func(at int)) {
 }
 
 var (
-	softmax    = softmaxDef("Softmax", "exp(x) over its sum along the axis", softmaxLines[float32], softmaxLines[float64])
-	logSoftmax = softmaxDef("LogSoftmax", "the logarithm of Softmax", logSoftmaxLines[float32], logSoftmaxLines[float64])
+	softmax    = softmaxDef("Softmax", "exp(x) over its sum along the axis", softmax32, softmaxLines[float64])
+	logSoftmax = softmaxDef("LogSoftmax", "the logarithm of Softmax", logSoftmax32, logSoftmaxLines[float64])
 	hardmax    = softmaxDef("Hardmax", "1 at the first greatest element along the axis, else 0", hardmaxLines[float32], hardmaxLines[float64])
 )
+
+func softmax32(out, x *ir.Tensor, s axisSpan) {
+	if s.inner == 1 {
+		kernel.Softmax(s.outer, s.n, ir.Data[float32](out), ir.Data[float32](x))
+		return
+	}
+	softmaxLines[float32](out, x, s)
+}
+
+func logSoftmax32(out, x *ir.Tensor, s axisSpan) {
+	if s.inner == 1 {
+		kernel.LogSoftmax(s.outer, s.n, ir.Data[float32](out), ir.Data[float32](x))
+		return
+	}
+	logSoftmaxLines[float32](out, x, s)
+}
 
 func softmaxLines[T float32 | float64](out, x *ir.Tensor, s axisSpan) {
 	src, dst := ir.Data[T](x), ir.Data[T](out)

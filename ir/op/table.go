@@ -6,6 +6,7 @@ var tables = [][]*Def{
 	shapeTable,
 	controlTable,
 	quantTable,
+	mathTable,
 }
 
 // coreTable: constants, identities and shapes.

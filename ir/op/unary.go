@@ -4,6 +4,8 @@ import (
 	"math"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/runtime/kernel"
+	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
 // mapGrain is the number of elements of a function of one argument that are worth a core's while.
@@ -16,7 +18,7 @@ func mapOf[T, U ir.Element](c *Call, x *ir.Tensor, elem ir.DType, f func(x T) U)
 		return nil, err
 	}
 	src, dst := ir.Data[T](x), ir.Data[U](out)
-	parFor(len(src), mapGrain, func(lo, hi int) {
+	par.For(len(src), mapGrain, func(lo, hi int) {
 		d := dst[lo:hi]
 		for i, v := range src[lo:hi] {
 			d[i] = f(v)
@@ -77,23 +79,24 @@ var (
 	ceilDef       = unaryDef("Ceil", "⌈x⌉", []int{1, 6, 13}, floatFn{f: math.Ceil})
 	floorDef      = unaryDef("Floor", "⌊x⌋", []int{1, 6, 13}, floatFn{f: math.Floor})
 	roundDef      = unaryDef("Round", "the nearest integer, ties to even", []int{11, 22}, floatFn{f: math.RoundToEven})
-	sqrtDef       = unaryDef("Sqrt", "√x", []int{1, 6, 13}, floatFn{f: math.Sqrt})
-	expDef        = unaryDef("Exp", "eˣ", []int{1, 6, 13}, floatFn{f: math.Exp})
+	sqrtDef       = unaryDef("Sqrt", "√x", []int{1, 6, 13}, floatFn{math.Sqrt, kernel.Sqrt})
+	expDef        = unaryDef("Exp", "eˣ", []int{1, 6, 13}, floatFn{math.Exp, kernel.Exp})
 	logDef        = unaryDef("Log", "the natural logarithm", []int{1, 6, 13}, floatFn{f: math.Log})
-	reciprocalDef = unaryDef("Reciprocal", "1/x", []int{1, 6, 13}, floatFn{f: func(x float64) float64 { return 1 / x }})
-	erfDef        = unaryDef("Erf", "the error function", []int{9, 13}, floatFn{f: math.Erf})
-	sinDef        = unaryDef("Sin", "sine", []int{7, 22}, floatFn{f: math.Sin})
-	cosDef        = unaryDef("Cos", "cosine", []int{7, 22}, floatFn{f: math.Cos})
-	tanDef        = unaryDef("Tan", "tangent", []int{7, 22}, floatFn{f: math.Tan})
-	asinDef       = unaryDef("Asin", "arc sine", []int{7, 22}, floatFn{f: math.Asin})
-	acosDef       = unaryDef("Acos", "arc cosine", []int{7, 22}, floatFn{f: math.Acos})
-	atanDef       = unaryDef("Atan", "arc tangent", []int{7, 22}, floatFn{f: math.Atan})
-	sinhDef       = unaryDef("Sinh", "hyperbolic sine", []int{9, 22}, floatFn{f: math.Sinh})
-	coshDef       = unaryDef("Cosh", "hyperbolic cosine", []int{9, 22}, floatFn{f: math.Cosh})
-	tanhDef       = unaryDef("Tanh", "hyperbolic tangent", []int{1, 6, 13}, floatFn{f: math.Tanh})
-	asinhDef      = unaryDef("Asinh", "inverse hyperbolic sine", []int{9, 22}, floatFn{f: math.Asinh})
-	acoshDef      = unaryDef("Acosh", "inverse hyperbolic cosine", []int{9, 22}, floatFn{f: math.Acosh})
-	atanhDef      = unaryDef("Atanh", "inverse hyperbolic tangent", []int{9, 22}, floatFn{f: math.Atanh})
+	reciprocalDef = unaryDef("Reciprocal", "1/x", []int{1, 6, 13}, floatFn{func(x float64) float64 { return 1 / x },
+		func(dst, x []float32) { kernel.RDivScalar(dst, x, 1) }})
+	erfDef   = unaryDef("Erf", "the error function", []int{9, 13}, floatFn{math.Erf, kernel.Erf})
+	sinDef   = unaryDef("Sin", "sine", []int{7, 22}, floatFn{f: math.Sin})
+	cosDef   = unaryDef("Cos", "cosine", []int{7, 22}, floatFn{f: math.Cos})
+	tanDef   = unaryDef("Tan", "tangent", []int{7, 22}, floatFn{f: math.Tan})
+	asinDef  = unaryDef("Asin", "arc sine", []int{7, 22}, floatFn{f: math.Asin})
+	acosDef  = unaryDef("Acos", "arc cosine", []int{7, 22}, floatFn{f: math.Acos})
+	atanDef  = unaryDef("Atan", "arc tangent", []int{7, 22}, floatFn{f: math.Atan})
+	sinhDef  = unaryDef("Sinh", "hyperbolic sine", []int{9, 22}, floatFn{f: math.Sinh})
+	coshDef  = unaryDef("Cosh", "hyperbolic cosine", []int{9, 22}, floatFn{f: math.Cosh})
+	tanhDef  = unaryDef("Tanh", "hyperbolic tangent", []int{1, 6, 13}, floatFn{math.Tanh, kernel.Tanh})
+	asinhDef = unaryDef("Asinh", "inverse hyperbolic sine", []int{9, 22}, floatFn{f: math.Asinh})
+	acoshDef = unaryDef("Acosh", "inverse hyperbolic cosine", []int{9, 22}, floatFn{f: math.Acosh})
+	atanhDef = unaryDef("Atanh", "inverse hyperbolic tangent", []int{9, 22}, floatFn{f: math.Atanh})
 )
 
 // signed holds the forms of a function of one argument that also exists for integers; nil where there is none.
@@ -141,12 +144,17 @@ func numericMap(c *Call, s signed, u unsigned) ([]*ir.Tensor, error) {
 	return nil, badType(c, 0)
 }
 
-// numericDef defines an elementwise function that exists for integers too.
-func numericDef(name, doc, types string, versions []int, s signed, u unsigned) *Def {
+// numericDef defines an elementwise function that exists for integers too; fast, if given, does the float32 work.
+func numericDef(name, doc, types string, versions []int, s signed, u unsigned, fast ...func(dst, x []float32)) *Def {
 	d := &Def{
 		Name: name, Doc: doc, Since: versions[0], Versions: versions, Types: types,
 		In: Exactly(1), Out: Exactly(1), Widen: true, Infer: same,
-		Eval: func(c *Call) ([]*ir.Tensor, error) { return numericMap(c, s, u) },
+		Eval: func(c *Call) ([]*ir.Tensor, error) {
+			if len(fast) > 0 && c.In[0].Elem() == ir.Float32 {
+				return mapFloat(c, s.f64, fast[0])
+			}
+			return numericMap(c, s, u)
+		},
 	}
 	if len(versions) > 1 && versions[1] == 6 {
 		d.Upgrades = []Upgrade{dropConsumed}
@@ -171,7 +179,7 @@ var signDef = numericDef("Sign", "-1, 0 or 1 by the sign of x", numericTypes, []
 	unsigned{sign[uint8], sign[uint16], sign[uint32], sign[uint64]})
 
 var reluDef = numericDef("Relu", "max(x, 0)", signedTypes, []int{1, 6, 13, 14},
-	signed{relu[float32], relu[float64], relu[int8], relu[int16], relu[int32], relu[int64]}, unsigned{})
+	signed{relu[float32], relu[float64], relu[int8], relu[int16], relu[int32], relu[int64]}, unsigned{}, kernel.Relu)
 
 var bitwiseNotDef = numericDef("BitwiseNot", "the bits of x inverted", integerTypes, []int{18},
 	signed{i8: flip[int8], i16: flip[int16], i32: flip[int32], i64: flip[int64]},
