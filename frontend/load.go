@@ -12,9 +12,10 @@ import (
 	"path/filepath"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/ir/op"
 )
 
-// Load reads a model. Large files are mapped and not read: the model's tensors are slices of the map (see Decode), and the
+// Load reads a model and infers the types of its values. Large files are mapped and not read: the model's tensors are slices of the map (see Decode), and the
 // file must not be cut while the program runs. External data is looked for in the model's folder.
 func Load(path string) (*ir.Model, error) {
 	data, err := contents(path)
@@ -26,6 +27,9 @@ func Load(path string) (*ir.Model, error) {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	m.Path = path
+	if err := op.Infer(m); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
 	return m, nil
 }
 

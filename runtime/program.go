@@ -24,6 +24,8 @@ type Program struct {
 	origin map[int][]*ir.Value // slot → values of the compiled model, for Watch
 	folded []int               // slots whose contents were computed at compile time, in order
 	limit  int64
+	poison bool
+	arena  arena
 }
 
 // plan is the order of execution of one graph.
@@ -58,6 +60,8 @@ func (u *Unsupported) Is(target error) bool { return target == op.ErrUnsupported
 type Options struct {
 	// MaxMemory bounds the bytes of tensors alive at once in a run; 0: DefaultMaxMemory.
 	MaxMemory int64
+	// Poison fills the storage handed to kernels with ones: NaN, -1. It finds kernels that lean on zeroed memory.
+	Poison bool
 }
 
 // Compile compiles a model, which may be of any opset. The error for operators that cannot be run is an *Unsupported that
@@ -74,7 +78,7 @@ func CompileWith(m *ir.Model, o Options) (*Program, error) {
 		return nil, err
 	}
 	form.Model.Graph.Prune()
-	p := &Program{form: form, plans: map[*ir.Graph]*plan{}, slots: map[*ir.Value]int{}, origin: map[int][]*ir.Value{}, limit: o.MaxMemory}
+	p := &Program{form: form, plans: map[*ir.Graph]*plan{}, slots: map[*ir.Value]int{}, origin: map[int][]*ir.Value{}, limit: o.MaxMemory, poison: o.Poison}
 	if p.limit == 0 {
 		p.limit = DefaultMaxMemory()
 	}

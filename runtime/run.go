@@ -37,7 +37,10 @@ func (p *Program) Run(ctx context.Context, in ir.Tensors) (ir.Tensors, error) {
 // Watch is Run, and shows every computed value of the compiled model to see, in order of execution. An error of see stops
 // the run.
 func (p *Program) Watch(ctx context.Context, in ir.Tensors, see func(*ir.Value, *ir.Tensor) error) (ir.Tensors, error) {
-	r := &run{p: p, ctx: ctx, frame: append([]*ir.Tensor(nil), p.consts...), see: see}
+	r := &run{p: p, ctx: ctx, frame: append([]*ir.Tensor(nil), p.consts...), see: see, recycle: see == nil}
+	if r.recycle {
+		r.owner = make([]*buffer, len(r.frame))
+	}
 	if err := r.feed(in); err != nil {
 		return nil, err
 	}
@@ -66,6 +69,11 @@ type run struct {
 	frame []*ir.Tensor
 	live  int64
 	see   func(*ir.Value, *ir.Tensor) error
+
+	recycle bool      // storage of dead tensors is used again: nobody but the frame holds them
+	owner   []*buffer // by slot: the storage of its tensor if it came from the arena
+	fresh   []*buffer // allocated by the step at work
+	depth   int       // of subgraphs
 }
 
 func (r *run) feed(in ir.Tensors) error {
@@ -151,6 +159,9 @@ func (r *run) step(st *step) (err error) {
 			return err
 		}
 	}
+	if r.recycling() {
+		r.settle(st)
+	}
 	for _, s := range st.free {
 		r.put(s, nil)
 	}
@@ -163,10 +174,17 @@ func (r *run) put(s int, t *ir.Tensor) {
 	if old := r.frame[s]; old != nil && old != r.p.consts[s] {
 		r.live -= int64(old.Size())
 	}
+	if r.recycle {
+		r.release(s)
+	}
 	if r.frame[s] = t; t != nil {
 		r.live += int64(t.Size())
 	}
 }
+
+// recycling reports whether the step at work takes its storage from the arena. Results inside subgraphs do not: they leave
+// by ways that own does not follow.
+func (r *run) recycling() bool { return r.recycle && r.depth == 0 }
 
 // Alloc checks the memory limit and makes a tensor; it implements op.Env.
 func (r *run) Alloc(elem ir.DType, shape []int) (*ir.Tensor, error) {
@@ -177,7 +195,17 @@ func (r *run) Alloc(elem ir.DType, shape []int) (*ir.Tensor, error) {
 	if size := int64(elem.Size(n)); r.live+size > r.p.limit {
 		return nil, fmt.Errorf("a result %v%v of %d bytes exceeds the memory limit of %d bytes", elem, shape, size, r.p.limit)
 	}
-	return ir.NewTensor(elem, shape...), nil
+	if !r.recycling() || elem == ir.String || n == 0 {
+		return ir.NewTensor(elem, shape...), nil
+	}
+	b := r.p.arena.get(elem.Size(n))
+	r.fresh = append(r.fresh, b)
+	if r.p.poison {
+		for i := range b.words {
+			b.words[i] = ^uint64(0)
+		}
+	}
+	return b.tensor(elem, shape, n)
 }
 
 // Run executes a subgraph; it implements op.Env.
@@ -192,6 +220,8 @@ func (r *run) Run(g *ir.Graph, in []*ir.Tensor) ([]*ir.Tensor, error) {
 	for i, s := range pl.inputs {
 		r.put(s, in[i])
 	}
+	r.depth++
+	defer func() { r.depth-- }()
 	return r.plan(pl)
 }
 

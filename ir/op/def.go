@@ -4,8 +4,10 @@
 package op
 
 import (
+	"cmp"
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/qsimc/qsimc/ir"
 )
@@ -102,6 +104,15 @@ func Table() []*Def {
 	for _, t := range tables {
 		all = append(all, t...)
 	}
+	return all
+}
+
+// Sorted returns all definitions by domain and name.
+func Sorted() []*Def {
+	all := Table()
+	slices.SortFunc(all, func(a, b *Def) int {
+		return cmp.Or(cmp.Compare(a.Domain, b.Domain), cmp.Compare(a.Name, b.Name))
+	})
 	return all
 }
 
