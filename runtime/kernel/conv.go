@@ -143,7 +143,7 @@ func gather(out, row []float32, ix, stride int) {
 		lead := min(max(-ix, 0), len(out))
 		clear(out[:lead])
 		n := 0
-		if ix+lead < len(row) {
+		if lead < len(out) && ix+lead < len(row) {
 			n = copy(out[lead:], row[ix+lead:])
 		}
 		clear(out[lead+n:])

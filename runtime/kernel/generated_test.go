@@ -1,0 +1,44 @@
+package kernel_test
+
+import (
+	"bytes"
+	"os"
+	"os/exec"
+	"path/filepath"
+	"testing"
+)
+
+// The committed assembly is what the generator writes.
+func TestGenerated(t *testing.T) {
+	t.Parallel()
+	if testing.Short() {
+		t.Skip("short: the generator is not run")
+	}
+	dir := t.TempDir()
+	gen := filepath.Join(dir, "asm")
+	if out, err := exec.Command("go", "build", "-C", "asm", "-o", gen, ".").CombinedOutput(); err != nil {
+		t.Skipf("the generator cannot be built here (is avo in the module cache?): %v\n%s", err, out)
+	}
+	for _, part := range []string{"gemm", "vector", "quant"} {
+		asm, stubs := filepath.Join(dir, part+".s"), filepath.Join(dir, part+".go")
+		if out, err := exec.Command(gen, "-part", part, "-out", asm, "-stubs", stubs, "-pkg", "kernel").CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", part, err, out)
+		}
+		for fresh, committed := range map[string]string{asm: part + "_amd64.s", stubs: part + "_amd64.go"} {
+			if !bytes.Equal(body(t, fresh), body(t, committed)) {
+				t.Errorf("%s is stale: run go generate in runtime/kernel", committed)
+			}
+		}
+	}
+}
+
+// body is a file without its first line, which quotes the command.
+func body(t *testing.T, path string) []byte {
+	t.Helper()
+	b, err := os.ReadFile(path)
+	if err != nil {
+		t.Fatal(err)
+	}
+	_, rest, _ := bytes.Cut(b, []byte("\n"))
+	return rest
+}
