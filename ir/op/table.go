@@ -3,8 +3,9 @@ package op
 // tables lists every operator, a slice a family; a test checks the rows.
 var tables = [][]*Def{
 	coreTable,
-	shapeTable,
 	controlTable,
+	nnTable,
+	shapeTable,
 	quantTable,
 	mathTable,
 }

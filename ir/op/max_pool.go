@@ -1,0 +1,209 @@
+package op
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/qsimc/qsimc/ir"
+)
+
+var maxPoolDef = &Def{
+	Name: "MaxPool", Doc: "the maximum of each window, and where it lies", Since: 1, Versions: []int{1, 8, 10, 11, 12, 22},
+	Types: "float, double, float16, bfloat16, int8, uint8", In: Exactly(1), Out: Between(1, 2), Widen: true, Infer: inferPool,
+	Eval: func(c *Call) ([]*ir.Tensor, error) {
+		switch elem := c.In[0].Elem(); elem {
+		case ir.Float32:
+			return maxPool(c, float32(math.Inf(-1)))
+		case ir.Float64:
+			return maxPool(c, math.Inf(-1))
+		case ir.Int8:
+			return maxPool(c, int8(math.MinInt8))
+		case ir.Uint8:
+			return maxPool(c, uint8(0))
+		default:
+			return nil, fmt.Errorf("element type %v: %w", elem, ErrUnsupported)
+		}
+	},
+}
+
+// maxPool pools; lowest is the result of a window that lies wholly in the padding.
+func maxPool[T float32 | float64 | int8 | uint8](c *Call, lowest T) ([]*ir.Tensor, error) {
+	p, err := poolingOf(c)
+	if err != nil {
+		return nil, err
+	}
+	out, err := c.New(c.In[0].Elem(), p.shape...)
+	if err != nil {
+		return nil, err
+	}
+	x, y := ir.Data[T](c.In[0]), ir.Data[T](out)
+	if !c.HasOut(1) {
+		pool(p, x, y, nil, func(dst, src []T, at, step, count int) {
+			if count == 0 {
+				for j := range dst {
+					dst[j] = lowest
+				}
+				return
+			}
+			copy(dst, src[at:])
+			for range count - 1 {
+				at += step
+				for j, v := range src[at : at+len(dst)] {
+					dst[j] = max(dst[j], v)
+				}
+			}
+		}, nil)
+		return []*ir.Tensor{out}, nil
+	}
+	index, err := c.New(ir.Int64, p.shape...)
+	if err != nil {
+		return nil, err
+	}
+	// the same with the place beside each value; of equal values the first in row-major order wins
+	type found struct {
+		v  T
+		at int
+	}
+	order := p.order(c.Node.Int("storage_order", 0) != 0)
+	size := product(p.in)
+	from, to := make([]found, len(x)), make([]found, len(y))
+	for i, v := range x {
+		from[i] = found{v, i}
+	}
+	pool(p, from, to, nil, func(dst, src []found, at, step, count int) {
+		for j := range dst {
+			dst[j] = found{v: lowest}
+		}
+		for k := range count {
+			for j, f := range src[at : at+len(dst)] {
+				d := dst[j]
+				if k == 0 || f.v > d.v || f.v == d.v && f.at < d.at || f.v != f.v && (d.v == d.v || f.at < d.at) {
+					dst[j] = f
+				}
+			}
+			at += step
+		}
+	}, nil)
+	at := ir.Data[int64](index)
+	for i, f := range to {
+		y[i], at[i] = f.v, int64(f.at-f.at%size+order[f.at%size])
+	}
+	return []*ir.Tensor{out, index}, nil
+}
+
+// order returns the number that each element of a plane has, row-major or, on request, column-major.
+func (p *pooling) order(columnMajor bool) []int {
+	order := make([]int, product(p.in))
+	for i := range order {
+		order[i] = i
+		if !columnMajor {
+			continue
+		}
+		rest, at := i, 0
+		pos := make([]int, len(p.in))
+		for d := len(p.in) - 1; d >= 0; d-- {
+			pos[d], rest = rest%p.in[d], rest/p.in[d]
+		}
+		for d := len(p.in) - 1; d >= 0; d-- {
+			at = at*p.in[d] + pos[d]
+		}
+		order[i] = at
+	}
+	return order
+}
+
+var maxUnpoolDef = &Def{
+	Name: "MaxUnpool", Doc: "puts each value back where MaxPool's second output says, zero elsewhere", Since: 9, Versions: []int{9, 11, 22},
+	Types: "float, double, float16, bfloat16", In: Between(2, 3), Out: Exactly(1), Widen: true,
+	Infer: func(c *Call) ([]ir.Type, error) {
+		x := c.Type(0)
+		if !x.Ranked {
+			return []ir.Type{{Elem: x.Elem}}, nil
+		}
+		if d, ok := c.Dims(2); ok && c.Has(2) {
+			return []ir.Type{ir.TensorType(x.Elem, d...)}, nil
+		}
+		rank, err := spatialRank(x, "the input")
+		if err != nil {
+			return nil, err
+		}
+		dims := append([]ir.Dim(nil), x.Dims...)
+		for i := range rank {
+			dims[i+2] = ir.UnknownDim
+		}
+		if shape, ok := x.Shape(); ok && !c.Has(2) {
+			out, err := unpoolShape(c.Node, shape)
+			if err != nil {
+				return nil, err
+			}
+			dims = fixed(out)
+		}
+		return []ir.Type{ir.TensorType(x.Elem, dims...)}, nil
+	},
+	Eval: func(c *Call) ([]*ir.Tensor, error) { return evalFloat(c, nil, maxUnpool[float32], maxUnpool[float64]) },
+}
+
+// unpoolShape returns the smallest shape that pools to the given one: (d-1)·stride + kernel - padding in each spatial axis.
+func unpoolShape(n *ir.Node, in []int) ([]int, error) {
+	w, err := windowOf(n, len(in)-2, nil)
+	if err != nil {
+		return nil, err
+	}
+	out := append([]int{}, in...)
+	for i := range w.kernel {
+		out[i+2] = (in[i+2]-1)*w.stride[i] + w.kernel[i] - w.before[i] - w.after[i]
+		if out[i+2] < 0 {
+			return nil, fmt.Errorf("spatial axis %d: padding %d and %d leaves nothing", i, w.before[i], w.after[i])
+		}
+	}
+	return out, nil
+}
+
+func maxUnpool[T floatElem](c *Call) ([]*ir.Tensor, error) {
+	if _, err := spatialRank(c.In[0].Type(), "the input"); err != nil {
+		return nil, err
+	}
+	natural, err := unpoolShape(c.Node, c.In[0].Shape())
+	if err != nil {
+		return nil, err
+	}
+	shape := natural
+	if c.Has(2) {
+		v, ok := c.ConstInts(2)
+		if !ok || len(v) != len(natural) {
+			return nil, fmt.Errorf("output_shape is %v, wants %d integers", c.In[2].Type(), len(natural))
+		}
+		shape = make([]int, len(v))
+		for i, d := range v {
+			shape[i] = int(d)
+		}
+	}
+	out, err := c.New(c.In[0].Elem(), shape...)
+	if err != nil {
+		return nil, err
+	}
+	if c.In[1].Elem() != ir.Int64 || c.In[1].Len() != c.In[0].Len() {
+		return nil, fmt.Errorf("indices are %v, want int64 of the shape of the input %v", c.In[1].Type(), c.In[0].Type())
+	}
+	y, total := ir.Data[T](out), product(natural)
+	clear(y)
+	at := ir.Data[int64](c.In[1])
+	for i, v := range ir.Data[T](c.In[0]) {
+		if at[i] < 0 || int(at[i]) >= total {
+			return nil, fmt.Errorf("index %d is outside [0, %d)", at[i], total)
+		}
+		// an index counts elements of the smallest shape that pools to the input's
+		rest, to, step := int(at[i]), 0, 1
+		for d := len(shape) - 1; d >= 0; d-- {
+			pos := rest % natural[d]
+			rest /= natural[d]
+			if pos >= shape[d] {
+				return nil, fmt.Errorf("index %d lies outside the output shape %v", at[i], shape)
+			}
+			to += pos * step
+			step *= shape[d]
+		}
+		y[to] = v
+	}
+	return []*ir.Tensor{out}, nil
+}

@@ -1,0 +1,237 @@
+package op
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/runtime/kernel/par"
+)
+
+// inferPool infers a pooling of [N, C, D1, …] by the node's window; every output has the result's shape.
+func inferPool(c *Call) ([]ir.Type, error) {
+	x := c.Type(0)
+	if !x.Ranked {
+		return []ir.Type{{Elem: x.Elem}, {Elem: ir.Int64}}, nil
+	}
+	rank, err := spatialRank(x, "the input")
+	if err != nil {
+		return nil, err
+	}
+	w, err := windowOf(c.Node, rank, nil)
+	if err != nil {
+		return nil, err
+	}
+	dims, err := w.dims(x.Dims[2:])
+	if err != nil {
+		return nil, err
+	}
+	dims = append([]ir.Dim{x.Dims[0], x.Dims[1]}, dims...)
+	return []ir.Type{ir.TensorType(x.Elem, dims...), ir.TensorType(ir.Int64, dims...)}, nil
+}
+
+// pooling is a pooling about to run: the window, and the shapes of one plane before and after.
+type pooling struct {
+	w       *window
+	in, out []int // spatial sizes
+	planes  int
+	shape   []int // of the result
+}
+
+func poolingOf(c *Call) (*pooling, error) {
+	x := c.In[0]
+	rank, err := spatialRank(x.Type(), "the input")
+	if err != nil {
+		return nil, err
+	}
+	p := &pooling{in: x.Shape()[2:], planes: x.Shape()[0] * x.Shape()[1]}
+	if p.w, err = windowOf(c.Node, rank, nil); err != nil {
+		return nil, err
+	}
+	if p.out, err = p.w.fit(p.in); err != nil {
+		return nil, err
+	}
+	p.shape = append(append([]int{}, x.Shape()[:2]...), p.out...)
+	return p, nil
+}
+
+// reduce is how a pooling combines the elements that one window covers along one axis: dst[i] = f over the rows of src at
+// at, at+step, … (count of them, each len(dst) long); count may be 0.
+type reduce[T any] func(dst, src []T, at, step, count int)
+
+// pool pools each plane of x into y, one axis after the other: a window is a box, so that its maximum or sum can be taken
+// axis by axis. pre is applied to a copy of the plane before, post to the result; nil: nothing.
+func pool[T any](p *pooling, x, y []T, pre func([]T), f reduce[T], post func(plane []T)) {
+	size, result := product(p.in), product(p.out)
+	widest := size
+	for i := range p.in {
+		widest = max(widest, product(p.out[:i])*product(p.in[i:]))
+	}
+	par.For(p.planes, 1+(1<<15)/(size+1), func(lo, hi int) {
+		a, b := make([]T, widest), make([]T, widest)
+		for k := lo; k < hi; k++ {
+			src := x[k*size : (k+1)*size]
+			if pre != nil {
+				copy(a, src)
+				pre(a[:size])
+				src, a, b = a[:size], b, a
+			}
+			for i := range p.in {
+				dst := a
+				if i == len(p.in)-1 {
+					dst = y[k*result : (k+1)*result]
+				}
+				outer, inner := product(p.out[:i]), product(p.in[i+1:])
+				p.axis(i, outer, inner, func(at, step, count, o int) { f(dst[o:o+inner], src, at, step, count) })
+				src, a, b = dst, b, a
+			}
+			if post != nil {
+				post(y[k*result : (k+1)*result])
+			}
+		}
+	})
+}
+
+// axis calls f for each output row of inner elements of a plane seen as [outer, in[i], inner]: o is where the row lies in
+// the result, at, step and count say which rows of the source the window covers.
+func (p *pooling) axis(i, outer, inner int, f func(at, step, count, o int)) {
+	for q := range outer {
+		for o := range p.out[i] {
+			lo, hi, start := p.w.taps(i, o, p.in[i])
+			f((q*p.in[i]+start+lo*p.w.dilation[i])*inner, p.w.dilation[i]*inner, hi-lo, (q*p.out[i]+o)*inner)
+		}
+	}
+}
+
+func sumRows[T floatElem](dst, src []T, at, step, count int) {
+	clear(dst)
+	for range count {
+		for j, v := range src[at : at+len(dst)] {
+			dst[j] += v
+		}
+		at += step
+	}
+}
+
+var averagePoolDef = &Def{
+	Name: "AveragePool", Doc: "the mean of each window", Since: 1, Versions: []int{1, 7, 10, 11, 19, 22},
+	Types: "float, double, float16, bfloat16", In: Exactly(1), Out: Exactly(1), Widen: true, Infer: inferPool,
+	Eval: func(c *Call) ([]*ir.Tensor, error) {
+		return evalFloat(c, nil, averagePool[float32], averagePool[float64])
+	},
+}
+
+func averagePool[T floatElem](c *Call) ([]*ir.Tensor, error) {
+	p, err := poolingOf(c)
+	if err != nil {
+		return nil, err
+	}
+	out, err := c.New(c.In[0].Elem(), p.shape...)
+	if err != nil {
+		return nil, err
+	}
+	counts := p.counts(c.Node.Int("count_include_pad", 0) != 0)
+	pool(p, ir.Data[T](c.In[0]), ir.Data[T](out), nil, sumRows[T], func(plane []T) {
+		for i := range plane {
+			plane[i] /= T(max(counts[i], 1))
+		}
+	})
+	return []*ir.Tensor{out}, nil
+}
+
+// counts returns the number of positions that each window of a plane covers, those in the padding included or not.
+// Positions behind the padding, which ceil_mode makes possible, never count.
+func (p *pooling) counts(padding bool) []float64 {
+	counts := []float64{1}
+	for i, n := range p.out {
+		next := make([]float64, 0, len(counts)*n)
+		for _, c := range counts {
+			for o := range n {
+				lo, hi, start := p.w.taps(i, o, p.in[i])
+				if padding {
+					lo = 0
+					hi = min(p.w.kernel[i], (p.in[i]+p.w.after[i]-1-start)/p.w.dilation[i]+1)
+				}
+				next = append(next, c*float64(hi-lo))
+			}
+		}
+		counts = next
+	}
+	return counts
+}
+
+var lpPoolDef = &Def{
+	Name: "LpPool", Doc: "the p-norm of each window", Since: 1, Versions: []int{1, 2, 11, 18, 22},
+	Types: "float, double, float16, bfloat16", In: Exactly(1), Out: Exactly(1), Widen: true, Infer: inferPool,
+	Upgrades: []Upgrade{{To: 2, Apply: intNorm}},
+	Eval:     func(c *Call) ([]*ir.Tensor, error) { return evalFloat(c, nil, lpPool[float32], lpPool[float64]) },
+}
+
+// intNorm turns the float attribute p of opset 1 into the integer it is since opset 2.
+func intNorm(u *Up) error {
+	a := u.Node.Attr("p")
+	if a == nil || a.Kind != ir.AttrFloat {
+		return nil
+	}
+	p := int64(a.F)
+	if float32(p) != a.F {
+		return fmt.Errorf("attribute p is %v, newer opsets want an integer: %w", a.F, ErrUnsupported)
+	}
+	u.Node.SetAttr(ir.IntAttr("p", p))
+	return nil
+}
+
+// normOrder returns the attribute p of a norm.
+func normOrder(n *ir.Node) (int64, error) {
+	p := n.Int("p", 2)
+	if p < 1 {
+		return 0, fmt.Errorf("attribute p is %d, wants at least 1", p)
+	}
+	return p, nil
+}
+
+// power returns |x|^p.
+func power[T floatElem](x T, p int64) T {
+	switch p {
+	case 1:
+		return T(math.Abs(float64(x)))
+	case 2:
+		return x * x
+	}
+	return T(math.Pow(math.Abs(float64(x)), float64(p)))
+}
+
+// root returns the p-th root of x ≥ 0.
+func root[T floatElem](x T, p int64) T {
+	switch p {
+	case 1:
+		return x
+	case 2:
+		return T(math.Sqrt(float64(x)))
+	}
+	return T(math.Pow(float64(x), 1/float64(p)))
+}
+
+func lpPool[T floatElem](c *Call) ([]*ir.Tensor, error) {
+	p, err := poolingOf(c)
+	if err != nil {
+		return nil, err
+	}
+	order, err := normOrder(c.Node)
+	if err != nil {
+		return nil, err
+	}
+	out, err := c.New(c.In[0].Elem(), p.shape...)
+	if err != nil {
+		return nil, err
+	}
+	each := func(f func(T, int64) T) func([]T) {
+		return func(v []T) {
+			for i := range v {
+				v[i] = f(v[i], order)
+			}
+		}
+	}
+	pool(p, ir.Data[T](c.In[0]), ir.Data[T](out), each(power[T]), sumRows[T], each(root[T]))
+	return []*ir.Tensor{out}, nil
+}

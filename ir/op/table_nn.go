@@ -1,0 +1,24 @@
+package op
+
+// nnTable: matrix products, convolutions, pooling, normalization, recurrence and attention.
+var nnTable = []*Def{
+	averagePoolDef,
+	batchNormalizationDef,
+	convDef,
+	convTransposeDef,
+	dropoutDef,
+	einsumDef,
+	gemmDef,
+	globalAveragePoolDef,
+	globalLpPoolDef,
+	globalMaxPoolDef,
+	groupNormalizationDef,
+	instanceNormalizationDef,
+	layerNormalizationDef,
+	lpPoolDef,
+	matMulDef,
+	maxPoolDef,
+	maxUnpoolDef,
+	meanVarianceNormalizationDef,
+	rmsNormalizationDef,
+}
