@@ -122,8 +122,8 @@ func globalLp[T floatElem](c *Call) ([]*ir.Tensor, error) {
 	return globalPool(c, func(plane []T) T {
 		sum := 0.0
 		for _, v := range plane {
-			sum += power(float64(v), order)
+			sum += normPower(float64(v), order)
 		}
-		return T(root(sum, order))
+		return T(normRoot(sum, order))
 	})
 }

@@ -131,7 +131,7 @@ func count(shape ...int) *ir.Tensor {
 	return t
 }
 
-func i64(shape []int, v ...int64) *ir.Tensor { return ir.FromSlice(ir.Int64, shape, v) }
+func longs(shape []int, v ...int64) *ir.Tensor { return ir.FromSlice(ir.Int64, shape, v) }
 
 func TestProducts(t *testing.T) {
 	t.Parallel()
@@ -147,7 +147,7 @@ func TestProducts(t *testing.T) {
 		{name: "vector by stack", op: "MatMul", in: []*ir.Tensor{count(2), count(2, 2, 1)}, want: []*ir.Tensor{f([]int{2, 1}, 1, 3)}},
 		{name: "empty", op: "MatMul", in: []*ir.Tensor{count(2, 0), count(0, 2)}, want: []*ir.Tensor{f([]int{2, 2}, 0, 0, 0, 0)}},
 		{name: "no rows", op: "MatMul", in: []*ir.Tensor{count(0, 2), count(2, 2)}, want: []*ir.Tensor{f([]int{0, 2})}},
-		{name: "integers", op: "MatMul", in: []*ir.Tensor{i64([]int{1, 2}, 3, 4), i64([]int{2, 1}, 5, 6)}, want: []*ir.Tensor{i64([]int{1, 1}, 39)}},
+		{name: "integers", op: "MatMul", in: []*ir.Tensor{longs([]int{1, 2}, 3, 4), longs([]int{2, 1}, 5, 6)}, want: []*ir.Tensor{longs([]int{1, 1}, 39)}},
 		{name: "mismatch", op: "MatMul", in: []*ir.Tensor{count(2, 3), count(2, 3)}, err: "contracted dimensions 3 and 2 differ"},
 		{name: "scalar", op: "MatMul", in: []*ir.Tensor{count(), count(2, 3)}, err: "no matrix product"},
 		{name: "plain", op: "Gemm", in: []*ir.Tensor{count(2, 3), count(3, 2), f([]int{2}, 1, 2)}, want: []*ir.Tensor{f([]int{2, 2}, 11, 15, 29, 42)}},
@@ -225,9 +225,9 @@ func TestPools(t *testing.T) {
 	attrs := func(k ...int64) []ir.Attr { return []ir.Attr{ir.IntsAttr("kernel_shape", k...)} }
 	with := func(a []ir.Attr, more ...ir.Attr) []ir.Attr { return append(a, more...) }
 	runNNCases(t, []nnCase{
-		{name: "plane", op: "MaxPool", attrs: attrs(2, 2), in: []*ir.Tensor{count(1, 1, 3, 3)}, want: []*ir.Tensor{f([]int{1, 1, 2, 2}, 4, 5, 7, 8), i64([]int{1, 1, 2, 2}, 4, 5, 7, 8)}},
-		{name: "ties", op: "MaxPool", attrs: attrs(2, 2), in: []*ir.Tensor{f([]int{1, 1, 2, 2}, 0, 1, 1, 1)}, want: []*ir.Tensor{nil, i64([]int{1, 1, 1, 1}, 1)}},
-		{name: "column major", op: "MaxPool", attrs: with(attrs(2, 2), ir.IntAttr("storage_order", 1)), in: []*ir.Tensor{count(1, 2, 2, 2)}, want: []*ir.Tensor{nil, i64([]int{1, 2, 1, 1}, 3, 7)}},
+		{name: "plane", op: "MaxPool", attrs: attrs(2, 2), in: []*ir.Tensor{count(1, 1, 3, 3)}, want: []*ir.Tensor{f([]int{1, 1, 2, 2}, 4, 5, 7, 8), longs([]int{1, 1, 2, 2}, 4, 5, 7, 8)}},
+		{name: "ties", op: "MaxPool", attrs: attrs(2, 2), in: []*ir.Tensor{f([]int{1, 1, 2, 2}, 0, 1, 1, 1)}, want: []*ir.Tensor{nil, longs([]int{1, 1, 1, 1}, 1)}},
+		{name: "column major", op: "MaxPool", attrs: with(attrs(2, 2), ir.IntAttr("storage_order", 1)), in: []*ir.Tensor{count(1, 2, 2, 2)}, want: []*ir.Tensor{nil, longs([]int{1, 2, 1, 1}, 3, 7)}},
 		{name: "ceil, the last window starts behind the data", op: "MaxPool", attrs: with(attrs(1), ir.IntsAttr("strides", 2), ir.IntAttr("ceil_mode", 1)),
 			in: []*ir.Tensor{count(1, 1, 2)}, want: []*ir.Tensor{f([]int{1, 1, 1}, 0)}},
 		{name: "ceil", op: "MaxPool", attrs: with(attrs(2), ir.IntsAttr("strides", 2), ir.IntAttr("ceil_mode", 1)),
@@ -245,9 +245,9 @@ func TestPools(t *testing.T) {
 		{name: "mean", op: "GlobalAveragePool", in: []*ir.Tensor{count(1, 2, 2, 2)}, want: []*ir.Tensor{f([]int{1, 2, 1, 1}, 1.5, 5.5)}},
 		{name: "max", op: "GlobalMaxPool", in: []*ir.Tensor{count(1, 2, 2, 2)}, want: []*ir.Tensor{f([]int{1, 2, 1, 1}, 3, 7)}},
 		{name: "norm", op: "GlobalLpPool", in: []*ir.Tensor{f([]int{1, 1, 2}, 3, 4)}, want: []*ir.Tensor{f([]int{1, 1, 1}, 5)}},
-		{name: "unpool", op: "MaxUnpool", attrs: with(attrs(2), ir.IntsAttr("strides", 2)), in: []*ir.Tensor{f([]int{1, 1, 2}, 5, 6), i64([]int{1, 1, 2}, 1, 2)},
+		{name: "unpool", op: "MaxUnpool", attrs: with(attrs(2), ir.IntsAttr("strides", 2)), in: []*ir.Tensor{f([]int{1, 1, 2}, 5, 6), longs([]int{1, 1, 2}, 1, 2)},
 			want: []*ir.Tensor{f([]int{1, 1, 4}, 0, 5, 6, 0)}},
-		{name: "index", op: "MaxUnpool", attrs: attrs(2), in: []*ir.Tensor{f([]int{1, 1, 2}, 5, 6), i64([]int{1, 1, 2}, 1, 20)}, err: "outside [0, 3)"},
+		{name: "index", op: "MaxUnpool", attrs: attrs(2), in: []*ir.Tensor{f([]int{1, 1, 2}, 5, 6), longs([]int{1, 1, 2}, 1, 20)}, err: "outside [0, 3)"},
 	})
 }
 
@@ -289,8 +289,8 @@ func TestNorms(t *testing.T) {
 	})
 }
 
-// TestSymbolicShapes checks that inference keeps symbols through windows and products.
-func TestSymbolicShapes(t *testing.T) {
+// TestWindowSymbols checks that inference keeps symbols through windows and products.
+func TestWindowSymbols(t *testing.T) {
 	t.Parallel()
 	n, l := ir.NamedDim("N"), ir.NamedDim("L")
 	for _, k := range []struct {

@@ -190,8 +190,8 @@ func normOrder(n *ir.Node) (int64, error) {
 	return p, nil
 }
 
-// power returns |x|^p.
-func power[T floatElem](x T, p int64) T {
+// normPower returns |x|^p.
+func normPower[T floatElem](x T, p int64) T {
 	switch p {
 	case 1:
 		return T(math.Abs(float64(x)))
@@ -201,8 +201,8 @@ func power[T floatElem](x T, p int64) T {
 	return T(math.Pow(math.Abs(float64(x)), float64(p)))
 }
 
-// root returns the p-th root of x ≥ 0.
-func root[T floatElem](x T, p int64) T {
+// normRoot returns the p-th root of x ≥ 0.
+func normRoot[T floatElem](x T, p int64) T {
 	switch p {
 	case 1:
 		return x
@@ -232,6 +232,6 @@ func lpPool[T floatElem](c *Call) ([]*ir.Tensor, error) {
 			}
 		}
 	}
-	pool(p, ir.Data[T](c.In[0]), ir.Data[T](out), each(power[T]), sumRows[T], each(root[T]))
+	pool(p, ir.Data[T](c.In[0]), ir.Data[T](out), each(normPower[T]), sumRows[T], each(normRoot[T]))
 	return []*ir.Tensor{out}, nil
 }
