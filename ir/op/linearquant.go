@@ -88,7 +88,7 @@ func quantizedType(n *ir.Node, zero ir.DType, hasZero bool) (ir.DType, error) {
 // checkScaleShape checks the scale against x, and the zero point against the scale, as far as shapes are known.
 func checkScaleShape(c *Call) error {
 	x, s := c.Type(0), c.Type(1)
-	if c.Has(2) && s.Ranked && c.Type(2).Ranked {
+	if c.Has(2) && s.Ranked && c.Type(2).Ranked && !(single(s) && single(c.Type(2))) {
 		if _, err := ir.Merge(ir.Type{Ranked: true, Dims: s.Dims}, ir.Type{Ranked: true, Dims: c.Type(2).Dims}); err != nil {
 			return fmt.Errorf("zero point's shape must be the scale's: %w", err)
 		}
@@ -100,6 +100,13 @@ func checkScaleShape(c *Call) error {
 	}
 	_, err := scaleLayout(c.Node, xs, ss)
 	return err
+}
+
+// single reports whether a type is known to be of one element: a scalar and a vector of one are the same to scales.
+func single(t ir.Type) bool {
+	s, ok := t.Shape()
+	n, err := ir.Numel(s)
+	return ok && err == nil && n == 1
 }
 
 // scaleLayout places a scale of the given shape on x: per tensor, axis or block.

@@ -134,6 +134,9 @@ func RunFolder(ctx context.Context, dir string, o Options) Case {
 		return c
 	}
 	m, err := frontend.Load(filepath.Join(dir, "model.onnx"))
+	if err == nil {
+		err = relax(m, sets)
+	}
 	if err == nil && o.Rewrite != nil {
 		m, err = o.Rewrite(m)
 	}
@@ -159,6 +162,24 @@ func RunFolder(ctx context.Context, dir string, o Options) Case {
 		c.Status = Pass
 	}
 	return c
+}
+
+// relax forgets the declared shape of an input that the stored data contradict: the suite's own runner feeds them all the
+// same, and has such cases.
+func relax(m *ir.Model, sets []string) error {
+	for _, set := range sets {
+		in, err := Inputs(m, set)
+		if err != nil {
+			return err
+		}
+		for _, v := range m.Graph.FreeInputs() {
+			t := in[v.Name]
+			if _, err := ir.Merge(v.Type, t.Type()); err != nil && v.Type.Elem == t.Elem() {
+				v.Type.Ranked, v.Type.Dims = false, nil
+			}
+		}
+	}
+	return nil
 }
 
 func dataSets(dir string) ([]string, error) {
@@ -194,6 +215,9 @@ func runSet(ctx context.Context, m *ir.Model, p *runtime.Program, set string, o 
 		if err != nil {
 			return err
 		}
+		if want, err = retyped(want, got[slot.Name].Elem()); err != nil {
+			return err
+		}
 		tol := For(want.Elem(), m.Graph)
 		if o.RTol > 0 {
 			tol.RTol = o.RTol
@@ -216,9 +240,20 @@ func Inputs(m *ir.Model, set string) (ir.Tensors, error) {
 		if err != nil {
 			return nil, fmt.Errorf("input %q: %w", v.Name, err)
 		}
-		in[v.Name] = t
+		if in[v.Name], err = retyped(t, v.Type.Elem); err != nil {
+			return nil, err
+		}
 	}
 	return in, nil
+}
+
+// retyped reads stored uint16 data as bfloat16 where the model has that: data of suites before ONNX 1.17, whose tools had
+// no such type.
+func retyped(t *ir.Tensor, elem ir.DType) (*ir.Tensor, error) {
+	if t.Elem() != ir.Uint16 || elem != ir.BFloat16 {
+		return t, nil
+	}
+	return ir.TensorOf(elem, t.Shape(), t.Bytes())
 }
 
 func readTensor(path string) (*ir.Tensor, error) {
