@@ -221,7 +221,8 @@ func (g *Graph) DeclareOutput(i int, t Type, doc string, meta []Prop) {
 }
 
 // SetOutput fills output slot i with v. The slot keeps its name: if v is a node's result of g in no other slot it takes
-// that name, and the value that had it gets a fresh one; otherwise the backend writes an Identity.
+// that name, else the backend writes an Identity. The value that had the name gets a fresh one, unless it is an input or
+// one of an enclosing graph, whose names stand: Check reports the clash.
 func (g *Graph) SetOutput(i int, v *Value) {
 	o := &g.outputs[i]
 	old := o.Value
@@ -233,16 +234,25 @@ func (g *Graph) SetOutput(i int, v *Value) {
 	}
 	o.Value = v
 	v.addUse(Use{Graph: g, Slot: i})
-	if v.def == nil || v.graph != g || v.isOutputBut(g, i) || v.Name == o.Name {
+	if v.Name == o.Name {
 		return
 	}
 	if old != nil && old.Name == o.Name {
-		if old.def == nil {
-			return // an input or constant keeps its name; the slot needs an Identity
+		if old.input || old.graph != g || old.fillsSlot(o.Name) {
+			return
 		}
 		old.Name = g.model.FreshName(o.Name + "_inner")
 	}
-	v.Name = o.Name
+	if v.def != nil && v.graph == g && !v.isOutputBut(g, i) {
+		v.Name = o.Name
+	}
+}
+
+// fillsSlot reports whether v fills an output slot of the given name in its own graph.
+func (v *Value) fillsSlot(name string) bool {
+	return slices.ContainsFunc(v.uses, func(u Use) bool {
+		return u.Node == nil && u.Graph == v.graph && u.Graph.outputs[u.Slot].Name == name
+	})
 }
 
 func (v *Value) isOutputBut(g *Graph, slot int) bool {

@@ -140,24 +140,11 @@ func (p *parser) attrValue(want AttrKind, s *names) Attr {
 // typedValue reads a value that starts with a type: a tensor, a sparse tensor or the type itself.
 func (p *parser) typedValue(at int) Attr {
 	t := p.typ()
-	c := p.peek()
-	name := ""
-	if c == '"' || isLetter(c) {
-		name = p.name("a tensor's name")
-		p.eat('=')
-		c = '{'
-	} else if p.eat('=') {
-		c = '{'
-	}
-	switch {
+	switch c := p.peek(); {
 	case c == '{' && t.Kind == SparseKind:
 		return Attr{Kind: AttrSparseTensor, Sparse: []*SparseTensor{p.sparse(at, t)}}
-	case c == '{':
-		a := Attr{Kind: AttrTensor, T: p.data(at, t)}
-		if name != "" {
-			a.T.Label = &Label{Name: name}
-		}
-		return a
+	case c == '{' || c == '=' || c == '"' || isLetter(c):
+		return Attr{Kind: AttrTensor, T: p.namedData(at, t)}
 	}
 	return Attr{Kind: AttrType, Types: []Type{t}}
 }

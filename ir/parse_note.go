@@ -35,7 +35,8 @@ func (p *parser) takeNotes() []note {
 
 func (p *parser) note() note {
 	p.skip()
-	n := note{at: p.pos, subject: p.ident("what the note is on")}
+	n := note{at: p.pos}
+	n.subject = p.ident("what the note is on")
 	switch n.subject {
 	case "model", "graph", "function", "node":
 	case "value", "output", "attr", "default":

@@ -404,6 +404,27 @@ func (p *parser) packedBytes(at int, elem DType, n int, elems []int64) []byte {
 	return data
 }
 
+// tensor reads a tensor constant: type, perhaps a name, data.
+func (p *parser) tensor() *Tensor {
+	p.skip()
+	at := p.pos
+	return p.namedData(at, p.typ())
+}
+
+// namedData reads the rest of a tensor constant whose type was read at offset at.
+func (p *parser) namedData(at int, t Type) *Tensor {
+	name := ""
+	if c := p.peek(); c == '"' || isLetter(c) {
+		name = p.name("a tensor's name")
+	}
+	p.eat('=')
+	d := p.data(at, t)
+	if name != "" {
+		d.Label = &Label{Name: name}
+	}
+	return d
+}
+
 // sparse reads the values and indices of a sparse tensor of the given type.
 func (p *parser) sparse(at int, t Type) *SparseTensor {
 	s := &SparseTensor{}
@@ -419,14 +440,12 @@ func (p *parser) sparse(at int, t Type) *SparseTensor {
 	p.expect('{', "to open the values and indices")
 	p.skip()
 	at = p.pos
-	s.Values = p.data(at, p.typ())
+	s.Values = p.tensor()
 	if s.Values.Elem() != t.Elem {
 		p.fail(at, "values are of type %v, the sparse tensor of %v", s.Values.Elem(), t.Elem)
 	}
 	p.expect(',', "between values and indices")
-	p.skip()
-	at = p.pos
-	s.Indices = p.data(at, p.typ())
+	s.Indices = p.tensor()
 	p.expect('}', "after the indices")
 	return s
 }

@@ -398,7 +398,7 @@ func (p *printer) describe(g *Graph) {
 		p.note("value "+strconv.Quote(v.Name), denoted(t), noteString("doc", v.Doc), noteMeta(v.Meta), noteBytes("opaque", v.Opaque))
 	}
 	for _, v := range g.consts {
-		p.labels("tensor", v.Name, g.tensors(v), false)
+		p.labels("tensor", v.Name, g.tensors(v), g.sparse(v) != nil)
 	}
 	for i := range g.outputs {
 		o := &g.outputs[i]
