@@ -26,6 +26,12 @@ var castDef = &Def{
 		}
 		u.Node.SetAttr(ir.IntAttr("to", int64(t)))
 		return nil
+	}}, {24, func(u *Up) error {
+		to, err := castTarget(u.Node)
+		if err != nil {
+			return err
+		}
+		return saturated(u, to)
 	}}},
 	Infer: func(c *Call) ([]ir.Type, error) {
 		to, err := castTarget(c.Node)
@@ -41,6 +47,29 @@ var castDef = &Def{
 		}
 		return one(castCall(c, to))
 	},
+}
+
+// saturated keeps what ONNX's reference and suite did before opset 24 with floats that 4-bit integers cannot hold, and the
+// text leaves open: they saturated. Since then the integers' high bits are dropped.
+func saturated(u *Up, to ir.DType) error {
+	x := u.Node.In(0)
+	if to != ir.Int4 && to != ir.Uint4 || x == nil || x.Type.Elem.Bits() < 16 || !x.Type.Elem.IsFloat() {
+		return nil
+	}
+	lo, hi := float32(-8), float32(7)
+	if to == ir.Uint4 {
+		lo, hi = 0, 15
+	}
+	least, err := scalarOf(x.Type.Elem, lo)
+	if err != nil {
+		return err
+	}
+	greatest, err := scalarOf(x.Type.Elem, hi)
+	if err != nil {
+		return err
+	}
+	u.Node.SetIn(0, u.Value("saturated", "Clip", []*ir.Value{x, u.Const("min", least), u.Const("max", greatest)}))
+	return nil
 }
 
 // oldTypeNames are the values of the attribute to in opset 1: the names in TensorProto.DataType.
@@ -78,6 +107,12 @@ func castCall(c *Call, to ir.DType) (*ir.Tensor, error) {
 var castLikeDef = &Def{
 	Name: "CastLike", Doc: "its first input in the second's element type", Since: 15, Versions: []int{15, 19, 21, 23, 24, 25}, Types: castTypes,
 	In: Exactly(2), Out: Exactly(1),
+	Upgrades: []Upgrade{{24, func(u *Up) error {
+		if like := u.Node.In(1); like != nil {
+			return saturated(u, like.Type.Elem)
+		}
+		return nil
+	}}},
 	Infer: func(c *Call) ([]ir.Type, error) { return castType(c, c.Type(1).Elem), nil },
 	Eval:  func(c *Call) ([]*ir.Tensor, error) { return one(castCall(c, c.In[1].Elem())) },
 }
