@@ -8,15 +8,17 @@ import (
 )
 
 // Infer fills in the types of all values of the model, in order. Values whose type cannot be told keep what the file
-// declares. It fails only where inputs contradict an operator or the file's declarations.
+// declares; a declared shape that contradicts what is inferred gives way, as in other runtimes: real files have them. It
+// fails where inputs contradict an operator or a declared element type.
 func Infer(m *ir.Model) error {
 	_, err := InferReport(m)
 	return err
 }
 
-// InferReport is Infer, and says at which nodes inference gave up: those with a result of unknown type or rank.
+// InferReport is Infer, and says at which nodes inference gave up (a result of unknown type or rank) or the file's
+// declaration gave way.
 func InferReport(m *ir.Model) (gaps []string, err error) {
-	c, err := Canonicalize(m)
+	c, err := canonicalize(m, true)
 	if err != nil {
 		return nil, err
 	}
@@ -40,9 +42,11 @@ type CanonicalForm struct {
 }
 
 // Canonicalize returns the canonical form of a model, which is left as it is.
-func Canonicalize(m *ir.Model) (*CanonicalForm, error) {
+func Canonicalize(m *ir.Model) (*CanonicalForm, error) { return canonicalize(m, false) }
+
+func canonicalize(m *ir.Model, lenient bool) (*CanonicalForm, error) {
 	c, mp := m.Clone()
-	inf := &inferrer{model: c, known: map[*ir.Value]*ir.Tensor{}, dims: map[*ir.Value][]ir.Dim{}, opset: map[*ir.Node]int{}}
+	inf := &inferrer{lenient: lenient, model: c, known: map[*ir.Value]*ir.Tensor{}, dims: map[*ir.Value][]ir.Dim{}, opset: map[*ir.Node]int{}}
 	if err := inf.inline(c.Graph, 0); err != nil {
 		return nil, err
 	}
@@ -60,6 +64,8 @@ type inferrer struct {
 	dims  map[*ir.Value][]ir.Dim   // contents of integer values as dimensions
 	opset map[*ir.Node]int         // nodes whose opset is not the model's: from functions, or already upgraded
 	gaps  []string
+
+	lenient bool // where a declared shape contradicts what is inferred, the latter rules
 }
 
 func (inf *inferrer) value(v *ir.Value) *ir.Tensor {
@@ -137,6 +143,10 @@ func (inf *inferrer) node(n *ir.Node) error {
 			continue
 		}
 		t, err := ir.Merge(types[i], v.Type)
+		if err != nil && inf.lenient && types[i].Elem == v.Type.Elem {
+			inf.gap(n, fmt.Sprintf("declared shape of %s: %v", v.Name, err))
+			t, err = types[i], nil
+		}
 		if err != nil {
 			return fmt.Errorf("node %v: output %q: inferred %w", n, v.Name, err)
 		}
