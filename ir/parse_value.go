@@ -323,7 +323,7 @@ func (p *parser) data(at int, t Type) *Tensor {
 			data = read(data)
 		}
 	})
-	if subByte && count != packed && count == n {
+	if subByte && count == n && (packed == n && t.Elem.Bits() == 6 || count != packed) {
 		data = p.pack(at, t.Elem, elems)
 	} else if count != packed {
 		p.fail(at, "%s wants %d numbers, found %d", typeText(t, quote), packed, count)

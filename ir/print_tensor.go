@@ -200,12 +200,12 @@ func (p *printer) data(t *Tensor) (comment string) {
 	return valuesComment(t)
 }
 
-// literals returns how many literals the elements are written as: complex numbers are two, types below 8 bits packed.
+// literals returns how many literals the elements are written as: complex numbers are two, types of 2 and 4 bits packed.
 func literals(elem DType, n int) int {
 	switch bits := elem.Bits(); {
 	case elem == Complex64 || elem == Complex128:
 		return 2 * n
-	case bits > 0 && bits < 8:
+	case bits > 0 && bits < 6:
 		return elem.Size(n)
 	}
 	return n
@@ -234,6 +234,12 @@ func (p *printer) literal(t *Tensor, i int) {
 		p.b = strconv.AppendUint(p.b, uint64(le.Uint32(t.data[4*i:])), 10)
 	case Uint64:
 		p.b = strconv.AppendUint(p.b, le.Uint64(t.data[8*i:]), 10)
+	case Float6E2M3, Float6E3M2:
+		code := uint16(t.data[6*i/8])
+		if 6*i%8 > 2 {
+			code |= uint16(t.data[6*i/8+1]) << 8
+		}
+		p.b = strconv.AppendUint(p.b, uint64(code>>(6*i%8)&63), 10)
 	default: // a byte, or several elements packed into one
 		p.b = strconv.AppendUint(p.b, uint64(t.data[i]), 10)
 	}
