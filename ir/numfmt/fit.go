@@ -62,8 +62,20 @@ func (s Scheme) symmetric(amax []float32, coarse func(int) int, coarseGroups int
 		return s.relativeScales(amax)
 	}
 	p := Params{Scale: s.round(amax)}
+	qmax := s.Max()
 	for g, a := range amax {
-		p.Scale[g] = s.step(a, p.Scale[g])
+		switch {
+		case s.Scale == ScaleE8M0:
+			p.Scale[g] = s.e8m0Step(a, qmax)
+		case a <= deadAmax:
+			p.Scale[g] = 1
+		case s.Scale == ScalePow2:
+			p.Scale[g] = pow2Above(float64(a) / float64(qmax))
+		case s.Arith == ArithTRT:
+			p.Scale[g] = qmax / a
+		default:
+			p.Scale[g] /= qmax
+		}
 	}
 	if s.Scale2 > 0 {
 		for g, a := range amax {
@@ -98,22 +110,6 @@ func (s Scheme) round(amax []float32) []float32 {
 	return out
 }
 
-// step is the step of a symmetric group, under ArithTRT the factor; rounded is amax as the scale type holds it.
-func (s Scheme) step(amax, rounded float32) float32 {
-	qmax := s.Max()
-	switch {
-	case s.Scale == ScaleE8M0:
-		return s.e8m0Step(amax)
-	case amax <= deadAmax:
-		return 1
-	case s.Scale == ScalePow2:
-		return pow2Above(float64(amax) / float64(qmax))
-	case s.Arith == ArithTRT:
-		return qmax / amax
-	}
-	return rounded / qmax
-}
-
 // pow2Above is the least power of two not below r, within float32.
 func pow2Above(r float64) float32 {
 	f, e := math.Frexp(r)
@@ -125,35 +121,32 @@ func pow2Above(r float64) float32 {
 
 // e8m0Step is the step of an MX block: a power of two from 2^-127 to 2^127. For integers the step is the block scale
 // times the implied 2^-emax, so that MXINT8 has steps of S/64.
-func (s Scheme) e8m0Step(amax float32) float32 {
+func (s *Scheme) e8m0Step(amax, qmax float32) float32 {
 	switch {
-	case amax != amax || math.IsInf(float64(amax), 0):
+	case !(amax <= maxFloat32):
 		return float32(math.NaN())
 	case amax == 0:
 		return 0x1p-127
+	case s.MX == MXCeil:
+		return min(max(pow2Above(float64(amax)/float64(qmax)), 0x1p-127), 0x1p127)
 	}
-	_, e := math.Frexp(float64(amax))
-	_, top := math.Frexp(float64(s.Max()))
-	switch s.MX {
-	case MXCeil:
-		return pow2Within(float64(amax) / float64(s.Max()))
-	case MXEven:
+	e, top := exponent(amax), exponent(qmax)
+	if s.MX == MXEven {
 		// Rounding to m mantissa bits changes the exponent when all of them are set and the next one too; a tie there
 		// has an odd last bit, so it goes up.
 		man := s.Format.Man
 		if s.Format.Kind != Float {
-			man = top - 1
+			man = top
 		}
-		f, _ := math.Frexp(float64(amax))
-		if f >= 1-math.Ldexp(1, -man-2) {
+		if math.Float64bits(float64(amax))<<12>>(63-man) == 1<<(man+1)-1 {
 			e++
 		}
 	}
-	return float32(math.Ldexp(1, min(max(e-top, -127), 127)))
+	return DecodeE8M0(uint8(min(max(e-top, -127), 127) + 127))
 }
 
-// pow2Within is pow2Above within the range of E8M0.
-func pow2Within(r float64) float32 { return min(max(pow2Above(r), 0x1p-127), 0x1p127) }
+// exponent is the floor of the binary logarithm of a positive value.
+func exponent(v float32) int { return int(math.Float64bits(float64(v))>>52) - 1023 }
 
 // affine makes the steps and zero points of asymmetric groups (METHODS §1.1): the range is widened to hold zero.
 func (s Scheme) affine(lo, hi []float32) Params {
@@ -350,7 +343,7 @@ func (s Scheme) fitSpecial(v []float32) (scale, special float32) {
 		}
 		sum := 0.0
 		for _, v := range v {
-			d := float64(v) - float64(b.find(v/step).val*step)
+			d := float64(v) - float64(b.sorted[b.index(v/step)].val*step)
 			sum += d * d
 		}
 		if sum < best {

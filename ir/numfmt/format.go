@@ -237,16 +237,16 @@ type Codebook struct {
 	SpecialCode int
 	max         float32
 	sorted      []bookEntry
+	from        [16]float32 // the least float32 that rounds to the sorted entry of that index, +Inf where there is none
 	variants    []*Codebook // one for each special
 }
 
 type bookEntry struct {
 	val  float32
 	code uint32
-	from float32 // the least float32 that rounds to this entry; the first entry's is -Inf
 }
 
-// newBook makes a codebook; equal values (0 and -0) keep the lower code. Ties between neighbours go to the even code,
+// newBook makes a codebook of at most 16 values; equal values (0 and -0) keep the lower code. Ties between neighbours go to the even code,
 // and where both or neither are even, towards zero.
 func newBook(values []float32, specials ...float32) *Codebook {
 	b := &Codebook{Values: values, Specials: specials, SpecialCode: -1}
@@ -271,15 +271,17 @@ func newBook(values []float32, specials ...float32) *Codebook {
 		b.sorted[at] = bookEntry{val: v, code: uint32(c)}
 		b.max = max(b.max, v, -v)
 	}
-	b.sorted[0].from = float32(math.Inf(-1))
+	for i := range b.from {
+		b.from[i] = float32(math.Inf(1))
+	}
 	for i := 1; i < len(b.sorted); i++ {
-		lo, hi := b.sorted[i-1], &b.sorted[i]
+		lo, hi := b.sorted[i-1], b.sorted[i]
 		mid := (float64(lo.val) + float64(hi.val)) / 2
 		up := hi.code%2 == 0
 		if lo.code%2 == hi.code%2 {
 			up = math.Abs(float64(hi.val)) < math.Abs(float64(lo.val))
 		}
-		hi.from = leastAbove(mid, up)
+		b.from[i] = leastAbove(mid, up)
 	}
 	return b
 }
@@ -300,25 +302,29 @@ func leastAbove(mid float64, inclusive bool) float32 {
 	return math.Nextafter32(v, float32(math.Inf(1)))
 }
 
-// find is the entry nearest to v; NaN counts as the entry of the largest value, as ONNX casts NaN to float4e2m1.
-func (b *Codebook) find(v float32) bookEntry {
-	s := b.sorted
+// index is that of the sorted entry nearest to v; NaN counts as the largest value, as ONNX casts NaN to float4e2m1.
+func (b *Codebook) index(v float32) int {
 	if v != v {
-		return s[len(s)-1]
+		return len(b.sorted) - 1
 	}
-	i, j := 0, len(s)-1
-	for i < j { // the last entry with from <= v
-		m := (i + j + 1) / 2
-		if v >= s[m].from {
-			i = m
-		} else {
-			j = m - 1
-		}
+	f := &b.from
+	i := 0
+	if v >= f[8] {
+		i = 8
 	}
-	return s[i]
+	if v >= f[i+4] {
+		i += 4
+	}
+	if v >= f[i+2] {
+		i += 2
+	}
+	if v >= f[i+1] {
+		i++
+	}
+	return min(i, len(b.sorted)-1) // infinity passes the entries that are not there
 }
 
-func (b *Codebook) code(v float32) uint32 { return b.find(v).code }
+func (b *Codebook) code(v float32) uint32 { return b.sorted[b.index(v)].code }
 
 // variant is the codebook with the given special value in place; the book itself when it has no specials.
 func (b *Codebook) variant(special float32) (*Codebook, error) {

@@ -55,13 +55,11 @@ func (g *grid) round(dst, v []float32, zero float32, book *Codebook) {
 		}
 	case Book:
 		for i, v := range v {
-			dst[i] = book.find(v).val
+			dst[i] = book.sorted[book.index(v)].val
 		}
 	case Float, ScaleFmt:
 		if g.f.Parity {
-			for i, v := range v {
-				dst[i] = g.away(v)
-			}
+			g.away(dst, v)
 			return
 		}
 		kernel.CastMinifloat(dst, v, g.mini)
@@ -73,46 +71,45 @@ func (g *grid) round(dst, v []float32, zero float32, book *Codebook) {
 	}
 }
 
-// roundEach is round with a zero point, or a codebook's special value, for each element.
-func (g *grid) roundEach(dst, v, zero []float32) error {
-	if g.f.Kind == Book && len(g.f.Book.Specials) > 0 {
-		for i, v := range v {
-			b, err := g.f.Book.variant(zero[i])
-			if err != nil {
-				return err
+// clip brings integers, codes less zero points, into the codes' range, with one zero point or one for each element.
+func (g *grid) clip(dst, zero []float32) {
+	if len(zero) != len(dst) {
+		lo, hi := g.lo-zero[0], g.hi-zero[0]
+		for i, v := range dst {
+			if v < lo {
+				dst[i] = lo
+			} else if v > hi {
+				dst[i] = hi
 			}
-			dst[i] = b.find(v).val
 		}
-		return nil
+		return
 	}
-	kernel.FakeQuantInt(dst, v, 1, 0, -maxZero*2, maxZero*2)
-	for i, z := range zero {
-		dst[i] = max(g.lo-z, min(g.hi-z, dst[i]))
+	for i, v := range dst {
+		if lo, hi := g.lo-zero[i], g.hi-zero[i]; v < lo {
+			dst[i] = lo
+		} else if v > hi {
+			dst[i] = hi
+		}
 	}
-	return nil
 }
 
 // away rounds as QPyTorch 0.3.0: half away from zero by adding half an ulp to the bits and truncating; below the smallest
 // normal value after adding that value in float32 and subtracting it again, which loses the sign of zero. NaN counts as
 // a huge number of its sign.
-func (g *grid) away(v float32) float32 {
+func (g *grid) away(dst, x []float32) {
 	drop := 23 - g.f.Man
-	trunc := func(x float32) float32 {
-		b := math.Float32bits(x)
-		return math.Float32frombits((b + 1<<drop>>1) &^ (1<<drop - 1))
+	half, mask := uint32(1)<<drop>>1, ^(uint32(1)<<drop - 1)
+	most, least := math.Float32bits(g.mini.Max), math.Float32bits(g.f.MinNormal())
+	for i, v := range x {
+		b := math.Float32bits(v)
+		sign, a := b&(1<<31), b&^(1<<31)
+		if a < least {
+			l := math.Float32frombits(least | sign)
+			dst[i] = math.Float32frombits((math.Float32bits(v+l)+half)&mask) - l
+			continue
+		}
+		dst[i] = math.Float32frombits(min((min(a, most)+half)&mask, most) | sign)
 	}
-	most := float32(math.Copysign(float64(g.mini.Max), float64(v)))
-	least := float32(math.Copysign(float64(g.f.MinNormal()), float64(v)))
-	switch a := math.Abs(float64(v)); {
-	case a < math.Abs(float64(least)):
-		return trunc(v+least) - least
-	case !(a < float64(g.mini.Max)):
-		return most
-	}
-	if r := trunc(v); math.Abs(float64(r)) < float64(g.mini.Max) {
-		return r
-	}
-	return most
 }
 
 // code gives the bits of a level of a float format, a value that round returned. NaN gives the format's NaN code, quiet

@@ -58,54 +58,60 @@ func (p Params) group(g int) Params {
 // divide sets dst to x in units of the step, with one scale or one for each element; 0 where the scale is 0.
 func (s Scheme) divide(dst, x, scale []float32) {
 	dst = dst[:len(x)]
-	if len(scale) != len(x) {
-		div := s.divisor(scale[0])
-		switch {
-		case scale[0] == 0:
-			clear(dst)
-		case s.Arith == ArithTRT:
-			for i, v := range x {
-				dst[i] = v * div
-			}
-		default:
-			for i, v := range x {
-				dst[i] = v / div
-			}
-		}
-		return
+	eps := float32(0)
+	if s.Format.Kind == Ternary && !s.Format.Median {
+		eps = ternaryEps // the one kind that divides by another number than it multiplies by
 	}
-	for i, v := range x {
-		switch div := s.divisor(scale[i]); {
-		case scale[i] == 0:
-			dst[i] = 0
-		case s.Arith == ArithTRT:
-			dst[i] = v * div
-		default:
+	switch mul := s.Arith == ArithTRT; {
+	case len(scale) != len(x) && scale[0] == 0:
+		clear(dst)
+	case len(scale) != len(x) && mul:
+		f := scale[0]
+		for i, v := range x {
+			dst[i] = v * f
+		}
+	case len(scale) != len(x):
+		div := scale[0] + eps
+		for i, v := range x {
 			dst[i] = v / div
 		}
+	default:
+		scale = scale[:len(x)]
+		for i, v := range x {
+			switch f := scale[i]; {
+			case f == 0:
+				dst[i] = 0
+			case mul:
+				dst[i] = v * f
+			default:
+				dst[i] = v / (f + eps)
+			}
+		}
 	}
-}
-
-// divisor is what x is divided by; it is not the scale only for ternary formats.
-func (s Scheme) divisor(scale float32) float32 {
-	if s.Format.Kind == Ternary && !s.Format.Median {
-		return scale + ternaryEps
-	}
-	return scale
 }
 
 // multiply turns levels into values, with one scale or one for each element.
 func (s Scheme) multiply(dst, scale []float32) {
-	one := len(scale) != len(dst)
-	for i, v := range dst {
+	switch mul := s.Arith == ArithTRT; {
+	case len(scale) != len(dst) && mul:
 		f := scale[0]
-		if !one {
-			f = scale[i]
-		}
-		if s.Arith == ArithTRT {
+		for i, v := range dst {
 			dst[i] = v / f
-		} else {
+		}
+	case len(scale) != len(dst):
+		f := scale[0]
+		for i, v := range dst {
 			dst[i] = v * f
+		}
+	case mul:
+		scale = scale[:len(dst)]
+		for i, v := range dst {
+			dst[i] = v / scale[i]
+		}
+	default:
+		scale = scale[:len(dst)]
+		for i, v := range dst {
+			dst[i] = v * scale[i]
 		}
 	}
 }
@@ -135,16 +141,22 @@ func (s Scheme) levels(dst, x []float32, l Layout, p Params) error {
 		g.round(dst, dst, 0, s.Format.Book)
 	case len(p.Zero) == 1 && s.Format.Kind == Int:
 		g.round(dst, dst, p.Zero[0], nil)
+	case s.Format.Kind == Int:
+		kernel.FakeQuantInt(dst, dst, 1, 0, -2*maxZero, 2*maxZero)
+		each(l, p.Zero, func(from, to int, zero []float32) { g.clip(dst[from:to], zero) })
 	default:
-		zero := make([]float32, len(dst))
-		each(l, p.Zero, func(from, to int, z []float32) {
-			for i := from; i < to; i += len(z) {
-				copy(zero[i:to], z)
+		var err error
+		each(l, p.Zero, func(from, to int, special []float32) {
+			for i, d := from, max(1, (to-from)/len(special)); i < to; i += d {
+				book, e := s.Format.Book.variant(special[(i-from)/d])
+				if e != nil {
+					err = fmt.Errorf("scheme %s: %w", s, e)
+					return
+				}
+				g.round(dst[i:i+d], dst[i:i+d], 0, book)
 			}
 		})
-		if err := g.roundEach(dst, dst, zero); err != nil {
-			return fmt.Errorf("scheme %s: %w", s, err)
-		}
+		return err
 	}
 	return nil
 }

@@ -248,6 +248,9 @@ func nearNames(name string) string {
 	}
 	var c []near
 	for _, f := range table {
+		if len(name) > 24 {
+			break // no typing slip, and distances grow with the length
+		}
 		if d := distance(name, f.Name); d <= 2 || len(name) >= 3 && strings.Contains(f.Name, name) {
 			c = append(c, near{f.Name, d})
 		}
