@@ -46,6 +46,9 @@ var fakeQuantDef = &Def{
 type FakeQuant struct {
 	Scheme numfmt.Scheme
 	Axes   numfmt.Axes
+	// Clip says that values beyond the scheme's range occur (its scale was calibrated below the largest magnitude), so that
+	// lowering must clip to the range where the carrying type has codes beyond it. Simulation clips in any case.
+	Clip bool
 }
 
 // ReadFakeQuant reads the attributes of a FakeQuant node.
@@ -61,6 +64,7 @@ func ReadFakeQuant(n *ir.Node) (*FakeQuant, error) {
 	if n.Attr("out_axis") != nil {
 		f.Axes.Out = int(n.Int("out_axis", 0))
 	}
+	f.Clip = n.Int("clip", 0) != 0
 	return f, nil
 }
 
@@ -72,6 +76,9 @@ func (f *FakeQuant) Attrs() []ir.Attr {
 	}
 	if f.Axes.Out != numfmt.NoAxis {
 		attrs = append(attrs, ir.IntAttr("out_axis", int64(f.Axes.Out)))
+	}
+	if f.Clip {
+		attrs = append(attrs, ir.IntAttr("clip", 1))
 	}
 	return attrs
 }

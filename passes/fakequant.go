@@ -1,0 +1,540 @@
+package passes
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"slices"
+	"strings"
+
+	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/ir/numfmt"
+	"github.com/qsimc/qsimc/ir/op"
+	"github.com/qsimc/qsimc/runtime/calib"
+)
+
+// FakeQuantOptions are the options of the pass fakequant.
+type FakeQuantOptions struct {
+	Measure int `opt:"measure" doc:"samples over which the report measures activations (clipped and zero shares, SQNR); 0: none"`
+}
+
+// FakeQuant inserts the quantizers that the policy asks for.
+var FakeQuant = Define("fakequant", fakeQuantDoc, FakeQuantOptions{Measure: 4}, fakeQuant)
+
+const fakeQuantDoc = `decides every site by the policy and inserts qsimc.FakeQuant nodes
+
+Sites are products with a constant weight (MatMul, Gemm, Conv, ConvTranspose), both operands of attention products, and
+tables of lookups. Weights are fitted to their values, static activations to what the calibrator finds in the samples,
+dynamic activations are fitted when the model runs. A value that several sites read is quantized once if their schemes
+agree, and so is a weight that several nodes share. The model then simulates the quantized one in float; lower writes it in
+operators of ONNX.`
+
+// quantizer is one FakeQuant node to be: a value, its scheme, and where it goes.
+type quantizer struct {
+	key    quantKey
+	role   numfmt.Role
+	params numfmt.Params
+	amax   float32
+	clip   bool // values beyond the range occur
+	drop   string
+	before *ir.Node
+	out    *ir.Value
+	users  []*Choice
+	stats  measures
+	axis   int // of the layout, -1 per tensor
+}
+
+// quantKey tells quantizers apart: graph is where its users are, since a value captured by a subgraph is quantized there.
+type quantKey struct {
+	value  *ir.Value
+	graph  *ir.Graph
+	scheme numfmt.Scheme
+	axes   numfmt.Axes
+	out    bool
+}
+
+// inserter is the state of one run of fakequant.
+type inserter struct {
+	u         *Unit
+	decisions []*Decision
+	quants    []*quantizer // in the order of their first user
+	by        map[quantKey]*quantizer
+	of        map[*Choice]*quantizer
+}
+
+func fakeQuant(ctx context.Context, u *Unit, o FakeQuantOptions) error {
+	if err := refuseQuantized(u); err != nil {
+		return err
+	}
+	ds, err := u.Policy.Decide(FindSites(u.Model))
+	if err != nil {
+		return err
+	}
+	in := &inserter{u: u, decisions: ds, by: map[quantKey]*quantizer{}, of: map[*Choice]*quantizer{}}
+	in.gather()
+	if !u.DryRun {
+		if err := in.fitWeights(); err != nil {
+			return err
+		}
+		if err := in.calibrate(ctx); err != nil {
+			return err
+		}
+		if err := in.measure(ctx, o.Measure); err != nil {
+			return err
+		}
+	}
+	in.report()
+	if u.DryRun {
+		return nil
+	}
+	return in.insert()
+}
+
+// refuseQuantized fails on a model that already holds quantized numbers, unless they are to be kept.
+func refuseQuantized(u *Unit) error {
+	if u.KeepQuantized {
+		return nil
+	}
+	var names []string
+	for g := range u.Model.Graphs() {
+		for n := range g.Nodes() {
+			if op.RoleOf(n) == op.QuantRole {
+				names = append(names, n.String())
+			}
+		}
+	}
+	if names == nil {
+		return nil
+	}
+	return fmt.Errorf("%w at %d nodes: %s; --keep-quantized leaves them as they are", ErrQuantized, len(names), strings.Join(names, ", "))
+}
+
+// ErrQuantized says that a model cannot be quantized because it already is.
+var ErrQuantized = errors.New("the model is quantized already")
+
+// gather makes the quantizers that the decisions need.
+func (in *inserter) gather() {
+	for _, d := range in.decisions {
+		for i := range d.Choices {
+			c := &d.Choices[i]
+			if c.Scheme.IsNone() {
+				continue
+			}
+			key := quantKey{c.Value, d.Node.Graph(), c.Scheme, layoutAxes(c), c.Role == numfmt.Output}
+			if c.Role == numfmt.Weight {
+				key.graph = c.Value.Graph()
+			}
+			q := in.by[key]
+			if q == nil {
+				q = &quantizer{key: key, role: c.Role, before: d.Node, axis: -1}
+				in.by[key] = q
+				in.quants = append(in.quants, q)
+			}
+			q.users = append(q.users, c)
+			in.of[c] = q
+		}
+	}
+}
+
+// layoutAxes keeps those axes of an operand that its scheme's layout depends on, so that equal quantizers have equal keys.
+func layoutAxes(c *Choice) numfmt.Axes {
+	a := numfmt.Axes{K: numfmt.NoAxis, Out: numfmt.NoAxis}
+	blocks := c.Scheme.Gran == numfmt.PerBlock || c.Scheme.Gran == numfmt.PerToken
+	if blocks {
+		a.K = fromStart(c.Axes.K, c.Value)
+	}
+	if c.Scheme.Gran == numfmt.PerAxis && c.Scheme.Axis == numfmt.AxisOut || blocks && c.Scheme.Scale2 > 0 {
+		a.Out = fromStart(c.Axes.Out, c.Value)
+	}
+	return a
+}
+
+// fromStart counts an axis from the start where the rank is known.
+func fromStart(axis int, v *ir.Value) int {
+	if axis != numfmt.NoAxis && axis < 0 && v.Type.Ranked {
+		return axis + v.Type.Rank()
+	}
+	return axis
+}
+
+// fitWeights fits every weight to its values, or takes what an earlier pass fitted, and measures the error.
+func (in *inserter) fitWeights() error {
+	var weights []*quantizer
+	for _, q := range in.quants {
+		if q.role == numfmt.Weight {
+			weights = append(weights, q)
+		}
+	}
+	for i, q := range weights {
+		name := q.key.value.Name
+		in.u.at(name)
+		in.u.progress("weights", i, len(weights))
+		t := op.ConstantOf(q.key.value)
+		if err := t.Load(); err != nil {
+			return fmt.Errorf("weight %q: %w", name, err)
+		}
+		x, ok := t.Float32s()
+		if !ok {
+			return fmt.Errorf("weight %q: has type %v, wanted a float type", name, t.Elem())
+		}
+		l, err := q.key.scheme.Layout(t.Shape(), q.key.axes)
+		if err != nil {
+			return fmt.Errorf("weight %q: %w", name, err)
+		}
+		q.axis = l.Axis
+		fitted, ok := in.u.fitted[fitKey{q.key.value, q.key.scheme, l.Axis}]
+		if q.params = fitted; !ok {
+			if q.params, err = q.key.scheme.FitData(x, l); err != nil {
+				return fmt.Errorf("weight %q: %w", name, err)
+			}
+		}
+		if err := q.stats.add(0, q.key.scheme, l, q.params, x); err != nil {
+			return fmt.Errorf("weight %q: %w", name, err)
+		}
+		q.stats.bits = q.key.scheme.BitsPerValue(l)
+		q.amax = q.stats.amax
+	}
+	in.u.progress("weights", len(weights), len(weights))
+	return nil
+}
+
+// calibrate fits the static activations to the samples.
+func (in *inserter) calibrate(ctx context.Context) error {
+	var static []*quantizer
+	for _, q := range in.quants {
+		if q.role != numfmt.Weight && q.key.scheme.Scaled() && !q.key.scheme.Dynamic {
+			static = append(static, q)
+		}
+	}
+	if static == nil {
+		return nil
+	}
+	if in.u.Samples == nil {
+		return fmt.Errorf("%d activations want static scales, the first is %q with scheme %v: give samples to calibrate them on",
+			len(static), static[0].key.value.Name, static[0].key.scheme)
+	}
+	method, err := in.u.Policy.method()
+	if err != nil {
+		return err
+	}
+	ranges := make([]*calib.Range, len(static))
+	probes := make([]calib.Probe, len(static))
+	for i, q := range static {
+		q.axis = -1
+		if q.key.scheme.Gran == numfmt.PerAxis {
+			q.axis = fromStart(q.key.scheme.Axis, q.key.value)
+			if q.key.scheme.Axis == numfmt.AxisOut {
+				q.axis = q.key.axes.Out
+			}
+		}
+		ranges[i] = calib.NewRange(method, q.key.scheme, q.axis)
+		probes[i] = calib.Probe{Value: q.key.value, Into: ranges[i]}
+	}
+	if err := in.sweep(ctx, in.u.Samples, probes, "calibration samples"); err != nil {
+		return fmt.Errorf("calibration (%v): %w", method, err)
+	}
+	for i, q := range static {
+		in.u.at(q.key.value.Name)
+		lo, hi, err := ranges[i].Range()
+		if err != nil {
+			q.drop = fmt.Sprintf("its value %q could not be calibrated: %v", q.key.value.Name, err)
+			continue
+		}
+		if q.params, err = q.key.scheme.Fit(lo, hi); err != nil {
+			return fmt.Errorf("value %q: %w", q.key.value.Name, err)
+		}
+		for g := range lo {
+			q.amax = max(q.amax, -lo[g], hi[g])
+		}
+		q.clip = method.Name != "max"
+	}
+	return nil
+}
+
+// method is the calibrator of static activations.
+func (p *Policy) method() (calib.Method, error) {
+	if p.Calibrate == "" {
+		return calib.ParseMethod("max")
+	}
+	return calib.ParseMethod(p.Calibrate)
+}
+
+func (in *inserter) sweep(ctx context.Context, samples ir.Samples, probes []calib.Probe, what string) error {
+	return calib.Sweep(ctx, in.u.Model, samples, probes, calib.Options{
+		Jobs: in.u.Jobs, Runtime: in.u.Runtime, Progress: func(done int) { in.u.progress(what, done, 0) },
+	})
+}
+
+// measure runs the first n samples and measures the error of every activation quantizer on them.
+func (in *inserter) measure(ctx context.Context, n int) error {
+	if n <= 0 || in.u.Samples == nil {
+		return nil
+	}
+	var probes []calib.Probe
+	for _, q := range in.quants {
+		if q.role != numfmt.Weight && q.drop == "" {
+			probes = append(probes, calib.Probe{Value: q.key.value, Into: q})
+		}
+	}
+	if probes == nil {
+		return nil
+	}
+	first := func(yield func(ir.Tensors, error) bool) {
+		i := 0
+		for t, err := range in.u.Samples() {
+			if i++; i > n || !yield(t, err) {
+				return
+			}
+		}
+	}
+	return in.sweep(ctx, func() iterTensors { return first }, probes, "measured samples")
+}
+
+// Passes, Ordered and Observe make a quantizer an observer that measures its own error.
+func (q *quantizer) Passes() int { return 1 }
+
+// Ordered reports that samples may come in any order.
+func (q *quantizer) Ordered() bool { return false }
+
+// Observe adds one sample's tensor to the measures.
+func (q *quantizer) Observe(_, sample int, t *ir.Tensor) error {
+	x, ok := t.Float32s()
+	if !ok {
+		return fmt.Errorf("%v values cannot be quantized", t.Elem())
+	}
+	l, err := q.key.scheme.Layout(t.Shape(), q.key.axes)
+	if err != nil {
+		return err
+	}
+	q.stats.bits = q.key.scheme.BitsPerValue(l)
+	return q.stats.add(sample, q.key.scheme, l, q.params, x)
+}
+
+// report writes what was decided, and for what stays float why.
+func (in *inserter) report() {
+	u := in.u
+	for _, d := range in.decisions {
+		quantized := false
+		var reasons []string
+		for i := range d.Choices {
+			c := &d.Choices[i]
+			e := SiteEntry{Site: d.Name, Node: d.Node.Name, Op: d.OpType(), Role: c.Role.String(), Scheme: c.Scheme.Text(c.Role),
+				Amax: NotMeasured, ClipFraction: NotMeasured, ZeroFraction: NotMeasured, SQNR: NotMeasured, Bits: NotMeasured}
+			q := in.of[c]
+			switch {
+			case q == nil && c.Role == numfmt.Output:
+				continue // outputs are quantized only on request
+			case q == nil:
+				if !slices.Contains(reasons, c.Reason) {
+					reasons = append(reasons, c.Reason)
+				}
+			case q.drop != "":
+				e.Scheme = "none"
+				u.skip(d.Name, c.Role.String()+": "+q.drop)
+			default:
+				quantized = true
+				q.describe(&e)
+			}
+			u.Report.Sites = append(u.Report.Sites, e)
+		}
+		if d.Float != "" {
+			reasons = append(reasons, d.Float)
+		}
+		if !quantized && reasons != nil {
+			u.skip(d.Name, strings.Join(reasons, "; "))
+		}
+	}
+}
+
+func (q *quantizer) describe(e *SiteEntry) {
+	if q.amax > 0 || q.params.Scale != nil {
+		e.Amax = Measure(q.amax)
+	}
+	q.stats.describe(e)
+}
+
+// insert puts the FakeQuant nodes in place and makes the sites read them.
+func (in *inserter) insert() error {
+	order := nodeOrder(in.u.Model)
+	served := in.servedUses()
+	for _, q := range in.quants {
+		if q.drop != "" {
+			continue
+		}
+		if err := in.place(q, order); err != nil {
+			return fmt.Errorf("value %q: %w", q.key.value.Name, err)
+		}
+	}
+	copies := map[chainKey]*ir.Value{}
+	for _, d := range in.decisions {
+		for i := range d.Choices {
+			c := &d.Choices[i]
+			q := in.of[c]
+			if q == nil || q.drop != "" || q.key.out {
+				continue
+			}
+			in.u.at(d.Name)
+			if err := in.connect(d.Node, c, q, served, copies); err != nil {
+				return fmt.Errorf("site %q: %w", d.Name, err)
+			}
+		}
+	}
+	for _, q := range in.quants {
+		if q.drop == "" && q.key.out {
+			for _, u := range q.key.value.Uses() {
+				if u.Node != q.out.DefNode() {
+					u.Set(q.out)
+				}
+			}
+		}
+	}
+	return nil
+}
+
+// place inserts one FakeQuant node: a weight's before the first node that reads the weight, an activation's before its first
+// site, an output's behind its producer.
+func (in *inserter) place(q *quantizer, order map[*ir.Node]int) error {
+	v, g, before := q.key.value, q.key.graph, q.before
+	switch {
+	case q.key.out:
+		before = v.DefNode().Next()
+	case q.role == numfmt.Weight:
+		before = nil
+		for _, c := range q.users {
+			for _, u := range v.Uses() {
+				if n := enclosing(u, g); n != nil && c != nil && (before == nil || order[n] < order[before]) {
+					before = n
+				}
+			}
+		}
+	}
+	ins := []*ir.Value{v}
+	if q.key.scheme.Scaled() && !q.key.scheme.Dynamic {
+		shape := []int{}
+		if q.axis >= 0 {
+			var err error
+			if shape, err = q.scaleShape(); err != nil {
+				return err
+			}
+		}
+		ins = append(ins, g.Const(v.Name+"_scale", ir.Floats(q.params.Scale, shape...)))
+		if q.params.Zero != nil {
+			ins = append(ins, g.Const(v.Name+"_zero_point", ir.Floats(q.params.Zero, shape...)))
+		}
+	}
+	in.u.Model.Opset[op.Domain] = 1
+	f := op.FakeQuant{Scheme: q.key.scheme, Axes: q.key.axes, Clip: q.clip}
+	n, err := op.Insert(g, before, v.Name+"_FakeQuant", op.FakeQuantOp, ins, []string{v.Name + "_FakeQuant"}, f.Attrs()...)
+	if err != nil {
+		return err
+	}
+	n.Origin = "fakequant:" + v.Name
+	q.out = n.Out(0)
+	in.u.edit()
+	return nil
+}
+
+func (q *quantizer) scaleShape() ([]int, error) {
+	if q.role != numfmt.Weight {
+		return []int{len(q.params.Scale)}, nil
+	}
+	l, err := q.key.scheme.Layout(op.ConstantOf(q.key.value).Shape(), q.key.axes)
+	return l.ScaleShape(), err
+}
+
+// servedUses tells for each input slot on the way from a weight to its site which quantizer it will read from; a slot that
+// two would feed maps to nil.
+func (in *inserter) servedUses() map[slot]*quantizer {
+	served := map[slot]*quantizer{}
+	for _, d := range in.decisions {
+		for i := range d.Choices {
+			c := &d.Choices[i]
+			if c.Role != numfmt.Weight {
+				continue
+			}
+			path := []slot{{d.Node, c.Slot}}
+			for _, n := range c.Chain {
+				path = append(path, slot{n, 0})
+			}
+			for _, s := range path {
+				q, seen := served[s]
+				if seen && q != in.of[c] {
+					served[s] = nil
+				} else {
+					served[s] = in.of[c]
+				}
+			}
+		}
+	}
+	return served
+}
+
+type slot struct {
+	node *ir.Node
+	in   int
+}
+
+type chainKey struct {
+	node *ir.Node
+	q    *quantizer
+}
+
+// connect makes a site's operand read the quantizer: at the head of the weight's chain if all that hangs on the chain wants
+// the same, else through a copy of the chain.
+func (in *inserter) connect(site *ir.Node, c *Choice, q *quantizer, served map[slot]*quantizer, copies map[chainKey]*ir.Value) error {
+	if len(c.Chain) == 0 {
+		site.SetIn(c.Slot, q.out)
+		return nil
+	}
+	alone := true
+	for _, n := range c.Chain {
+		for _, u := range n.Out(0).Uses() {
+			alone = alone && u.Node != nil && served[slot{u.Node, u.Slot}] == q
+		}
+	}
+	if alone {
+		c.Chain[0].SetIn(0, q.out)
+		return nil
+	}
+	v := q.out
+	for _, n := range c.Chain {
+		key := chainKey{n, q}
+		if copies[key] == nil {
+			ins := n.Ins()
+			ins[0] = v
+			k, err := op.Insert(n.Graph(), n, n.Name, n.Op, ins, []string{n.Out(0).Name}, n.Attrs...)
+			if err != nil {
+				return err
+			}
+			k.Origin = "fakequant:" + c.Value.Name
+			copies[key] = k.Out(0)
+		}
+		v = copies[key]
+	}
+	site.SetIn(c.Slot, v)
+	return nil
+}
+
+// nodeOrder numbers the nodes of every graph in their order.
+func nodeOrder(m *ir.Model) map[*ir.Node]int {
+	order := map[*ir.Node]int{}
+	for g := range m.Graphs() {
+		for n := range g.Nodes() {
+			order[n] = len(order)
+		}
+	}
+	return order
+}
+
+// enclosing returns the node of graph g that a use belongs to: its node, or the one whose subgraph it is in.
+func enclosing(u ir.Use, g *ir.Graph) *ir.Node {
+	n, at := u.Node, u.Graph
+	for at != g {
+		if at == nil || at.Owner() == nil {
+			return nil
+		}
+		n = at.Owner()
+		at = n.Graph()
+	}
+	return n
+}

@@ -1,0 +1,116 @@
+package passes
+
+import (
+	"fmt"
+	"iter"
+	"math"
+	"slices"
+
+	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/ir/numfmt"
+)
+
+type iterTensors = iter.Seq2[ir.Tensors, error]
+
+// measures are what the report says of one quantizer. Samples are kept apart and summed in their order, so that the result
+// does not depend on the order in which they came.
+type measures struct {
+	samples map[int]*tally
+	amax    float32
+	bits    float64
+}
+
+// tally counts over one sample.
+type tally struct {
+	n, clipped, zero int
+	signal, noise    float64
+}
+
+// add measures the quantizer on x. Dynamic schemes are fitted to x itself.
+func (m *measures) add(sample int, s numfmt.Scheme, l numfmt.Layout, p numfmt.Params, x []float32) error {
+	q := make([]float32, len(x))
+	var err error
+	if s.Dynamic || !s.Scaled() {
+		err = s.ApplyDynamic(q, x, l)
+	} else {
+		err = s.Apply(q, x, l, p)
+	}
+	if err != nil {
+		return err
+	}
+	t := &tally{n: len(x)}
+	for i, v := range x {
+		d := float64(q[i]) - float64(v)
+		t.noise += d * d
+		t.signal += float64(v) * float64(v)
+		if q[i] == 0 {
+			t.zero++
+		}
+		m.amax = max(m.amax, v, -v)
+	}
+	if !s.Dynamic && s.Scaled() {
+		if t.clipped, err = clipped(s, l, p, x); err != nil {
+			return err
+		}
+	}
+	if m.samples == nil {
+		m.samples = map[int]*tally{}
+	}
+	m.samples[sample] = t
+	return nil
+}
+
+// clipped counts the values that lie beyond the largest or smallest that their group can hold, by more than rounding of the
+// scale explains.
+func clipped(s numfmt.Scheme, l numfmt.Layout, p numfmt.Params, x []float32) (int, error) {
+	const slack = 1e-5
+	lo, hi := make([]float32, l.Groups()), make([]float32, l.Groups())
+	for g := range lo {
+		q, err := s.Quantizer(p, g)
+		if err != nil {
+			return 0, fmt.Errorf("group %d: %w", g, err)
+		}
+		lo[g], hi[g] = q.Round(-math.MaxFloat32)*(1+slack), q.Round(math.MaxFloat32)*(1+slack)
+	}
+	n := 0
+	for r := range l.Runs() {
+		for i, v := range x[r.Off : r.Off+r.Len] {
+			if g := r.Group + i*r.Step; v > hi[g] || v < lo[g] {
+				n++
+			}
+		}
+	}
+	return n, nil
+}
+
+// describe writes the measures into a report's entry.
+func (m *measures) describe(e *SiteEntry) {
+	if m.bits > 0 {
+		e.Bits = Measure(m.bits)
+	}
+	order := make([]int, 0, len(m.samples))
+	for i := range m.samples {
+		order = append(order, i)
+	}
+	slices.Sort(order)
+	var sum tally
+	for _, i := range order {
+		t := m.samples[i]
+		sum.n += t.n
+		sum.clipped += t.clipped
+		sum.zero += t.zero
+		sum.signal += t.signal
+		sum.noise += t.noise
+	}
+	if sum.n == 0 {
+		return
+	}
+	e.ClipFraction = Measure(float64(sum.clipped) / float64(sum.n))
+	e.ZeroFraction = Measure(float64(sum.zero) / float64(sum.n))
+	if sum.signal > 0 {
+		e.SQNR = Measure(10 * math.Log10(sum.signal/sum.noise))
+	}
+	if math.IsNaN(float64(e.Amax)) {
+		e.Amax = Measure(m.amax)
+	}
+}
