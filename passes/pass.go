@@ -29,7 +29,7 @@ type OptionInfo struct{ Name, Type, Default, Doc string }
 // config is a pass together with decoded options.
 type config interface {
 	run(ctx context.Context, u *Unit) error
-	text() string                // the options that differ from their defaults, in normal form
+	text() string                    // the options that differ from their defaults, in normal form
 	with(args []arg) (config, error) // the same with further options set
 }
 

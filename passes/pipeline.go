@@ -222,8 +222,8 @@ func guarded(ctx context.Context, u *Unit, c config) (err error) {
 // shuffle puts the nodes of every graph into a random topological order.
 func shuffle(m *ir.Model, r *rand.Rand) {
 	for g := range m.Graphs() {
-		waits := map[*ir.Node]int{}            // node → producers in g not yet placed
-		feeds := map[*ir.Node][]*ir.Node{}     // node → those that wait for it, with repetition
+		waits := map[*ir.Node]int{}        // node → producers in g not yet placed
+		feeds := map[*ir.Node][]*ir.Node{} // node → those that wait for it, with repetition
 		var ready, order []*ir.Node
 		for n := range g.Nodes() {
 			for _, v := range reads(n) {

@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"regexp"
 	"slices"
+	"strconv"
 	"strings"
 
 	"github.com/qsimc/qsimc/ir/numfmt"
@@ -308,4 +309,47 @@ func distance(a, b string) int {
 		}
 	}
 	return row[len(b)]
+}
+
+// String prints the policy as the recipe's YAML has it, in normal form.
+func (p *Policy) String() string {
+	var b strings.Builder
+	line := func(key string, s Schemes) {
+		if t := s.text(); t != "" {
+			fmt.Fprintf(&b, "%s: {%s}\n", key, t)
+		}
+	}
+	line("default", p.Default)
+	line("attention", p.Attention)
+	line("lookup", p.Lookup)
+	if len(p.Sites) > 0 {
+		b.WriteString("sites:\n")
+	}
+	for _, r := range p.Sites {
+		var parts []string
+		if r.Match != "" {
+			parts = append(parts, "match: "+strconv.Quote(r.Match))
+		}
+		if r.Op != "" {
+			parts = append(parts, "op: "+r.Op)
+		}
+		if t := r.text(); t != "" {
+			parts = append(parts, t)
+		}
+		fmt.Fprintf(&b, "  - {%s}\n", strings.Join(parts, ", "))
+	}
+	if p.Calibrate != "" {
+		fmt.Fprintf(&b, "calibrate: %s\n", p.Calibrate)
+	}
+	return b.String()
+}
+
+func (s *Schemes) text() string {
+	var parts []string
+	for _, role := range []numfmt.Role{numfmt.Weight, numfmt.Input, numfmt.Output} {
+		if v := s.of(role); v != nil {
+			parts = append(parts, fmt.Sprintf("%vs: %s", role, v.Text(role)))
+		}
+	}
+	return strings.Join(parts, ", ")
 }
