@@ -21,7 +21,7 @@ var convDef = &Def{
 // convLinear describes a convolution whose weight is constant and has the given input and output channel axes.
 func convLinear(n *ir.Node, in, out int) (Linear, bool) {
 	w := n.In(1)
-	if w == nil || w.Const() == nil {
+	if w == nil || !isWeight(w, 0) {
 		return Linear{}, false
 	}
 	l := Linear{X: 0, W: 1, B: -1, XAxis: 1, InAxis: in, OutAxis: out, Groups: int(n.Int("group", 1))}

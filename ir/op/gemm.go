@@ -57,7 +57,7 @@ var gemmDef = &Def{
 	},
 	Linear: func(n *ir.Node) (Linear, bool) {
 		w := n.In(1)
-		if w == nil || w.Const() == nil || w.Type.Rank() != 2 {
+		if w == nil || !isWeight(w, 2) {
 			return Linear{}, false
 		}
 		l := Linear{X: 0, W: 1, B: -1, XAxis: -1, InAxis: 0, OutAxis: 1, Groups: 1}

@@ -56,7 +56,7 @@ var matMulDef = &Def{
 		if a == nil || b == nil {
 			return Linear{}, false
 		}
-		weight := func(v *ir.Value) bool { return v.Const() != nil && v.Type.Rank() >= 2 }
+		weight := func(v *ir.Value) bool { return isWeight(v, 0) }
 		axis := func(v *ir.Value, fromEnd int) int {
 			if v.Type.Rank() == 2 {
 				return 2 - fromEnd

@@ -233,3 +233,23 @@ func BiasAdd(v *ir.Value) (*ir.Node, int) {
 	}
 	return u.Node, slot
 }
+
+// isWeight reports whether an operand of a product is a constant, at once or through nodes that rearrange it, of the given
+// rank or, for rank 0, at least a matrix.
+func isWeight(v *ir.Value, rank int) bool {
+	if r := v.Type.Rank(); rank > 0 && r != rank || r < 2 {
+		return false
+	}
+	for ConstantOf(v) == nil {
+		n := v.DefNode()
+		if n == nil || n.NumIn() == 0 {
+			return false
+		}
+		in, _, ok := Source(n)
+		if !ok {
+			return false
+		}
+		v = in
+	}
+	return true
+}
