@@ -48,8 +48,8 @@ func TestSymbolicShapes(t *testing.T) {
 		heads: "float[batch,seq,3,4]", turned: "float[batch,3,seq,4]", merged: "float[batch,3,?]", flat: "float[?,12]",
 		back: "float[batch,seq,?]", kept: "float[batch,seq,2,6]", positions: "int64[seq]", wide: "int64[batch,seq]",
 		mask: "float[batch,1,seq,seq]", cut: "float[batch,1,seq,seq]", all: "float[batch,1,seq,seq]", matrix: "float[batch,?]",
-		count: "int64[]", repeated: "float[batch,seq,24]", joined: "float[batch,seq,24]", rows: "float[batch,seq,12]",
-		padded: "float[batch,seq,14]", ranked: "float",
+		count: "int64", repeated: "float[batch,seq,24]", joined: "float[batch,seq,24]", rows: "float[batch,seq,12]",
+		padded: "float[batch,seq,14]", ranked: "float[]",
 	}
 	for v := range want {
 		g.AddOutput(v.Name, v)
