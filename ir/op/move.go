@@ -5,6 +5,7 @@ import (
 	"unsafe"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/runtime/kernel"
 )
 
 // move makes a result of the given type by a kernel that only moves elements: dst and src hold elements as w bytes each,
@@ -167,7 +168,7 @@ func stridedWords[T word](dst, src []T, do, so int, m []step) {
 	for j := k - 1; j >= 0; j-- {
 		if in.d == 1 && m[j].s == 1 && in.s > 0 && m[j].d > 0 {
 			outer := append(append([]step{}, m[:j]...), m[j+1:k]...)
-			odometer(outer, do, so, func(d, s int) { transposeTile(dst[d:], src[s:], m[j].n, in.n, m[j].d, in.s) })
+			odometer(outer, do, so, func(d, s int) { kernel.Transpose(in.n, m[j].n, dst[d:], m[j].d, src[s:], in.s) })
 			return
 		}
 	}
@@ -185,25 +186,6 @@ func stridedWords[T word](dst, src []T, do, so int, m []step) {
 			s += in.s
 		}
 	})
-}
-
-// transposeTile writes dst[r*ld+c] = src[c*ls+r] for r < rows, c < cols, tile by tile so that both sides stay in cache.
-func transposeTile[T word](dst, src []T, rows, cols, ld, ls int) {
-	const tile = 16
-	for r0 := 0; r0 < rows; r0 += tile {
-		r1 := min(r0+tile, rows)
-		for c0 := 0; c0 < cols; c0 += tile {
-			c1 := min(c0+tile, cols)
-			for r := r0; r < r1; r++ {
-				row := dst[r*ld+c0 : r*ld+c1]
-				at := c0*ls + r
-				for i := range row {
-					row[i] = src[at]
-					at += ls
-				}
-			}
-		}
-	}
 }
 
 // odometer calls f with the destination and source offsets of every index of the steps, the last step fastest.

@@ -210,7 +210,14 @@ func mapped(dst, src []byte, w int, in []int, maps [][]int) {
 			at += row
 			return
 		}
-		for _, k := range maps[axis] {
+		start := at
+		for i, k := range maps[axis] {
+			if i > 0 && k == maps[axis][i-1] { // the same slice again, as when an image is enlarged
+				size := (at - start) / i
+				copy(dst[at:at+size], dst[at-size:at])
+				at += size
+				continue
+			}
 			walk(axis+1, from+k*st[axis])
 		}
 	}
