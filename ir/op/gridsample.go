@@ -88,22 +88,6 @@ var gridSampleDef = &Def{
 	},
 }
 
-// float64s returns the elements of a number tensor.
-func float64s(t *ir.Tensor) ([]float64, error) {
-	if t.Elem() == ir.Float64 {
-		return ir.Data[float64](t), nil
-	}
-	f, ok := t.Float32s()
-	if !ok {
-		return nil, fmt.Errorf("type %v: %w", t.Elem(), ErrUnsupported)
-	}
-	out := make([]float64, len(f))
-	for i, x := range f {
-		out[i] = float64(x)
-	}
-	return out, nil
-}
-
 // sampler finds the elements of an image of the given size that a place is made of.
 type sampler struct {
 	mode, padding string

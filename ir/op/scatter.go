@@ -111,10 +111,6 @@ func scatter(c *Call, x, up *ir.Tensor, places []int, n int) (*ir.Tensor, error)
 	return out, err
 }
 
-type number interface {
-	~float32 | ~float64 | ~int8 | ~int16 | ~int32 | ~int64 | ~uint8 | ~uint16 | ~uint32 | ~uint64
-}
-
 // combine copies x to out and combines the i-th run of n elements of up with what is at places[i], in order.
 func combine[T number](out, x, up []T, places []int, n int, how string) error {
 	copy(out, x)
