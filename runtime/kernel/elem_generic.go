@@ -135,6 +135,16 @@ var generic = impl{
 			dst[i] = expGeneric(v - m)
 		}
 	},
+	expSum: func(dst, x []float32, m float32) float32 {
+		for i, v := range x {
+			dst[i] = expGeneric(v - m)
+		}
+		return sumGeneric(dst)
+	},
+	max: func(x []float32) float32 {
+		_, hi := minMaxGeneric(x)
+		return hi
+	},
 	affine: func(dst, x []float32, mean, inv float32) {
 		for i, v := range x {
 			dst[i] = float32(v-mean) * inv

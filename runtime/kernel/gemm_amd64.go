@@ -304,6 +304,51 @@ func gemm4x16avx2i3(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, 
 //go:noescape
 func gemm4x16avx2i4(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
 
+// thin1x256_avx512 computes 1 rows of 256 columns; see kernFunc.
+//
+//go:noescape
+func thin1x256_avx512(ap *float32, lda int, bp *float32, ldb int, cp *float32, ldc int, k int, acc int)
+
+// thin2x192_avx512 computes 2 rows of 192 columns; see kernFunc.
+//
+//go:noescape
+func thin2x192_avx512(ap *float32, lda int, bp *float32, ldb int, cp *float32, ldc int, k int, acc int)
+
+// thin3x128_avx512 computes 3 rows of 128 columns; see kernFunc.
+//
+//go:noescape
+func thin3x128_avx512(ap *float32, lda int, bp *float32, ldb int, cp *float32, ldc int, k int, acc int)
+
+// thin4x96_avx512 computes 4 rows of 96 columns; see kernFunc.
+//
+//go:noescape
+func thin4x96_avx512(ap *float32, lda int, bp *float32, ldb int, cp *float32, ldc int, k int, acc int)
+
+// thin1x96_avx2 computes 1 rows of 96 columns; see kernFunc.
+//
+//go:noescape
+func thin1x96_avx2(ap *float32, lda int, bp *float32, ldb int, cp *float32, ldc int, k int, acc int)
+
+// thin2x48_avx2 computes 2 rows of 48 columns; see kernFunc.
+//
+//go:noescape
+func thin2x48_avx2(ap *float32, lda int, bp *float32, ldb int, cp *float32, ldc int, k int, acc int)
+
+// thin3x32_avx2 computes 3 rows of 32 columns; see kernFunc.
+//
+//go:noescape
+func thin3x32_avx2(ap *float32, lda int, bp *float32, ldb int, cp *float32, ldc int, k int, acc int)
+
+// thin4x16_avx2 computes 4 rows of 16 columns; see kernFunc.
+//
+//go:noescape
+func thin4x16_avx2(ap *float32, lda int, bp *float32, ldb int, cp *float32, ldc int, k int, acc int)
+
+// transpose8 sets the n rows of 8 elements at dst to the n columns of the 8 rows at x; n is a multiple of 8, strides are in bytes.
+//
+//go:noescape
+func transpose8(dst *float32, ldd int, x *float32, ldx int, n int)
+
 // fmaPeakAVX512 does 12·n vector fused multiply-adds on nothing in particular; the speed test measures against it.
 func fmaPeakAVX512(n int)
 

@@ -31,12 +31,17 @@ type impl struct {
 	tilesD []*tile[float64]
 	tilesI []*tile[int32] // pairs of int16
 
+	thin   [5]*tile[float32]                                   // by row count: few rows, B read in place; nil: none
+	trans8 func(dst *float32, ldd int, x *float32, ldx, n int) // 8 rows to 8 columns; nil: none
+
 	binary  [numBinary]func(dst, a, b []float32)
 	scalar  [numScalar]func(dst, a []float32, s float32)
 	unary   [numUnary]func(dst, x []float32)
 	clip    func(dst, x []float32, lo, hi float32)
 	axpy    func(dst, x []float32, s float32)         // dst += s*x, rounded twice
 	expSub  func(dst, x []float32, m float32)         // dst = exp(x-m)
+	expSum  func(dst, x []float32, m float32) float32 // expSub and the sum of the results
+	max     func(x []float32) float32                 // anything where x holds a NaN
 	affine  func(dst, x []float32, mean, inv float32) // dst = (x-mean)*inv
 	sum     func(x []float32) float32                 // lane order of reduce.go
 	sumSq   func(x []float32, mean float32) float32   // Σ (x-mean)², lane order
@@ -44,14 +49,16 @@ type impl struct {
 	absMax  func(x []float32) float32                 // NaN where x holds one
 	absMaxV func(acc, x []float32)                    // acc = max(acc, |x|), NaN wins
 
-	fakeInt  func(dst, x []float32, q intGrid)
-	fakeIntV func(dst, x, scale []float32, lo, hi float32) // a scale per element, zero point 0
-	cast     func(dst, x []float32, f *minifloat, scale float32)
-	codes    func(dst []int32, x []float32, q intGrid)
-	toBF16   func(dst []uint16, x []float32)
-	fromBF16 func(dst []float32, x []uint16)
-	toF16    func(dst []uint16, x []float32)
-	fromF16  func(dst []float32, x []uint16)
+	fakeInt     func(dst, x []float32, q intGrid)
+	fakeIntV    func(dst, x, scale []float32, lo, hi float32) // a scale per element, zero point 0
+	cast        func(dst, x []float32, f *minifloat, scale float32)
+	blocksInt   func(dst, x []float32, count, size int, scales []float32, r *rounding, lo, hi float32) int // see Blocks.row; nil: none
+	blocksFloat func(dst, x []float32, count, size int, scales []float32, r *rounding, f *minifloat) int
+	codes       func(dst []int32, x []float32, q intGrid)
+	toBF16      func(dst []uint16, x []float32)
+	fromBF16    func(dst []float32, x []uint16)
+	toF16       func(dst []uint16, x []float32)
+	fromF16     func(dst []float32, x []uint16)
 }
 
 // cur is the level in use. Only init and tests set it.

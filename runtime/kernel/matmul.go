@@ -59,7 +59,22 @@ func MatMulEpilogue(m, n, k int, a []float32, lda int, transA bool, b []float32,
 	need("MatMul: a", len(a), m, k, lda)
 	need("MatMul: c", len(c), m, n, ldc)
 	ep.check("MatMul", m, n)
-	product(cur.tiles, m, n, k, a, lda, b, ldb, transB, c, ldc, acc, ep.after(c, ldc))
+	then := ep.after(c, ldc)
+	j := 0
+	if m > 0 && m < len(cur.thin) && !transB && cur.thin[m] != nil {
+		t := cur.thin[m]
+		j = n / t.nr * t.nr
+		if j > 0 {
+			stream(m, j, k, t, a, lda, nil, b, ldb, c, ldc, acc, then)
+		}
+	}
+	if j < n {
+		var rest after
+		if then != nil {
+			rest = func(r0, r1, c0, c1 int) { then(r0, r1, j+c0, j+c1) }
+		}
+		product(cur.tiles, m, n-j, k, a, lda, b[min(j, len(b)):], ldb, transB, c[min(j, len(c)):], ldc, acc, rest)
+	}
 }
 
 // product multiplies with a B that is used once.

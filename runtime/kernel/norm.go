@@ -2,7 +2,7 @@ package kernel
 
 import "math"
 
-// Softmax sets each row of dst to e^(x-m)/Σ e^(x-m) with m the row's maximum. A row that is all -Inf, or holds a NaN or
+// Softmax sets each row of dst to e^(x-m)·(1/Σ e^(x-m)) with m the row's maximum. A row that is all -Inf, or holds a NaN or
 // +Inf, becomes NaN, as the formula says.
 func Softmax(rows, cols int, dst, x []float32) {
 	same("Softmax", rows*cols, len(dst), len(x))
@@ -14,9 +14,9 @@ func Softmax(rows, cols int, dst, x []float32) {
 }
 
 func softmaxRow(dst, x []float32) {
-	_, m := cur.minMax(x)
-	cur.expSub(dst, x, m)
-	cur.scalar[opDivS](dst, dst, cur.sum(dst))
+	// Where x holds a NaN the sum is NaN whatever m is.
+	sum := cur.expSum(dst, x, cur.max(x))
+	cur.scalar[opMulS](dst, dst, 1/sum)
 }
 
 // LogSoftmax sets each row of dst to x - m - ln Σ e^(x-m).
@@ -27,9 +27,8 @@ func LogSoftmax(rows, cols int, dst, x []float32) {
 		defer release(tmp)
 		for r := lo; r < hi; r++ {
 			row := x[r*cols : (r+1)*cols]
-			_, m := cur.minMax(row)
-			cur.expSub(tmp.f, row, m)
-			log := float32(math.Log(float64(cur.sum(tmp.f))))
+			m := cur.max(row)
+			log := float32(math.Log(float64(cur.expSum(tmp.f, row, m))))
 			cur.scalar[opSubS](dst[r*cols:(r+1)*cols], row, m)
 			cur.scalar[opSubS](dst[r*cols:(r+1)*cols], dst[r*cols:(r+1)*cols], log)
 		}

@@ -102,7 +102,13 @@ func (b *Blocks) scale(amax float32) (s float32, ok bool) {
 // Hi)·Δ. Where scales is not nil it receives each block's Δ, rows×⌈cols/Size⌉. It reports false where a block's maximum
 // is infinite or NaN; such a block becomes NaN.
 func FakeQuantBlocksInt(rows, cols int, dst, x, scales []float32, b Blocks) (finite bool) {
-	return blocks("FakeQuantBlocksInt", rows, cols, dst, x, scales, &b, func(dst, x []float32, s float32) {
+	var fast wholeBlocks
+	if f := cur.blocksInt; f != nil {
+		fast = func(dst, x []float32, count int, scales []float32, r *rounding) int {
+			return f(dst, x, count, b.Size, scales, r, b.Lo, b.Hi)
+		}
+	}
+	return blocks("FakeQuantBlocksInt", rows, cols, dst, x, scales, &b, fast, func(dst, x []float32, s float32) {
 		cur.fakeInt(dst, x, intGrid{scale: s, lo: b.Lo, hi: b.Hi})
 	})
 }
@@ -110,40 +116,85 @@ func FakeQuantBlocksInt(rows, cols int, dst, x, scales []float32, b Blocks) (fin
 // FakeQuantBlocksFloat is FakeQuantBlocksInt on a minifloat grid: dst = cast(x/Δ)·Δ.
 func FakeQuantBlocksFloat(rows, cols int, dst, x, scales []float32, b Blocks, f Minifloat) (finite bool) {
 	g := f.prepare()
-	return blocks("FakeQuantBlocksFloat", rows, cols, dst, x, scales, &b, func(dst, x []float32, s float32) {
+	var fast wholeBlocks
+	if f := cur.blocksFloat; f != nil && !g.wide {
+		fast = func(dst, x []float32, count int, scales []float32, r *rounding) int {
+			return f(dst, x, count, b.Size, scales, r, &g)
+		}
+	}
+	return blocks("FakeQuantBlocksFloat", rows, cols, dst, x, scales, &b, fast, func(dst, x []float32, s float32) {
 		cur.cast(dst, x, &g, s)
 	})
 }
 
-func blocks(what string, rows, cols int, dst, x, scales []float32, b *Blocks, grid func(dst, x []float32, s float32)) bool {
+// wholeBlocks quantizes count blocks of a row, whose size is a multiple of 16, up to the first whose maximum is infinite
+// or NaN, which it leaves alone; it returns the number of blocks done.
+type wholeBlocks func(dst, x []float32, count int, scales []float32, r *rounding) int
+
+// rounding is what the vector loops need to turn a block's maximum m into a scale: words 0 and 1 are the float32 bits of
+// Max and Tiny, the others round: (m + words[2] + (m>>16 & words[3])) & words[4].
+type rounding struct{ words [5]uint32 }
+
+func (b *Blocks) rounding() *rounding {
+	r := &rounding{[5]uint32{math.Float32bits(b.Max), math.Float32bits(b.Tiny), 0, 0, math.MaxUint32}}
+	if b.BF16 {
+		r.words[2], r.words[3], r.words[4] = 0x7fff, 1, 0xffff0000
+	}
+	return r
+}
+
+func blocks(what string, rows, cols int, dst, x, scales []float32, b *Blocks, fast wholeBlocks, grid func(dst, x []float32, s float32)) bool {
 	same(what, rows*cols, len(dst), len(x))
 	per := (cols + b.Size - 1) / b.Size
 	if scales != nil {
 		same(what, rows*per, len(scales))
 	}
+	whole := 0 // blocks of a row that the fast loop can take
+	if fast != nil && b.Size%16 == 0 {
+		whole = cols / b.Size
+	}
+	r := b.rounding()
 	var bad par.Flag
 	eachRow(rows, cols, func(lo, hi int) {
-		for r := lo; r < hi; r++ {
-			in, out := x[r*cols:(r+1)*cols], dst[r*cols:(r+1)*cols]
-			for k := 0; k < per; k++ {
-				c0, c1 := k*b.Size, min((k+1)*b.Size, cols)
-				s, ok := b.scale(cur.absMax(in[c0:c1]))
-				if scales != nil {
-					scales[r*per+k] = s
-				}
-				switch {
-				case !ok:
-					bad.Set()
-					fill(out[c0:c1], float32(math.NaN()))
-				case s == 0:
-					clear(out[c0:c1])
-				default:
-					grid(out[c0:c1], in[c0:c1], s)
-				}
+		buf := scratch(per)
+		defer release(buf)
+		for i := lo; i < hi; i++ {
+			out := buf.f
+			if scales != nil {
+				out = scales[i*per : (i+1)*per]
+			}
+			if !b.row(dst[i*cols:(i+1)*cols], x[i*cols:(i+1)*cols], out, whole, r, fast, grid) {
+				bad.Set()
 			}
 		}
 	})
 	return !bad.IsSet()
+}
+
+// row quantizes the blocks of one row, the first whole of them by the fast loop as far as it goes.
+func (b *Blocks) row(dst, x, scales []float32, whole int, r *rounding, fast wholeBlocks, grid func(dst, x []float32, s float32)) (finite bool) {
+	finite = true
+	for k := 0; k < len(scales); k++ {
+		if k < whole {
+			k += fast(dst[k*b.Size:], x[k*b.Size:], whole-k, scales[k:], r)
+			if k == len(scales) {
+				break
+			}
+		}
+		c0, c1 := k*b.Size, min((k+1)*b.Size, len(x))
+		s, ok := b.scale(cur.absMax(x[c0:c1]))
+		scales[k] = s
+		switch {
+		case !ok:
+			finite = false
+			fill(dst[c0:c1], float32(math.NaN()))
+		case s == 0:
+			clear(dst[c0:c1])
+		default:
+			grid(dst[c0:c1], x[c0:c1], s)
+		}
+	}
+	return finite
 }
 
 // FakeQuantBlocksIntCols is FakeQuantBlocksInt with blocks that run down the columns: Size consecutive rows of one

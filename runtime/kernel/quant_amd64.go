@@ -24,6 +24,16 @@ func vecFakeIntV_avx512(dst *float32, x *float32, y *float32, lo float32, hi flo
 //go:noescape
 func vecCast_avx512(dst *float32, x *float32, grid *uint32, scale float32, n int)
 
+// vecBlocksFloat_avx512 is FakeQuantBlocksFloat for count whole blocks of a row; see Blocks.row.
+//
+//go:noescape
+func vecBlocksFloat_avx512(dst *float32, x *float32, count int, size int, scales *float32, rounding *uint32, grid *uint32) int
+
+// vecBlocksInt_avx512 is FakeQuantBlocksInt for count whole blocks of a row; see Blocks.row.
+//
+//go:noescape
+func vecBlocksInt_avx512(dst *float32, x *float32, count int, size int, scales *float32, rounding *uint32, lo float32, hi float32) int
+
 // vecToF16_avx512 is toF16Generic; n is a multiple of 16.
 //
 //go:noescape
@@ -63,6 +73,16 @@ func vecFakeIntV_avx2(dst *float32, x *float32, y *float32, lo float32, hi float
 //
 //go:noescape
 func vecCast_avx2(dst *float32, x *float32, grid *uint32, scale float32, n int)
+
+// vecBlocksFloat_avx2 is FakeQuantBlocksFloat for count whole blocks of a row; see Blocks.row.
+//
+//go:noescape
+func vecBlocksFloat_avx2(dst *float32, x *float32, count int, size int, scales *float32, rounding *uint32, grid *uint32) int
+
+// vecBlocksInt_avx2 is FakeQuantBlocksInt for count whole blocks of a row; see Blocks.row.
+//
+//go:noescape
+func vecBlocksInt_avx2(dst *float32, x *float32, count int, size int, scales *float32, rounding *uint32, lo float32, hi float32) int
 
 // vecToF16_avx2 is toF16Generic; n is a multiple of 16.
 //

@@ -401,8 +401,8 @@ tail:
 	VPADDD    Z1, Z2, Z2
 	VADDPS    Z2, Z6, Z6
 	VSUBPS    Z2, Z6, Z6
-	VANDPS    k80000000<>+0(SB), Z5, Z2
-	VORPS     Z2, Z6, Z6
+	VANDPS    k80000000<>+0(SB), Z5, Z0
+	VORPS     Z0, Z6, Z6
 	VCMPPS    $0x03, Z5, Z5, K2
 	VBLENDMPS Z3, Z6, K2, Z6
 	VMULPS    Z4, Z6, Z6
@@ -465,6 +465,195 @@ DATA k80000000<>+52(SB)/4, $0x80000000
 DATA k80000000<>+56(SB)/4, $0x80000000
 DATA k80000000<>+60(SB)/4, $0x80000000
 GLOBL k80000000<>(SB), RODATA|NOPTR, $64
+
+// func vecBlocksFloat_avx512(dst *float32, x *float32, count int, size int, scales *float32, rounding *uint32, grid *uint32) int
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, CMOV
+TEXT ·vecBlocksFloat_avx512(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         count+16(FP), DX
+	MOVQ         size+24(FP), BX
+	MOVQ         scales+32(FP), SI
+	MOVQ         rounding+40(FP), DI
+	MOVQ         grid+48(FP), R8
+	VBROADCASTSS (R8), Z0
+	VBROADCASTSS 4(R8), Z1
+	VBROADCASTSS 8(R8), Z2
+	VBROADCASTSS 12(R8), Z3
+	SHLQ         $0x02, BX
+	XORQ         R8, R8
+
+block:
+	CMPQ    R8, DX
+	JGE     out
+	VXORPS  Z3, Z3, Z3
+	XORQ    R9, R9
+	VMOVUPS k7fffffff<>+0(SB), Z4
+
+maximum:
+	VANDPS        (CX)(R9*1), Z4, Z5
+	VPMAXUD       Z5, Z3, Z3
+	ADDQ          $0x40, R9
+	CMPQ          R9, BX
+	JLT           maximum
+	VEXTRACTF64X4 $0x01, Z3, Y4
+	VPMAXUD       Y4, Y3, Y3
+	VEXTRACTF128  $0x01, Y3, X4
+	VPMAXUD       X4, X3, X3
+	VPSHUFD       $0x4e, X3, X4
+	VPMAXUD       X4, X3, X3
+	VPSHUFD       $0xb1, X3, X4
+	VPMAXUD       X4, X3, X3
+	VMOVD         X3, R10
+	MOVL          R10, R9
+	SHRL          $0x10, R9
+	ANDL          12(DI), R9
+	ADDL          8(DI), R10
+	ADDL          R9, R10
+	ANDL          16(DI), R10
+	CMPL          R10, $0x7f800000
+	JCC           out
+	VMOVD         R10, X4
+	VDIVSS        (DI), X4, X4
+	VMOVD         X4, R10
+	XORL          R9, R9
+	VUCOMISS      4(DI), X3
+	CMOVLLS       R9, R10
+	MOVL          R10, (SI)(R8*4)
+	VBROADCASTSS  X4, Z3
+	XORQ          R9, R9
+	TESTL         R10, R10
+	JZ            zeros
+
+elements:
+	VMOVUPS (CX)(R9*1), Z4
+	VDIVPS  Z3, Z4, Z4
+	VANDPS  k80000000<>+0(SB), Z4, Z5
+	VANDPS  k7fffffff<>+0(SB), Z4, Z4
+	VMINPS  Z4, Z2, Z4
+	VANDPS  k7f800000<>+0(SB), Z4, Z6
+	VPMAXUD Z0, Z6, Z6
+	VPADDD  Z1, Z6, Z6
+	VADDPS  Z6, Z4, Z4
+	VSUBPS  Z6, Z4, Z4
+	VORPS   Z5, Z4, Z4
+	VMULPS  Z3, Z4, Z4
+	VMOVUPS Z4, (AX)(R9*1)
+	ADDQ    $0x40, R9
+	CMPQ    R9, BX
+	JLT     elements
+	JMP     next
+
+zeros:
+	VXORPS Z3, Z3, Z3
+
+clear:
+	VMOVUPS Z3, (AX)(R9*1)
+	ADDQ    $0x40, R9
+	CMPQ    R9, BX
+	JLT     clear
+
+next:
+	ADDQ BX, CX
+	ADDQ BX, AX
+	INCQ R8
+	JMP  block
+
+out:
+	MOVQ R8, ret+56(FP)
+	VZEROUPPER
+	RET
+
+// func vecBlocksInt_avx512(dst *float32, x *float32, count int, size int, scales *float32, rounding *uint32, lo float32, hi float32) int
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, CMOV
+TEXT ·vecBlocksInt_avx512(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         count+16(FP), DX
+	MOVQ         size+24(FP), BX
+	MOVQ         scales+32(FP), SI
+	MOVQ         rounding+40(FP), DI
+	VBROADCASTSS lo+48(FP), Z0
+	VBROADCASTSS hi+52(FP), Z1
+	VXORPS       Z2, Z2, Z2
+	SHLQ         $0x02, BX
+	XORQ         R8, R8
+
+block:
+	CMPQ    R8, DX
+	JGE     out
+	VXORPS  Z3, Z3, Z3
+	XORQ    R9, R9
+	VMOVUPS k7fffffff<>+0(SB), Z4
+
+maximum:
+	VANDPS        (CX)(R9*1), Z4, Z5
+	VPMAXUD       Z5, Z3, Z3
+	ADDQ          $0x40, R9
+	CMPQ          R9, BX
+	JLT           maximum
+	VEXTRACTF64X4 $0x01, Z3, Y4
+	VPMAXUD       Y4, Y3, Y3
+	VEXTRACTF128  $0x01, Y3, X4
+	VPMAXUD       X4, X3, X3
+	VPSHUFD       $0x4e, X3, X4
+	VPMAXUD       X4, X3, X3
+	VPSHUFD       $0xb1, X3, X4
+	VPMAXUD       X4, X3, X3
+	VMOVD         X3, R10
+	MOVL          R10, R9
+	SHRL          $0x10, R9
+	ANDL          12(DI), R9
+	ADDL          8(DI), R10
+	ADDL          R9, R10
+	ANDL          16(DI), R10
+	CMPL          R10, $0x7f800000
+	JCC           out
+	VMOVD         R10, X4
+	VDIVSS        (DI), X4, X4
+	VMOVD         X4, R10
+	XORL          R9, R9
+	VUCOMISS      4(DI), X3
+	CMOVLLS       R9, R10
+	MOVL          R10, (SI)(R8*4)
+	VBROADCASTSS  X4, Z3
+	XORQ          R9, R9
+	TESTL         R10, R10
+	JZ            zeros
+
+elements:
+	VMOVUPS     (CX)(R9*1), Z4
+	VDIVPS      Z3, Z4, Z4
+	VRNDSCALEPS $0x08, Z4, Z4
+	VADDPS      Z2, Z4, Z4
+	VMAXPS      Z4, Z0, Z4
+	VMINPS      Z4, Z1, Z4
+	VMULPS      Z3, Z4, Z4
+	VMOVUPS     Z4, (AX)(R9*1)
+	ADDQ        $0x40, R9
+	CMPQ        R9, BX
+	JLT         elements
+	JMP         next
+
+zeros:
+	VXORPS Z3, Z3, Z3
+
+clear:
+	VMOVUPS Z3, (AX)(R9*1)
+	ADDQ    $0x40, R9
+	CMPQ    R9, BX
+	JLT     clear
+
+next:
+	ADDQ BX, CX
+	ADDQ BX, AX
+	INCQ R8
+	JMP  block
+
+out:
+	MOVQ R8, ret+56(FP)
+	VZEROUPPER
+	RET
 
 // func vecToF16_avx512(dst *uint16, x *float32, n int)
 // Requires: AVX, AVX512F
@@ -1030,14 +1219,199 @@ tail:
 	VPADDD     Y1, Y2, Y2
 	VADDPS     Y2, Y7, Y7
 	VSUBPS     Y2, Y7, Y7
-	VANDPS     k80000000<>+0(SB), Y6, Y2
-	VORPS      Y2, Y7, Y7
+	VANDPS     k80000000<>+0(SB), Y6, Y0
+	VORPS      Y0, Y7, Y7
 	VCMPPS     $0x03, Y6, Y6, Y0
 	VBLENDVPS  Y0, Y3, Y7, Y7
 	VMULPS     Y4, Y7, Y7
 	VMASKMOVPS Y7, Y5, (AX)
 
 done:
+	VZEROUPPER
+	RET
+
+// func vecBlocksFloat_avx2(dst *float32, x *float32, count int, size int, scales *float32, rounding *uint32, grid *uint32) int
+// Requires: AVX, AVX2, CMOV
+TEXT ·vecBlocksFloat_avx2(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         count+16(FP), DX
+	MOVQ         size+24(FP), BX
+	MOVQ         scales+32(FP), SI
+	MOVQ         rounding+40(FP), DI
+	MOVQ         grid+48(FP), R8
+	VBROADCASTSS (R8), Y0
+	VBROADCASTSS 4(R8), Y1
+	VBROADCASTSS 8(R8), Y2
+	VBROADCASTSS 12(R8), Y3
+	SHLQ         $0x02, BX
+	XORQ         R8, R8
+
+block:
+	CMPQ    R8, DX
+	JGE     out
+	VXORPS  Y3, Y3, Y3
+	XORQ    R9, R9
+	VMOVUPS k7fffffff<>+0(SB), Y4
+
+maximum:
+	VANDPS       (CX)(R9*1), Y4, Y5
+	VPMAXUD      Y5, Y3, Y3
+	ADDQ         $0x20, R9
+	CMPQ         R9, BX
+	JLT          maximum
+	VEXTRACTF128 $0x01, Y3, X4
+	VPMAXUD      X4, X3, X3
+	VPSHUFD      $0x4e, X3, X4
+	VPMAXUD      X4, X3, X3
+	VPSHUFD      $0xb1, X3, X4
+	VPMAXUD      X4, X3, X3
+	VMOVD        X3, R10
+	MOVL         R10, R9
+	SHRL         $0x10, R9
+	ANDL         12(DI), R9
+	ADDL         8(DI), R10
+	ADDL         R9, R10
+	ANDL         16(DI), R10
+	CMPL         R10, $0x7f800000
+	JCC          out
+	VMOVD        R10, X4
+	VDIVSS       (DI), X4, X4
+	VMOVD        X4, R10
+	XORL         R9, R9
+	VUCOMISS     4(DI), X3
+	CMOVLLS      R9, R10
+	MOVL         R10, (SI)(R8*4)
+	VBROADCASTSS X4, Y3
+	XORQ         R9, R9
+	TESTL        R10, R10
+	JZ           zeros
+
+elements:
+	VMOVUPS (CX)(R9*1), Y4
+	VDIVPS  Y3, Y4, Y4
+	VANDPS  k80000000<>+0(SB), Y4, Y5
+	VANDPS  k7fffffff<>+0(SB), Y4, Y4
+	VMINPS  Y4, Y2, Y4
+	VANDPS  k7f800000<>+0(SB), Y4, Y6
+	VPMAXUD Y0, Y6, Y6
+	VPADDD  Y1, Y6, Y6
+	VADDPS  Y6, Y4, Y4
+	VSUBPS  Y6, Y4, Y4
+	VORPS   Y5, Y4, Y4
+	VMULPS  Y3, Y4, Y4
+	VMOVUPS Y4, (AX)(R9*1)
+	ADDQ    $0x20, R9
+	CMPQ    R9, BX
+	JLT     elements
+	JMP     next
+
+zeros:
+	VXORPS Y3, Y3, Y3
+
+clear:
+	VMOVUPS Y3, (AX)(R9*1)
+	ADDQ    $0x20, R9
+	CMPQ    R9, BX
+	JLT     clear
+
+next:
+	ADDQ BX, CX
+	ADDQ BX, AX
+	INCQ R8
+	JMP  block
+
+out:
+	MOVQ R8, ret+56(FP)
+	VZEROUPPER
+	RET
+
+// func vecBlocksInt_avx2(dst *float32, x *float32, count int, size int, scales *float32, rounding *uint32, lo float32, hi float32) int
+// Requires: AVX, AVX2, CMOV
+TEXT ·vecBlocksInt_avx2(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         count+16(FP), DX
+	MOVQ         size+24(FP), BX
+	MOVQ         scales+32(FP), SI
+	MOVQ         rounding+40(FP), DI
+	VBROADCASTSS lo+48(FP), Y0
+	VBROADCASTSS hi+52(FP), Y1
+	VXORPS       Y2, Y2, Y2
+	SHLQ         $0x02, BX
+	XORQ         R8, R8
+
+block:
+	CMPQ    R8, DX
+	JGE     out
+	VXORPS  Y3, Y3, Y3
+	XORQ    R9, R9
+	VMOVUPS k7fffffff<>+0(SB), Y4
+
+maximum:
+	VANDPS       (CX)(R9*1), Y4, Y5
+	VPMAXUD      Y5, Y3, Y3
+	ADDQ         $0x20, R9
+	CMPQ         R9, BX
+	JLT          maximum
+	VEXTRACTF128 $0x01, Y3, X4
+	VPMAXUD      X4, X3, X3
+	VPSHUFD      $0x4e, X3, X4
+	VPMAXUD      X4, X3, X3
+	VPSHUFD      $0xb1, X3, X4
+	VPMAXUD      X4, X3, X3
+	VMOVD        X3, R10
+	MOVL         R10, R9
+	SHRL         $0x10, R9
+	ANDL         12(DI), R9
+	ADDL         8(DI), R10
+	ADDL         R9, R10
+	ANDL         16(DI), R10
+	CMPL         R10, $0x7f800000
+	JCC          out
+	VMOVD        R10, X4
+	VDIVSS       (DI), X4, X4
+	VMOVD        X4, R10
+	XORL         R9, R9
+	VUCOMISS     4(DI), X3
+	CMOVLLS      R9, R10
+	MOVL         R10, (SI)(R8*4)
+	VBROADCASTSS X4, Y3
+	XORQ         R9, R9
+	TESTL        R10, R10
+	JZ           zeros
+
+elements:
+	VMOVUPS  (CX)(R9*1), Y4
+	VDIVPS   Y3, Y4, Y4
+	VROUNDPS $0x08, Y4, Y4
+	VADDPS   Y2, Y4, Y4
+	VMAXPS   Y4, Y0, Y4
+	VMINPS   Y4, Y1, Y4
+	VMULPS   Y3, Y4, Y4
+	VMOVUPS  Y4, (AX)(R9*1)
+	ADDQ     $0x20, R9
+	CMPQ     R9, BX
+	JLT      elements
+	JMP      next
+
+zeros:
+	VXORPS Y3, Y3, Y3
+
+clear:
+	VMOVUPS Y3, (AX)(R9*1)
+	ADDQ    $0x20, R9
+	CMPQ    R9, BX
+	JLT     clear
+
+next:
+	ADDQ BX, CX
+	ADDQ BX, AX
+	INCQ R8
+	JMP  block
+
+out:
+	MOVQ R8, ret+56(FP)
 	VZEROUPPER
 	RET
 

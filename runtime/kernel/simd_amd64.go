@@ -36,3 +36,21 @@ var (
 	tile9x48i  = &tile[int32]{mr: 9, nr: 48, mc: 252, kern: []kernFunc[int32]{nil, gemm9x48avx512i1, gemm9x48avx512i2, gemm9x48avx512i3, gemm9x48avx512i4, gemm9x48avx512i5, gemm9x48avx512i6, gemm9x48avx512i7, gemm9x48avx512i8, gemm9x48avx512i9}}
 	tile4x16i  = &tile[int32]{mr: 4, nr: 16, mc: 144, kern: []kernFunc[int32]{nil, gemm4x16avx2i1, gemm4x16avx2i2, gemm4x16avx2i3, gemm4x16avx2i4}}
 )
+
+// The thin tiles, each for one row count.
+var (
+	thinAVX512 = [5]*tile[float32]{
+		nil,
+		{mr: 1, nr: 256, mc: 1, kern: []kernFunc[float32]{nil, thin1x256_avx512}},
+		{mr: 2, nr: 192, mc: 2, kern: []kernFunc[float32]{nil, nil, thin2x192_avx512}},
+		{mr: 3, nr: 128, mc: 3, kern: []kernFunc[float32]{nil, nil, nil, thin3x128_avx512}},
+		{mr: 4, nr: 96, mc: 4, kern: []kernFunc[float32]{nil, nil, nil, nil, thin4x96_avx512}},
+	}
+	thinAVX2 = [5]*tile[float32]{
+		nil,
+		{mr: 1, nr: 96, mc: 1, kern: []kernFunc[float32]{nil, thin1x96_avx2}},
+		{mr: 2, nr: 48, mc: 2, kern: []kernFunc[float32]{nil, nil, thin2x48_avx2}},
+		{mr: 3, nr: 32, mc: 3, kern: []kernFunc[float32]{nil, nil, nil, thin3x32_avx2}},
+		{mr: 4, nr: 16, mc: 4, kern: []kernFunc[float32]{nil, nil, nil, nil, thin4x16_avx2}},
+	}
+)

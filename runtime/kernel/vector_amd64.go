@@ -89,6 +89,11 @@ func vecExp_avx512(dst *float32, x *float32, n int)
 //go:noescape
 func vecExpSub_avx512(dst *float32, x *float32, s float32, n int)
 
+// vecExpSum_avx512 sets dst = e^(x-s) and adds it to 32 lanes; n is a multiple of 32.
+//
+//go:noescape
+func vecExpSum_avx512(dst *float32, x *float32, s float32, n int, acc *float32)
+
 // vecSigmoid_avx512 sets dst = 1/(1+e^-x).
 //
 //go:noescape
@@ -138,6 +143,11 @@ func minMax_avx512(x *float32, n int, out *float32)
 //
 //go:noescape
 func absMax_avx512(x *float32, n int) float32
+
+// vecMax_avx512 is the greatest of x; what it is where x holds a NaN is not defined. n is at least one vector.
+//
+//go:noescape
+func vecMax_avx512(x *float32, n int) float32
 
 // vecAbsMax_avx512 sets dst = max(|dst|, |x|), NaN wins.
 //
@@ -229,6 +239,11 @@ func vecExp_avx2(dst *float32, x *float32, n int)
 //go:noescape
 func vecExpSub_avx2(dst *float32, x *float32, s float32, n int)
 
+// vecExpSum_avx2 sets dst = e^(x-s) and adds it to 32 lanes; n is a multiple of 32.
+//
+//go:noescape
+func vecExpSum_avx2(dst *float32, x *float32, s float32, n int, acc *float32)
+
 // vecSigmoid_avx2 sets dst = 1/(1+e^-x).
 //
 //go:noescape
@@ -278,6 +293,11 @@ func minMax_avx2(x *float32, n int, out *float32)
 //
 //go:noescape
 func absMax_avx2(x *float32, n int) float32
+
+// vecMax_avx2 is the greatest of x; what it is where x holds a NaN is not defined. n is at least one vector.
+//
+//go:noescape
+func vecMax_avx2(x *float32, n int) float32
 
 // vecAbsMax_avx2 sets dst = max(|dst|, |x|), NaN wins.
 //

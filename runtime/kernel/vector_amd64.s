@@ -1318,6 +1318,76 @@ done:
 	VZEROUPPER
 	RET
 
+// func vecExpSum_avx512(dst *float32, x *float32, s float32, n int, acc *float32)
+// Requires: AVX, AVX512F
+TEXT ·vecExpSum_avx512(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+24(FP), DX
+	MOVQ         acc+32(FP), BX
+	VMOVUPS      kc2aeac50<>+0(SB), Z0
+	VMOVUPS      k42b20000<>+0(SB), Z1
+	VBROADCASTSS s+16(FP), Z2
+	VMOVUPS      (BX), Z3
+	VMOVUPS      64(BX), Z4
+
+loop:
+	SUBQ         $0x20, DX
+	JLT          done
+	VMOVUPS      (CX), Z5
+	VSUBPS       Z2, Z5, Z5
+	VMAXPS       Z5, Z0, Z6
+	VMINPS       Z6, Z1, Z6
+	VMULPS       k3fb8aa3b<>+0(SB), Z6, Z7
+	VRNDSCALEPS  $0x08, Z7, Z7
+	VFNMADD231PS k3f318000<>+0(SB), Z7, Z6
+	VFNMADD231PS kb95e8083<>+0(SB), Z7, Z6
+	VMOVUPS      k39506967<>+0(SB), Z9
+	VFMADD213PS  k3ab743ce<>+0(SB), Z6, Z9
+	VFMADD213PS  k3c088908<>+0(SB), Z6, Z9
+	VFMADD213PS  k3d2aa9c1<>+0(SB), Z6, Z9
+	VFMADD213PS  k3e2aaaaa<>+0(SB), Z6, Z9
+	VFMADD213PS  k3f000000<>+0(SB), Z6, Z9
+	VMULPS       Z6, Z6, Z8
+	VFMADD213PS  Z6, Z8, Z9
+	VADDPS       k3f800000<>+0(SB), Z9, Z9
+	VSCALEFPS    Z7, Z9, Z9
+	VCMPPS       $0x05, Z0, Z5, K1
+	VMOVAPS.Z    Z9, K1, Z9
+	VMOVUPS      Z9, (AX)
+	VADDPS       Z9, Z3, Z3
+	VMOVUPS      64(CX), Z5
+	VSUBPS       Z2, Z5, Z5
+	VMAXPS       Z5, Z0, Z6
+	VMINPS       Z6, Z1, Z6
+	VMULPS       k3fb8aa3b<>+0(SB), Z6, Z7
+	VRNDSCALEPS  $0x08, Z7, Z7
+	VFNMADD231PS k3f318000<>+0(SB), Z7, Z6
+	VFNMADD231PS kb95e8083<>+0(SB), Z7, Z6
+	VMOVUPS      k39506967<>+0(SB), Z9
+	VFMADD213PS  k3ab743ce<>+0(SB), Z6, Z9
+	VFMADD213PS  k3c088908<>+0(SB), Z6, Z9
+	VFMADD213PS  k3d2aa9c1<>+0(SB), Z6, Z9
+	VFMADD213PS  k3e2aaaaa<>+0(SB), Z6, Z9
+	VFMADD213PS  k3f000000<>+0(SB), Z6, Z9
+	VMULPS       Z6, Z6, Z8
+	VFMADD213PS  Z6, Z8, Z9
+	VADDPS       k3f800000<>+0(SB), Z9, Z9
+	VSCALEFPS    Z7, Z9, Z9
+	VCMPPS       $0x05, Z0, Z5, K1
+	VMOVAPS.Z    Z9, K1, Z9
+	VMOVUPS      Z9, 64(AX)
+	VADDPS       Z9, Z4, Z4
+	ADDQ         $+128, CX
+	ADDQ         $+128, AX
+	JMP          loop
+
+done:
+	VMOVUPS Z3, (BX)
+	VMOVUPS Z4, 64(BX)
+	VZEROUPPER
+	RET
+
 // func vecSigmoid_avx512(dst *float32, x *float32, n int)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
 TEXT ·vecSigmoid_avx512(SB), NOSPLIT, $0-24
@@ -2821,6 +2891,53 @@ last:
 	VZEROUPPER
 	RET
 
+// func vecMax_avx512(x *float32, n int) float32
+// Requires: AVX, AVX512F, SSE
+TEXT ·vecMax_avx512(SB), NOSPLIT, $0-20
+	MOVQ    x+0(FP), AX
+	MOVQ    n+8(FP), CX
+	VMOVUPS kff800000<>+0(SB), Z0
+	VMOVUPS kff800000<>+0(SB), Z1
+	VMOVUPS kff800000<>+0(SB), Z2
+	VMOVUPS kff800000<>+0(SB), Z3
+	LEAQ    -64(AX)(CX*4), DX
+
+four:
+	CMPQ   CX, $+64
+	JLT    one
+	VMAXPS (AX), Z0, Z0
+	VMAXPS 64(AX), Z1, Z1
+	VMAXPS 128(AX), Z2, Z2
+	VMAXPS 192(AX), Z3, Z3
+	ADDQ   $+256, AX
+	SUBQ   $+64, CX
+	JMP    four
+
+one:
+	CMPQ   CX, $+16
+	JLT    last
+	VMAXPS (AX), Z0, Z0
+	ADDQ   $+64, AX
+	SUBQ   $+16, CX
+	JMP    one
+
+last:
+	VMAXPS        (DX), Z1, Z1
+	VMAXPS        Z1, Z0, Z0
+	VMAXPS        Z3, Z2, Z2
+	VMAXPS        Z2, Z0, Z0
+	VEXTRACTF64X4 $0x01, Z0, Y1
+	VMAXPS        Y1, Y0, Y0
+	VEXTRACTF128  $0x01, Y0, X1
+	VMAXPS        X1, X0, X0
+	VPSHUFD       $0x4e, X0, X1
+	VMAXPS        X1, X0, X0
+	VPSHUFD       $0xb1, X0, X1
+	VMAXPS        X1, X0, X0
+	MOVSS         X0, ret+16(FP)
+	VZEROUPPER
+	RET
+
 // func vecAbsMax_avx512(dst *float32, x *float32, n int)
 // Requires: AVX, AVX512DQ, AVX512F, BMI2
 TEXT ·vecAbsMax_avx512(SB), NOSPLIT, $0-24
@@ -4109,6 +4226,156 @@ done:
 	VZEROUPPER
 	RET
 
+// func vecExpSum_avx2(dst *float32, x *float32, s float32, n int, acc *float32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·vecExpSum_avx2(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+24(FP), DX
+	MOVQ         acc+32(FP), BX
+	VMOVUPS      kc2aeac50<>+0(SB), Y0
+	VMOVUPS      k42b20000<>+0(SB), Y1
+	VBROADCASTSS s+16(FP), Y2
+	VMOVUPS      (BX), Y3
+	VMOVUPS      32(BX), Y4
+	VMOVUPS      64(BX), Y5
+	VMOVUPS      96(BX), Y6
+
+loop:
+	SUBQ         $0x20, DX
+	JLT          done
+	VMOVUPS      (CX), Y7
+	VSUBPS       Y2, Y7, Y7
+	VMAXPS       Y7, Y0, Y8
+	VMINPS       Y8, Y1, Y8
+	VMULPS       k3fb8aa3b<>+0(SB), Y8, Y9
+	VROUNDPS     $0x08, Y9, Y9
+	VFNMADD231PS k3f318000<>+0(SB), Y9, Y8
+	VFNMADD231PS kb95e8083<>+0(SB), Y9, Y8
+	VMOVUPS      k39506967<>+0(SB), Y11
+	VFMADD213PS  k3ab743ce<>+0(SB), Y8, Y11
+	VFMADD213PS  k3c088908<>+0(SB), Y8, Y11
+	VFMADD213PS  k3d2aa9c1<>+0(SB), Y8, Y11
+	VFMADD213PS  k3e2aaaaa<>+0(SB), Y8, Y11
+	VFMADD213PS  k3f000000<>+0(SB), Y8, Y11
+	VMULPS       Y8, Y8, Y10
+	VFMADD213PS  Y8, Y10, Y11
+	VADDPS       k3f800000<>+0(SB), Y11, Y11
+	VCVTPS2DQ    Y9, Y9
+	VPSRAD       $0x01, Y9, Y8
+	VPSUBD       Y8, Y9, Y9
+	VPADDD       k0000007f<>+0(SB), Y8, Y8
+	VPSLLD       $0x17, Y8, Y8
+	VMULPS       Y8, Y11, Y11
+	VPADDD       k0000007f<>+0(SB), Y9, Y9
+	VPSLLD       $0x17, Y9, Y9
+	VMULPS       Y9, Y11, Y11
+	VCMPPS       $0x05, Y0, Y7, Y7
+	VANDPS       Y7, Y11, Y11
+	VMOVUPS      Y11, (AX)
+	VADDPS       Y11, Y3, Y3
+	VMOVUPS      32(CX), Y7
+	VSUBPS       Y2, Y7, Y7
+	VMAXPS       Y7, Y0, Y8
+	VMINPS       Y8, Y1, Y8
+	VMULPS       k3fb8aa3b<>+0(SB), Y8, Y9
+	VROUNDPS     $0x08, Y9, Y9
+	VFNMADD231PS k3f318000<>+0(SB), Y9, Y8
+	VFNMADD231PS kb95e8083<>+0(SB), Y9, Y8
+	VMOVUPS      k39506967<>+0(SB), Y11
+	VFMADD213PS  k3ab743ce<>+0(SB), Y8, Y11
+	VFMADD213PS  k3c088908<>+0(SB), Y8, Y11
+	VFMADD213PS  k3d2aa9c1<>+0(SB), Y8, Y11
+	VFMADD213PS  k3e2aaaaa<>+0(SB), Y8, Y11
+	VFMADD213PS  k3f000000<>+0(SB), Y8, Y11
+	VMULPS       Y8, Y8, Y10
+	VFMADD213PS  Y8, Y10, Y11
+	VADDPS       k3f800000<>+0(SB), Y11, Y11
+	VCVTPS2DQ    Y9, Y9
+	VPSRAD       $0x01, Y9, Y8
+	VPSUBD       Y8, Y9, Y9
+	VPADDD       k0000007f<>+0(SB), Y8, Y8
+	VPSLLD       $0x17, Y8, Y8
+	VMULPS       Y8, Y11, Y11
+	VPADDD       k0000007f<>+0(SB), Y9, Y9
+	VPSLLD       $0x17, Y9, Y9
+	VMULPS       Y9, Y11, Y11
+	VCMPPS       $0x05, Y0, Y7, Y7
+	VANDPS       Y7, Y11, Y11
+	VMOVUPS      Y11, 32(AX)
+	VADDPS       Y11, Y4, Y4
+	VMOVUPS      64(CX), Y7
+	VSUBPS       Y2, Y7, Y7
+	VMAXPS       Y7, Y0, Y8
+	VMINPS       Y8, Y1, Y8
+	VMULPS       k3fb8aa3b<>+0(SB), Y8, Y9
+	VROUNDPS     $0x08, Y9, Y9
+	VFNMADD231PS k3f318000<>+0(SB), Y9, Y8
+	VFNMADD231PS kb95e8083<>+0(SB), Y9, Y8
+	VMOVUPS      k39506967<>+0(SB), Y11
+	VFMADD213PS  k3ab743ce<>+0(SB), Y8, Y11
+	VFMADD213PS  k3c088908<>+0(SB), Y8, Y11
+	VFMADD213PS  k3d2aa9c1<>+0(SB), Y8, Y11
+	VFMADD213PS  k3e2aaaaa<>+0(SB), Y8, Y11
+	VFMADD213PS  k3f000000<>+0(SB), Y8, Y11
+	VMULPS       Y8, Y8, Y10
+	VFMADD213PS  Y8, Y10, Y11
+	VADDPS       k3f800000<>+0(SB), Y11, Y11
+	VCVTPS2DQ    Y9, Y9
+	VPSRAD       $0x01, Y9, Y8
+	VPSUBD       Y8, Y9, Y9
+	VPADDD       k0000007f<>+0(SB), Y8, Y8
+	VPSLLD       $0x17, Y8, Y8
+	VMULPS       Y8, Y11, Y11
+	VPADDD       k0000007f<>+0(SB), Y9, Y9
+	VPSLLD       $0x17, Y9, Y9
+	VMULPS       Y9, Y11, Y11
+	VCMPPS       $0x05, Y0, Y7, Y7
+	VANDPS       Y7, Y11, Y11
+	VMOVUPS      Y11, 64(AX)
+	VADDPS       Y11, Y5, Y5
+	VMOVUPS      96(CX), Y7
+	VSUBPS       Y2, Y7, Y7
+	VMAXPS       Y7, Y0, Y8
+	VMINPS       Y8, Y1, Y8
+	VMULPS       k3fb8aa3b<>+0(SB), Y8, Y9
+	VROUNDPS     $0x08, Y9, Y9
+	VFNMADD231PS k3f318000<>+0(SB), Y9, Y8
+	VFNMADD231PS kb95e8083<>+0(SB), Y9, Y8
+	VMOVUPS      k39506967<>+0(SB), Y11
+	VFMADD213PS  k3ab743ce<>+0(SB), Y8, Y11
+	VFMADD213PS  k3c088908<>+0(SB), Y8, Y11
+	VFMADD213PS  k3d2aa9c1<>+0(SB), Y8, Y11
+	VFMADD213PS  k3e2aaaaa<>+0(SB), Y8, Y11
+	VFMADD213PS  k3f000000<>+0(SB), Y8, Y11
+	VMULPS       Y8, Y8, Y10
+	VFMADD213PS  Y8, Y10, Y11
+	VADDPS       k3f800000<>+0(SB), Y11, Y11
+	VCVTPS2DQ    Y9, Y9
+	VPSRAD       $0x01, Y9, Y8
+	VPSUBD       Y8, Y9, Y9
+	VPADDD       k0000007f<>+0(SB), Y8, Y8
+	VPSLLD       $0x17, Y8, Y8
+	VMULPS       Y8, Y11, Y11
+	VPADDD       k0000007f<>+0(SB), Y9, Y9
+	VPSLLD       $0x17, Y9, Y9
+	VMULPS       Y9, Y11, Y11
+	VCMPPS       $0x05, Y0, Y7, Y7
+	VANDPS       Y7, Y11, Y11
+	VMOVUPS      Y11, 96(AX)
+	VADDPS       Y11, Y6, Y6
+	ADDQ         $+128, CX
+	ADDQ         $+128, AX
+	JMP          loop
+
+done:
+	VMOVUPS Y3, (BX)
+	VMOVUPS Y4, 32(BX)
+	VMOVUPS Y5, 64(BX)
+	VMOVUPS Y6, 96(BX)
+	VZEROUPPER
+	RET
+
 // func vecSigmoid_avx2(dst *float32, x *float32, n int)
 // Requires: AVX, AVX2, FMA3
 TEXT ·vecSigmoid_avx2(SB), NOSPLIT, $0-24
@@ -5167,6 +5434,51 @@ last:
 	VPSHUFD      $0xb1, X1, X0
 	VPMAXUD      X0, X1, X1
 	MOVSS        X1, ret+16(FP)
+	VZEROUPPER
+	RET
+
+// func vecMax_avx2(x *float32, n int) float32
+// Requires: AVX, SSE
+TEXT ·vecMax_avx2(SB), NOSPLIT, $0-20
+	MOVQ    x+0(FP), AX
+	MOVQ    n+8(FP), CX
+	VMOVUPS kff800000<>+0(SB), Y0
+	VMOVUPS kff800000<>+0(SB), Y1
+	VMOVUPS kff800000<>+0(SB), Y2
+	VMOVUPS kff800000<>+0(SB), Y3
+	LEAQ    -32(AX)(CX*4), DX
+
+four:
+	CMPQ   CX, $+32
+	JLT    one
+	VMAXPS (AX), Y0, Y0
+	VMAXPS 32(AX), Y1, Y1
+	VMAXPS 64(AX), Y2, Y2
+	VMAXPS 96(AX), Y3, Y3
+	ADDQ   $+128, AX
+	SUBQ   $+32, CX
+	JMP    four
+
+one:
+	CMPQ   CX, $+8
+	JLT    last
+	VMAXPS (AX), Y0, Y0
+	ADDQ   $+32, AX
+	SUBQ   $+8, CX
+	JMP    one
+
+last:
+	VMAXPS       (DX), Y1, Y1
+	VMAXPS       Y1, Y0, Y0
+	VMAXPS       Y3, Y2, Y2
+	VMAXPS       Y2, Y0, Y0
+	VEXTRACTF128 $0x01, Y0, X1
+	VMAXPS       X1, X0, X0
+	VPSHUFD      $0x4e, X0, X1
+	VMAXPS       X1, X0, X0
+	VPSHUFD      $0xb1, X0, X1
+	VMAXPS       X1, X0, X0
+	MOVSS        X0, ret+16(FP)
 	VZEROUPPER
 	RET
 

@@ -26,9 +26,13 @@ var (
 			opGeluTanh: one(vecGeluTanh_avx512), opSigmoid: one(vecSigmoid_avx512), opTanh: one(vecTanh_avx512),
 			opSilu: one(vecSilu_avx512), opSqrt: one(vecSqrt_avx512),
 		},
+		thin:     thinAVX512,
+		trans8:   transpose8,
 		clip:     with2(vecClip_avx512),
 		axpy:     with(vecAxpy_avx512),
 		expSub:   with(vecExpSub_avx512),
+		expSum:   expSumAVX512,
+		max:      greatest(16, vecMax_avx512),
 		affine:   with2(vecAffine_avx512),
 		sum:      sumAVX512,
 		sumSq:    sumSqAVX512,
@@ -38,6 +42,12 @@ var (
 		fakeInt:  grid(vecFakeInt_avx512),
 		fakeIntV: gridV(vecFakeIntV_avx512),
 		cast:     cast(vecCast_avx512),
+		blocksInt: func(dst, x []float32, count, size int, scales []float32, r *rounding, lo, hi float32) int {
+			return vecBlocksInt_avx512(data(dst), data(x), count, size, data(scales), &r.words[0], lo, hi)
+		},
+		blocksFloat: func(dst, x []float32, count, size int, scales []float32, r *rounding, f *minifloat) int {
+			return vecBlocksFloat_avx512(data(dst), data(x), count, size, data(scales), &r.words[0], &f.minField)
+		},
 		codes:    codes(vecCodes_avx512),
 		toBF16:   sixteen(vecToBF16_avx512, toBF16Generic),
 		fromBF16: sixteen(vecFromBF16_avx512, fromBF16Generic),
@@ -61,9 +71,13 @@ var (
 			opGeluTanh: one(vecGeluTanh_avx2), opSigmoid: one(vecSigmoid_avx2), opTanh: one(vecTanh_avx2),
 			opSilu: one(vecSilu_avx2), opSqrt: one(vecSqrt_avx2),
 		},
+		thin:     thinAVX2,
+		trans8:   transpose8,
 		clip:     with2(vecClip_avx2),
 		axpy:     with(vecAxpy_avx2),
 		expSub:   with(vecExpSub_avx2),
+		expSum:   expSumAVX2,
+		max:      greatest(8, vecMax_avx2),
 		affine:   with2(vecAffine_avx2),
 		sum:      sumAVX2,
 		sumSq:    sumSqAVX2,
@@ -73,6 +87,12 @@ var (
 		fakeInt:  grid(vecFakeInt_avx2),
 		fakeIntV: gridV(vecFakeIntV_avx2),
 		cast:     cast(vecCast_avx2),
+		blocksInt: func(dst, x []float32, count, size int, scales []float32, r *rounding, lo, hi float32) int {
+			return vecBlocksInt_avx2(data(dst), data(x), count, size, data(scales), &r.words[0], lo, hi)
+		},
+		blocksFloat: func(dst, x []float32, count, size int, scales []float32, r *rounding, f *minifloat) int {
+			return vecBlocksFloat_avx2(data(dst), data(x), count, size, data(scales), &r.words[0], &f.minField)
+		},
 		codes:    codes(vecCodes_avx2),
 		toBF16:   sixteen(vecToBF16_avx2, toBF16Generic),
 		fromBF16: sixteen(vecFromBF16_avx2, fromBF16Generic),
@@ -160,6 +180,17 @@ func largest(lanes int, f func(x *float32, n int) float32) func(x []float32) flo
 	}
 }
 
+// greatest takes short slices to the plain Go loop.
+func greatest(lanes int, f func(x *float32, n int) float32) func(x []float32) float32 {
+	return func(x []float32) float32 {
+		if len(x) < lanes {
+			_, hi := minMaxGeneric(x)
+			return hi
+		}
+		return f(data(x), len(x))
+	}
+}
+
 // The sums keep their lanes on the stack: hence no function values here.
 
 func sumAVX512(x []float32) float32 {
@@ -188,4 +219,20 @@ func sumSqAVX2(x []float32, mean float32) float32 {
 	n := len(x) &^ (lanes - 1)
 	sumSqLanes_avx2(data(x), n, &acc[0], mean)
 	return sumSqTail(&acc, x[n:], mean)
+}
+
+func expSumAVX512(dst, x []float32, m float32) float32 {
+	var acc [lanes]float32
+	n := len(x) &^ (lanes - 1)
+	vecExpSum_avx512(data(dst), data(x), m, n, &acc[0])
+	vecExpSub_avx512(data(dst[n:]), data(x[n:]), m, len(x)-n)
+	return sumTail(&acc, dst[n:])
+}
+
+func expSumAVX2(dst, x []float32, m float32) float32 {
+	var acc [lanes]float32
+	n := len(x) &^ (lanes - 1)
+	vecExpSum_avx2(data(dst), data(x), m, n, &acc[0])
+	vecExpSub_avx2(data(dst[n:]), data(x[n:]), m, len(x)-n)
+	return sumTail(&acc, dst[n:])
 }

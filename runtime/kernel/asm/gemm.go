@@ -54,6 +54,8 @@ func gemm() {
 			f.kernel(rows)
 		}
 	}
+	thin()
+	transpose8()
 	peak("fmaPeakAVX512", zs)
 	peak("fmaPeakAVX2", ys)
 }

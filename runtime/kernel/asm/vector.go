@@ -103,6 +103,7 @@ func (w width) functions() {
 			VSUBPS(s, in[0], in[0])
 			return []vv{exp(in[0])}
 		})
+	w.expSum(exp, limits)
 	negExp1 := func(x vv) vv { // 1 + e^-x
 		t := w.reg()
 		VXORPS(bits(1<<31), x, t)
@@ -143,6 +144,43 @@ func (w width) functions() {
 		VMULPS(in[0], t, t)
 		return half(in[0], w.ratio(t, &tanh))
 	})
+}
+
+// expSum is expSub and the sum of its results in 32 lanes, in one pass.
+func (w width) expSum(exp func(vv) vv, limits func()) {
+	name := "vecExpSum_" + w.name
+	TEXT(name, NOSPLIT, "func(dst *float32, x *float32, s float32, n int, acc *float32)")
+	Doc(name + " sets dst = e^(x-s) and adds it to 32 lanes; n is a multiple of 32.")
+	Pragma("noescape")
+	dst, x, n, acc := Load(Param("dst"), GP64()), Load(Param("x"), GP64()), Load(Param("n"), GP64()), Load(Param("acc"), GP64())
+	limits()
+	s := w.param("s")
+	var sums []vv
+	for off := 0; off < 128; off += w.bytes {
+		r := w.reg()
+		VMOVUPS(operand.Mem{Base: acc, Disp: off}, r)
+		sums = append(sums, r)
+	}
+	Label("loop")
+	SUBQ(operand.Imm(32), n)
+	JLT(operand.LabelRef("done"))
+	for i, r := range sums {
+		t := w.reg()
+		VMOVUPS(operand.Mem{Base: x, Disp: i * w.bytes}, t)
+		VSUBPS(s, t, t)
+		e := exp(t)
+		VMOVUPS(e, operand.Mem{Base: dst, Disp: i * w.bytes})
+		VADDPS(e, r, r)
+	}
+	ADDQ(operand.I32(128), x)
+	ADDQ(operand.I32(128), dst)
+	JMP(operand.LabelRef("loop"))
+	Label("done")
+	for i, r := range sums {
+		VMOVUPS(r, operand.Mem{Base: acc, Disp: i * w.bytes})
+	}
+	VZEROUPPER()
+	RET()
 }
 
 const (
@@ -251,6 +289,7 @@ func (w width) reductions() {
 	}
 	w.extremes()
 	w.absMax()
+	w.max()
 	w.mapLoop("vecAbsMax", "func(dst *float32, x *float32, n int)", "sets dst = max(|dst|, |x|), NaN wins.", 4,
 		[]stream{{"dst", true}, {"x", false}, {"dst", false}}, func() {},
 		func(in []vv) []vv {
@@ -329,6 +368,25 @@ func (w width) extremes() {
 	VMOVSS(w.lower(lo[0], func(a, b, d operand.Op) { VMINPS(a, b, d) }), operand.Mem{Base: out})
 	VMOVSS(w.lower(hi[0], func(a, b, d operand.Op) { VMAXPS(a, b, d) }), operand.Mem{Base: out, Disp: 4})
 	VMOVSS(w.lower(ab[0], func(a, b, d operand.Op) { VPMAXUD(a, b, d) }), operand.Mem{Base: out, Disp: 8})
+	VZEROUPPER()
+	RET()
+}
+
+func (w width) max() {
+	name := "vecMax_" + w.name
+	TEXT(name, NOSPLIT, "func(x *float32, n int) float32")
+	Doc(name + " is the greatest of x; what it is where x holds a NaN is not defined. n is at least one vector.")
+	Pragma("noescape")
+	x, n := Load(Param("x"), GP64()), Load(Param("n"), GP64())
+	var acc [4]vv
+	for i := range acc {
+		acc[i] = w.set(bits(0xff800000))
+	}
+	w.overlapped(x, n, func(at operand.Mem, slot int) { VMAXPS(at, acc[slot], acc[slot]) })
+	VMAXPS(acc[1], acc[0], acc[0])
+	VMAXPS(acc[3], acc[2], acc[2])
+	VMAXPS(acc[2], acc[0], acc[0])
+	Store(w.lower(acc[0], func(a, b, d operand.Op) { VMAXPS(a, b, d) }), ReturnIndex(0))
 	VZEROUPPER()
 	RET()
 }
