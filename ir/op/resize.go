@@ -19,6 +19,13 @@ var resizeDef = &Def{
 var upsampleDef = &Def{
 	Name: "Upsample", Doc: "Resize under its first name", Since: 1, Versions: []int{1, 7, 9, 10}, Types: "as Resize",
 	In: Between(1, 2), Out: Exactly(1),
+	// From opset 10 on there is no such operator: a file that has it nevertheless is kept, and cannot be run.
+	Infer: func(c *Call) ([]ir.Type, error) {
+		if x := c.Type(0); x.Ranked {
+			return typed(x.Elem, unknownDims(len(x.Dims))), nil
+		}
+		return unranked(c.Type(0).Elem), nil
+	},
 	Upgrades: []Upgrade{
 		{To: 7, Apply: func(u *Up) error {
 			n := u.Node
