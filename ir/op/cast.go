@@ -10,7 +10,7 @@ import (
 	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
-const castTypes = "all but string, complex64 and complex128"
+const castTypes = "all but complex64 and complex128"
 
 var castDef = &Def{
 	Name: "Cast", Doc: "its input in another element type, attribute to", Since: 1, Versions: []int{1, 6, 9, 13, 19, 21, 23, 24, 25, 28}, Types: castTypes,
@@ -194,6 +194,12 @@ type block struct {
 func castTo(c *Call, x *ir.Tensor, to ir.DType, how castMode) (*ir.Tensor, error) {
 	if x.Elem() == to {
 		return x, nil
+	}
+	switch ir.String {
+	case to:
+		return castToString(c, x)
+	case x.Elem():
+		return castFromString(c, x, to, how)
 	}
 	read, write := reader(x), (func(b *block, lo, n int))(nil)
 	if read == nil {

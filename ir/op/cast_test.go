@@ -126,11 +126,19 @@ func TestCastValues(t *testing.T) {
 		{name: "no type", op: "Cast", in: []*ir.Tensor{f32([]int{1}, 3)}, attrs: to(99), fails: "no element type"},
 		{name: "nibbles wrap", op: "Cast", in: []*ir.Tensor{f32([]int{3}, 8, -9, 7)}, attrs: to(ir.Int4), want: []*ir.Tensor{packed(ir.Int4, []int{3}, 0x78, 0x07)}},
 		{name: "nibbles saturated", op: "Cast", opset: 21, in: []*ir.Tensor{f32([]int{3}, 8, -9, 7)}, attrs: to(ir.Int4), want: []*ir.Tensor{packed(ir.Int4, []int{3}, 0x87, 0x07)}},
+		{name: "to text", op: "Cast", in: []*ir.Tensor{f32([]int{7}, 0.1, 3, -2.5e-7, 1e20, inf32, -inf32, nan32)}, attrs: to(ir.String),
+			want: []*ir.Tensor{text([]int{7}, "0.1", "3.0", "-2.5e-07", "1e+20", "INF", "-INF", "NaN")}},
+		{name: "integers to text", op: "Cast", in: []*ir.Tensor{i8([]int{2}, -128, 5)}, attrs: to(ir.String), want: []*ir.Tensor{text([]int{2}, "-128", "5")}},
+		{name: "truth to text", op: "Cast", in: []*ir.Tensor{bools([]int{2}, true, false)}, attrs: to(ir.String), want: []*ir.Tensor{text([]int{2}, "1", "0")}},
+		{name: "text", op: "Cast", in: []*ir.Tensor{text([]int{6}, "314.15926", "1E8", "+inf", "-INF", "nAn", "1e99")}, attrs: to(ir.Float32),
+			want: []*ir.Tensor{f32([]int{6}, 314.15926, 1e8, inf32, -inf32, nan32, inf32)}},
+		{name: "text to integers", op: "Cast", in: []*ir.Tensor{text([]int{3}, "9007199254740993", "-100.5", " 1e3")}, attrs: to(ir.Int64), want: []*ir.Tensor{i64([]int{3}, 9007199254740993, -100, 1000)}},
+		{name: "no number", op: "Cast", in: []*ir.Tensor{text([]int{1}, "Hello World!")}, attrs: to(ir.Int64), fails: "is no number"},
 		{name: "as the second", op: "CastLike", in: []*ir.Tensor{f32([]int{1}, 2), i64([]int{0})}, want: []*ir.Tensor{i64([]int{1}, 2)}},
 		{name: "same bits", op: "BitCast", opset: 26, in: []*ir.Tensor{f32([]int{1}, 1)}, attrs: to(ir.Int32), want: []*ir.Tensor{i32([]int{1}, 0x3f800000)}},
 		{name: "other width", op: "BitCast", opset: 26, in: []*ir.Tensor{f32([]int{1}, 1)}, attrs: to(ir.Int64), fails: "cannot be read"},
 	})
-	if _, err := castModel(text([]int{1}, "1"), ir.Float32); !errors.Is(err, op.ErrUnsupported) {
-		t.Errorf("from string: error %v, want ErrUnsupported", err)
+	if _, err := castModel(ir.NewTensor(ir.Complex64, 1), ir.Float32); !errors.Is(err, op.ErrUnsupported) {
+		t.Errorf("from complex64: error %v, want ErrUnsupported", err)
 	}
 }
