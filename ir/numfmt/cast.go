@@ -88,12 +88,7 @@ func CastTo(e Elem, x []float32, saturate bool, mode RoundMode) (Codes, error) {
 			codes[i] = uint32(EncodeE8M0(v, mode))
 		}
 	default:
-		level := make([]float32, len(x))
-		g := f.grid()
-		g.round(level, x, 0, nil)
-		for i, v := range x {
-			codes[i] = f.bits(v, level[i], 0, nil, saturate)
-		}
+		f.EncodeAll(codes, x, saturate)
 	}
 	data, err := Pack(e, codes)
 	return Codes{Elem: e, Len: len(x), Data: data}, err

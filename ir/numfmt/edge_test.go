@@ -290,6 +290,31 @@ func TestVSQuantChannels(t *testing.T) {
 	printed(t, "scales", p.Scale, "1 10 .6 6 0 0")
 }
 
+// TestFitUnder: groups fitted a few at a time under the tensor's largest magnitude get what FitData gives the tensor.
+func TestFitUnder(t *testing.T) {
+	t.Parallel()
+	for _, text := range []string{"nvfp4/block=4", "int4/block=4/scale2=6", "int4/block=4/scale=bf16", "uint4/block=4"} {
+		s, err := numfmt.ParseScheme(text, numfmt.Weight)
+		if err != nil {
+			t.Fatal(err)
+		}
+		l, err := s.Layout([]int{40}, numfmt.Axes{K: 0, Out: numfmt.NoAxis})
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := sample(l, 11)
+		lo, hi := numfmt.Ranges(x, l)
+		top := max(slices.Max(hi), -slices.Min(lo))
+		want := fit(t, s, l, x)
+		for g := range lo {
+			p, err := s.FitUnder(lo[g:g+1], hi[g:g+1], top)
+			if err != nil || p.Scale[0] != want.Scale[g] || s.TwoLevel() && (p.Code[0] != want.Code[g] || p.Coarse[0] != want.Coarse[0]) {
+				t.Errorf("%s: group %d: got %+v, %v, want scale %v", text, g, p, err, want.Scale[g])
+			}
+		}
+	}
+}
+
 func TestCastIntegersWrap(t *testing.T) {
 	t.Parallel()
 	var x []float32

@@ -31,17 +31,46 @@ func (s Scheme) Fit(lo, hi []float32) (Params, error) {
 	if s.FromData() {
 		return Params{}, fmt.Errorf("scheme %s is fitted to values, not to a range", s)
 	}
-	amax := make([]float32, len(lo))
-	for g := range lo {
-		if err := checkRange(lo[g], hi[g], s.Scale == ScaleE8M0); err != nil {
-			return Params{}, fmt.Errorf("scheme %s: group %d: %w", s, g, err)
-		}
-		amax[g] = max(-lo[g], hi[g]) // NaN stays NaN
+	amax, err := s.magnitudes(lo, hi)
+	if err != nil {
+		return Params{}, err
 	}
 	if s.Affine {
 		return s.affine(lo, hi), nil
 	}
 	return s.symmetric(amax, func(int) int { return 0 }, 1), nil
+}
+
+// FitUnder is Fit for a few groups of a larger tensor, as GPTQ meets them: top is the largest magnitude of the tensor that
+// the groups belong to (of their output channel, for second-level scales), which sets the coarse scale of two-level
+// schemes. Other schemes fit as ever.
+func (s Scheme) FitUnder(lo, hi []float32, top float32) (Params, error) {
+	if !s.Scaled() || !s.TwoLevel() {
+		return s.Fit(lo, hi)
+	}
+	if err := checkRange(0, top, false); err != nil {
+		return Params{}, fmt.Errorf("scheme %s: tensor: %w", s, err)
+	}
+	lo, hi = append(slices.Clone(lo), 0), append(slices.Clone(hi), top) // as if top were one more group
+	p, err := s.Fit(lo, hi)
+	if err != nil {
+		return Params{}, err
+	}
+	n := len(lo) - 1
+	p.Scale, p.Code = p.Scale[:n], p.Code[:n]
+	return p, nil
+}
+
+// magnitudes are the groups' largest magnitudes; NaN stays NaN.
+func (s Scheme) magnitudes(lo, hi []float32) ([]float32, error) {
+	amax := make([]float32, len(lo))
+	for g := range lo {
+		if err := checkRange(lo[g], hi[g], s.Scale == ScaleE8M0); err != nil {
+			return nil, fmt.Errorf("scheme %s: group %d: %w", s, g, err)
+		}
+		amax[g] = max(-lo[g], hi[g])
+	}
+	return amax, nil
 }
 
 func checkRange(lo, hi float32, specials bool) error {

@@ -1,9 +1,6 @@
 package numfmt
 
-import (
-	"fmt"
-	"math"
-)
+import "math"
 
 // Kind says how a format's codes are read.
 type Kind uint8
@@ -186,29 +183,45 @@ func (f Format) decodeFloat(code uint32) float32 {
 	return float32(v)
 }
 
-// Encode gives the code of the value nearest to v, which is in units of the step; it rounds as Apply does and saturates,
-// or, when saturate is false, follows ONNX's Cast: beyond the largest value floats become infinity or NaN, whichever the
-// format has. Integers saturate to their full range either way, and NaN gives 0. Many values are better served by
-// Scheme.Encode and CastTo.
+// Encode gives the code of the value nearest to v; see EncodeAll, which is much faster on many.
 func (f Format) Encode(v float32, saturate bool) uint32 {
+	var code [1]uint32
+	f.EncodeAll(code[:], []float32{v}, saturate)
+	return code[0]
+}
+
+// EncodeAll sets dst to the codes of the values nearest to v, which are in units of the step; dst is as long as v. It
+// rounds as Apply does and saturates, or, when saturate is false, follows ONNX's Cast: beyond the largest value floats
+// become infinity or NaN, whichever the format has. Integers saturate to their full range either way, and NaN gives 0.
+func (f Format) EncodeAll(dst []uint32, v []float32, saturate bool) {
 	if f.isE8M0() {
-		return uint32(EncodeE8M0(v, RoundNearest))
+		for i, v := range v {
+			dst[i] = uint32(EncodeE8M0(v, RoundNearest))
+		}
+		return
 	}
-	level := []float32{v}
+	level := make([]float32, len(v))
 	g := f.grid()
-	g.round(level, level, 0, f.Book)
-	return f.bits(v, level[0], 0, f.Book, saturate)
+	g.round(level, v, 0, f.Book)
+	over := f.overflow()
+	for i, l := range level {
+		dst[i] = f.bits(v[i], l, f.Book, saturate, over)
+	}
 }
 
 // bits is the code of the level that v rounds to.
-func (f Format) bits(v, level, zero float32, book *Codebook, saturate bool) uint32 {
+func (f *Format) bits(v, level float32, book *Codebook, saturate bool, over limit) uint32 {
 	switch {
 	case f.Kind == Int || f.Kind == Ternary:
-		return uint32(int32(level+zero)) & (1<<f.Bits - 1)
+		return uint32(int32(level)) & (1<<f.Bits - 1)
 	case f.Kind == Book:
 		return book.code(level)
-	case !saturate:
-		return f.unsaturated(v, level)
+	case !saturate && over.passed(v):
+		past := math.NaN()
+		if f.Top == TopIEEE {
+			past = math.Inf(1)
+		}
+		return f.code(float32(math.Copysign(past, float64(v))))
 	}
 	return f.code(level)
 }
@@ -326,15 +339,16 @@ func (b *Codebook) index(v float32) int {
 
 func (b *Codebook) code(v float32) uint32 { return b.sorted[b.index(v)].code }
 
-// variant is the codebook with the given special value in place; the book itself when it has no specials.
-func (b *Codebook) variant(special float32) (*Codebook, error) {
+// variant is the codebook with the given special value in place, nil when it has no such; a book without specials is its
+// own.
+func (b *Codebook) variant(special float32) *Codebook {
 	if len(b.Specials) == 0 {
-		return b, nil
+		return b
 	}
 	for i, s := range b.Specials {
 		if s == special {
-			return b.variants[i], nil
+			return b.variants[i]
 		}
 	}
-	return nil, fmt.Errorf("special value %v is not one of %v", special, b.Specials)
+	return nil
 }

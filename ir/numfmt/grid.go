@@ -4,6 +4,7 @@ import (
 	"math"
 
 	"github.com/qsimc/qsimc/runtime/kernel"
+	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
 // grid rounds values in units of the step to a scheme's levels: integer codes less the zero point, or float or codebook
@@ -54,12 +55,14 @@ func (g *grid) round(dst, v []float32, zero float32, book *Codebook) {
 			kernel.RoundF16(dst, v)
 		}
 	case Book:
-		for i, v := range v {
-			dst[i] = book.sorted[book.index(v)].val
-		}
+		par.For(len(v), grain, func(lo, hi int) {
+			for i, v := range v[lo:hi] {
+				dst[lo+i] = book.sorted[book.index(v)].val
+			}
+		})
 	case Float, ScaleFmt:
 		if g.f.Parity {
-			g.away(dst, v)
+			par.For(len(v), grain, func(lo, hi int) { g.away(dst[lo:hi], v[lo:hi]) })
 			return
 		}
 		kernel.CastMinifloat(dst, v, g.mini)
@@ -114,7 +117,7 @@ func (g *grid) away(dst, x []float32) {
 
 // code gives the bits of a level of a float format, a value that round returned. NaN gives the format's NaN code, quiet
 // and of the NaN's sign where the format has several, or the largest value where it has none.
-func (f Format) code(level float32) uint32 {
+func (f *Format) code(level float32) uint32 {
 	var sign uint32
 	if f.Signed && math.Signbit(float64(level)) {
 		sign = 1 << (f.Exp + f.Man)
@@ -141,35 +144,36 @@ func (f Format) code(level float32) uint32 {
 	case a == 0:
 		return sign
 	}
-	_, e := math.Frexp(a)
-	k := e - 1
-	if k < 1-f.Bias {
-		return sign | uint32(math.Ldexp(a, f.Man-1+f.Bias))
+	// The exponent and the upper mantissa bits of a float64 are the code, but for the bias; a subnormal's exponent is
+	// that of the least normal value, so its leading bit is one like others.
+	b := math.Float64bits(a)
+	k := int(b>>52) - 1023
+	man := uint32(b<<12>>12>>(52-f.Man)) | 1<<f.Man
+	if least := 1 - f.Bias; k < least {
+		return sign | man>>(least-k)
 	}
-	return sign | uint32(k+f.Bias)<<f.Man | (uint32(math.Ldexp(a, f.Man-k)) - 1<<f.Man)
+	return sign | (uint32(k+f.Bias)<<f.Man + man - 1<<f.Man)
 }
 
-// overflows reports whether v rounds above the format's largest value, were there room for it.
-func (f Format) overflows(v float32) bool {
+// limit is where a float format overflows: beyond the tie above its largest value, and at it when that tie goes up.
+type limit struct {
+	tie  float64
+	even bool // the largest value has an even mantissa, so the tie stays
+}
+
+// overflow is the format's limit, infinite for formats that always saturate.
+func (f *Format) overflow() limit {
 	if f.Kind != Float || f.Parity || f.Top == TopAll {
-		return false
+		return limit{tie: math.Inf(1), even: true}
 	}
 	most := f.max64()
 	_, e := math.Frexp(most)
 	ulp := math.Ldexp(1, e-1-f.Man)
-	tie := most + ulp/2
-	a := math.Abs(float64(v))
-	return a > tie || a == tie && math.Mod(most/ulp, 2) == 1
+	return limit{tie: most + ulp/2, even: math.Mod(most/ulp, 2) == 0}
 }
 
-// unsaturated gives the code of v as ONNX casts without saturation: what rounds above the largest value becomes infinity,
-// or NaN where the format has no infinity.
-func (f Format) unsaturated(v, level float32) uint32 {
-	switch {
-	case !f.overflows(v):
-		return f.code(level)
-	case f.Top == TopIEEE:
-		return f.code(float32(math.Copysign(math.Inf(1), float64(v))))
-	}
-	return f.code(float32(math.Copysign(math.NaN(), float64(v))))
+// passed reports whether v rounds above the largest value, were there room for it.
+func (l limit) passed(v float32) bool {
+	a := math.Abs(float64(v))
+	return a > l.tie || a == l.tie && !l.even
 }

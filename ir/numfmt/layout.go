@@ -139,43 +139,51 @@ type Run struct{ Off, Len, Group, Step int }
 // Runs visits all elements in order, as runs. Every element is in exactly one run.
 func (l Layout) Runs() iter.Seq[Run] {
 	return func(yield func(Run) bool) {
-		switch {
-		case l.Len() == 0:
-		case l.Gran == PerTensor:
-			yield(Run{0, l.Len(), 0, 0})
-		case l.Gran == PerAxis && l.post == 1:
-			for p := range l.pre {
-				if !yield(Run{p * l.dim, l.dim, 0, 1}) {
-					return
-				}
-			}
-		case l.Gran == PerAxis:
-			for r := range l.pre * l.dim {
-				if !yield(Run{r * l.post, l.post, r % l.dim, 0}) {
-					return
-				}
-			}
-		case l.post == 1:
-			nb := l.blocks()
-			for p := range l.pre {
-				for b := range nb {
-					from := b * l.Block
-					if !yield(Run{p*l.dim + from, min(l.Block, l.dim-from), p*nb + b, 0}) {
-						return
-					}
-				}
-			}
-		default:
-			nb := l.blocks()
-			for p := range l.pre {
-				for d := range l.dim {
-					if !yield(Run{(p*l.dim + d) * l.post, l.post, (p*nb + d/l.Block) * l.post, 1}) {
-						return
-					}
-				}
+		for i := range l.runs() {
+			if !yield(l.run(i)) {
+				return
 			}
 		}
 	}
+}
+
+// runs is the number of runs.
+func (l Layout) runs() int {
+	switch {
+	case l.Len() == 0:
+		return 0
+	case l.Gran == PerTensor:
+		return 1
+	case l.Gran == PerBlock && l.post == 1:
+		return l.pre * l.blocks()
+	case l.post == 1:
+		return l.pre
+	}
+	return l.pre * l.dim
+}
+
+// run is the i-th run.
+func (l Layout) run(i int) Run {
+	switch {
+	case l.Gran == PerTensor:
+		return Run{0, l.Len(), 0, 0}
+	case l.Gran == PerAxis && l.post == 1:
+		return Run{i * l.dim, l.dim, 0, 1}
+	case l.Gran == PerAxis:
+		return Run{i * l.post, l.post, i % l.dim, 0}
+	case l.post == 1:
+		first, n := l.blockRows(i)
+		return Run{first, n, i, 0}
+	}
+	p, d := i/l.dim, i%l.dim
+	return Run{i * l.post, l.post, (p*l.blocks() + d/l.Block) * l.post, 1}
+}
+
+// blockRows gives the first row and the number of rows of post elements that block k of pre × blocks covers.
+func (l Layout) blockRows(k int) (first, rows int) {
+	nb := l.blocks()
+	from := k % nb * l.Block
+	return k/nb*l.dim + from, min(l.Block, l.dim-from)
 }
 
 // GroupOf is the group of the element at a row-major offset.

@@ -111,9 +111,7 @@ func (s Scheme) encode(x []float32, l Layout, p Params, saturate bool) (Codes, e
 		return Codes{}, err
 	}
 	level := make([]float32, len(x))
-	if err := s.levels(level, x, l, p); err != nil {
-		return Codes{}, err
-	}
+	s.levels(level, x, l, p)
 	v := level // before rounding, where that makes a difference
 	if !saturate {
 		v = make([]float32, len(x))
@@ -124,30 +122,22 @@ func (s Scheme) encode(x []float32, l Layout, p Params, saturate bool) (Codes, e
 		zero = make([]float32, l.Groups())
 	}
 	codes := make([]uint32, len(x))
-	var err error
+	over := s.Format.overflow()
 	each(l, zero, func(from, to int, zero []float32) {
 		for i := from; i < to; i++ {
 			z := zero[(i-from)%len(zero)]
-			switch f := s.Format; {
+			switch f := &s.Format; {
 			case f.isCarried():
 				codes[i] = uint32(int32(level[i] * 2))
 			case f.Kind == Book:
-				b, e := f.Book.variant(z)
-				if e != nil {
-					err = fmt.Errorf("scheme %s: %w", s, e)
-					return
-				}
-				codes[i] = b.code(level[i])
+				codes[i] = f.Book.variant(z).code(level[i])
 			case f.Kind == Int || f.Kind == Ternary:
 				codes[i] = uint32(int32(level[i] + z))
 			default:
-				codes[i] = f.bits(v[i], level[i], z, nil, saturate)
+				codes[i] = f.bits(v[i], level[i], nil, saturate, over)
 			}
 		}
 	})
-	if err != nil {
-		return Codes{}, err
-	}
 	data, err := Pack(s.StoreElem(), codes)
 	return Codes{Elem: s.StoreElem(), Len: len(x), Data: data}, err
 }

@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/qsimc/qsimc/runtime/kernel"
+	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
 // maxZero bounds zero points, so that codes less zero points stay exact in float32.
@@ -35,10 +36,13 @@ func (p Params) check(s Scheme, n int) error {
 	if len(p.Scale) != n || p.Zero != nil && len(p.Zero) != n || special && p.Zero == nil {
 		return fmt.Errorf("scheme %s: got %d scales and %d zero points, want %d of each", s, len(p.Scale), len(p.Zero), n)
 	}
-	if s.Format.Kind != Int {
-		return nil
-	}
 	for g, z := range p.Zero {
+		switch {
+		case special && s.Format.Book.variant(z) == nil:
+			return fmt.Errorf("scheme %s: group %d: special value %v is not one of %v", s, g, z, s.Format.Book.Specials)
+		case s.Format.Kind != Int:
+			continue
+		}
 		if z != float32(math.RoundToEven(float64(z))) || z > maxZero || z < -maxZero {
 			return fmt.Errorf("scheme %s: group %d: zero point %v is not an integer of at most 20 bits", s, g, z)
 		}
@@ -116,24 +120,34 @@ func (s Scheme) multiply(dst, scale []float32) {
 	}
 }
 
-// each visits the runs of a layout with their scales: one, or one for each element.
+// each visits the runs of a layout with their scales, one or one for each element, on all cores.
 func each(l Layout, scale []float32, f func(from, to int, scale []float32)) {
-	for r := range l.Runs() {
-		n := 1
-		if r.Step == 1 {
-			n = r.Len
-		}
-		f(r.Off, r.Off+r.Len, scale[r.Group:r.Group+n])
+	runs := l.runs()
+	if runs == 0 {
+		return
 	}
+	par.For(runs, max(1, grain*runs/l.Len()), func(lo, hi int) {
+		for i := lo; i < hi; i++ {
+			r := l.run(i)
+			n := 1
+			if r.Step == 1 {
+				n = r.Len
+			}
+			f(r.Off, r.Off+r.Len, scale[r.Group:r.Group+n])
+		}
+	})
 }
+
+// grain is the number of elements worth another core.
+const grain = 1 << 14
 
 // levels sets dst to the levels of x: integer codes less the zero point, or float or codebook values, in units of the
 // step. dst may be x.
-func (s Scheme) levels(dst, x []float32, l Layout, p Params) error {
+func (s Scheme) levels(dst, x []float32, l Layout, p Params) {
 	g := s.grid()
 	if !s.Scaled() {
 		g.round(dst, x, 0, nil)
-		return nil
+		return
 	}
 	each(l, p.Scale, func(from, to int, scale []float32) { s.divide(dst[from:to], x[from:to], scale) })
 	switch {
@@ -145,20 +159,12 @@ func (s Scheme) levels(dst, x []float32, l Layout, p Params) error {
 		kernel.FakeQuantInt(dst, dst, 1, 0, -2*maxZero, 2*maxZero)
 		each(l, p.Zero, func(from, to int, zero []float32) { g.clip(dst[from:to], zero) })
 	default:
-		var err error
 		each(l, p.Zero, func(from, to int, special []float32) {
 			for i, d := from, max(1, (to-from)/len(special)); i < to; i += d {
-				book, e := s.Format.Book.variant(special[(i-from)/d])
-				if e != nil {
-					err = fmt.Errorf("scheme %s: %w", s, e)
-					return
-				}
-				g.round(dst[i:i+d], dst[i:i+d], 0, book)
+				g.round(dst[i:i+d], dst[i:i+d], 0, s.Format.Book.variant(special[(i-from)/d]))
 			}
 		})
-		return err
 	}
-	return nil
 }
 
 // Quantizer is one group's quantize–dequantize, for callers with values one at a time; RoundAll and RoundEach are much
@@ -186,10 +192,7 @@ func (s Scheme) Quantizer(p Params, group int) (*Quantizer, error) {
 		return nil, err
 	}
 	if q.book != nil && q.p.Zero != nil {
-		var err error
-		if q.book, err = q.book.variant(q.p.Zero[0]); err != nil {
-			return nil, fmt.Errorf("scheme %s: group %d: %w", s, group, err)
-		}
+		q.book = q.book.variant(q.p.Zero[0])
 	}
 	return q, nil
 }
@@ -239,7 +242,8 @@ func (s Scheme) RoundEach(dst, x []float32, p Params) error {
 	if err := p.check(s, len(x)); err != nil || len(x) == 0 {
 		return err
 	}
-	return s.apply(dst, x, Layout{Shape: []int{len(x)}, Gran: PerAxis, Coarse: -1, pre: 1, dim: len(x), post: 1}, p)
+	s.apply(dst, x, Layout{Shape: []int{len(x)}, Gran: PerAxis, Coarse: -1, pre: 1, dim: len(x), post: 1}, p)
+	return nil
 }
 
 // Apply quantizes and dequantizes x into dst with fitted parameters; both have the layout's length and may be the same
@@ -251,24 +255,22 @@ func (s Scheme) Apply(dst, x []float32, l Layout, p Params) error {
 	if err := p.check(s, l.Groups()); err != nil {
 		return fmt.Errorf("shape %v: %w", l.Shape, err)
 	}
-	return s.apply(dst, x, l, p)
+	s.apply(dst, x, l, p)
+	return nil
 }
 
-func (s Scheme) apply(dst, x []float32, l Layout, p Params) error {
-	if s.IsNone() {
+// apply is Apply with parameters that were checked.
+func (s Scheme) apply(dst, x []float32, l Layout, p Params) {
+	switch {
+	case s.IsNone():
 		copy(dst, x)
-		return nil
+	case l.Len() == 0 || s.fused(dst, x, l, p):
+	default:
+		s.levels(dst, x, l, p)
+		if s.Scaled() {
+			each(l, p.Scale, func(from, to int, scale []float32) { s.multiply(dst[from:to], scale) })
+		}
 	}
-	if l.Len() == 0 || s.fused(dst, x, l, p) {
-		return nil
-	}
-	if err := s.levels(dst, x, l, p); err != nil {
-		return err
-	}
-	if s.Scaled() {
-		each(l, p.Scale, func(from, to int, scale []float32) { s.multiply(dst[from:to], scale) })
-	}
-	return nil
 }
 
 // plain reports whether kernels that divide, round and multiply in one go compute the scheme: true division by the
@@ -326,11 +328,4 @@ func (s Scheme) fused(dst, x []float32, l Layout, p Params) bool {
 		return false
 	}
 	return true
-}
-
-// blockRows gives the first row and the number of rows of post elements that block k of pre × blocks covers.
-func (l Layout) blockRows(k int) (first, rows int) {
-	nb := l.blocks()
-	from := k % nb * l.Block
-	return k/nb*l.dim + from, min(l.Block, l.dim-from)
 }
