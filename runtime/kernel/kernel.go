@@ -55,6 +55,9 @@ type impl struct {
 	blocksInt   func(dst, x []float32, count, size int, scales []float32, r *rounding, lo, hi float32) int // see Blocks.row; nil: none
 	blocksFloat func(dst, x []float32, count, size int, scales []float32, r *rounding, f *minifloat) int
 	codes       func(dst []int32, x []float32, q intGrid)
+	quant8      func(dst *uint8, x *float32, scale, zero, lo, hi float32, n int) // codes of a byte, n a multiple of 16; nil: none
+	dequantI8   func(dst *float32, x *int8, scale float32, zero int32, n int)
+	dequantU8   func(dst *float32, x *uint8, scale float32, zero int32, n int)
 	toBF16      func(dst []uint16, x []float32)
 	fromBF16    func(dst []float32, x []uint16)
 	toF16       func(dst []uint16, x []float32)

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"math"
+	"unsafe"
 
 	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
@@ -52,7 +53,13 @@ type Code interface {
 // QuantizeInt sets dst to the codes clamp(rne(x/scale)+zero, lo, hi) of FakeQuantInt; lo and hi must fit T.
 func QuantizeInt[T Code](dst []T, x []float32, scale, zero, lo, hi float32) {
 	same("QuantizeInt", len(dst), len(x))
+	var t T
 	each(len(x), func(a, b int) {
+		if unsafe.Sizeof(t) == 1 && cur.quant8 != nil && b-a >= 16 {
+			n := (b - a) &^ 15
+			cur.quant8((*uint8)(unsafe.Pointer(&dst[a])), &x[a], scale, zero, lo, hi, n)
+			a += n
+		}
 		const step = 1024
 		buf, tmp := scratchOf[int32](step)
 		defer release(buf)
@@ -69,7 +76,16 @@ func QuantizeInt[T Code](dst []T, x []float32, scale, zero, lo, hi float32) {
 // DequantizeInt sets dst = (q-zero)·scale.
 func DequantizeInt[T Code](dst []float32, q []T, scale float32, zero int32) {
 	same("DequantizeInt", len(dst), len(q))
+	var t T
 	each(len(q), func(a, b int) {
+		if n := (b - a) &^ 15; unsafe.Sizeof(t) == 1 && cur.dequantI8 != nil && n > 0 {
+			if t-1 < 0 {
+				cur.dequantI8(&dst[a], (*int8)(unsafe.Pointer(&q[a])), scale, zero, n)
+			} else {
+				cur.dequantU8(&dst[a], (*uint8)(unsafe.Pointer(&q[a])), scale, zero, n)
+			}
+			a += n
+		}
 		for i := a; i < b; i++ {
 			dst[i] = float32(int32(q[i])-zero) * scale
 		}

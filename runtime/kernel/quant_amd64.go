@@ -54,6 +54,21 @@ func vecToBF16_avx512(dst *uint16, x *float32, n int)
 //go:noescape
 func vecFromBF16_avx512(dst *float32, x *uint16, n int)
 
+// vecQuant8_avx512 is codesGeneric to the low byte of each code; n is a multiple of 16.
+//
+//go:noescape
+func vecQuant8_avx512(dst *uint8, x *float32, scale float32, zero float32, lo float32, hi float32, n int)
+
+// vecDequantI8_avx512 sets dst = (x-zero)·scale; n is a multiple of 16.
+//
+//go:noescape
+func vecDequantI8_avx512(dst *float32, x *int8, scale float32, zero int32, n int)
+
+// vecDequantU8_avx512 sets dst = (x-zero)·scale; n is a multiple of 16.
+//
+//go:noescape
+func vecDequantU8_avx512(dst *float32, x *uint8, scale float32, zero int32, n int)
+
 // vecFakeInt_avx2 is fakeIntGeneric.
 //
 //go:noescape
@@ -103,3 +118,18 @@ func vecToBF16_avx2(dst *uint16, x *float32, n int)
 //
 //go:noescape
 func vecFromBF16_avx2(dst *float32, x *uint16, n int)
+
+// vecQuant8_avx2 is codesGeneric to the low byte of each code; n is a multiple of 16.
+//
+//go:noescape
+func vecQuant8_avx2(dst *uint8, x *float32, scale float32, zero float32, lo float32, hi float32, n int)
+
+// vecDequantI8_avx2 sets dst = (x-zero)·scale; n is a multiple of 16.
+//
+//go:noescape
+func vecDequantI8_avx2(dst *float32, x *int8, scale float32, zero int32, n int)
+
+// vecDequantU8_avx2 sets dst = (x-zero)·scale; n is a multiple of 16.
+//
+//go:noescape
+func vecDequantU8_avx2(dst *float32, x *uint8, scale float32, zero int32, n int)

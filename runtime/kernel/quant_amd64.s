@@ -668,8 +668,8 @@ loop:
 	VMOVUPS   (CX), Z0
 	VCVTPS2PH $0x00, Z0, Y0
 	VMOVUPS   Y0, (AX)
-	ADDQ      $+64, CX
-	ADDQ      $+32, AX
+	ADDQ      $0x40, CX
+	ADDQ      $0x20, AX
 	JMP       loop
 
 done:
@@ -688,8 +688,8 @@ loop:
 	JLT       done
 	VCVTPH2PS (CX), Z0
 	VMOVUPS   Z0, (AX)
-	ADDQ      $+32, CX
-	ADDQ      $+64, AX
+	ADDQ      $0x20, CX
+	ADDQ      $0x40, AX
 	JMP       loop
 
 done:
@@ -717,8 +717,8 @@ loop:
 	VPSRLD    $0x10, Z1, Z1
 	VPMOVDW   Z1, Y1
 	VMOVUPS   Y1, (AX)
-	ADDQ      $+64, CX
-	ADDQ      $+32, AX
+	ADDQ      $0x40, CX
+	ADDQ      $0x20, AX
 	JMP       loop
 
 done:
@@ -792,8 +792,91 @@ loop:
 	VPMOVZXWD (CX), Z0
 	VPSLLD    $0x10, Z0, Z0
 	VMOVUPS   Z0, (AX)
-	ADDQ      $+32, CX
-	ADDQ      $+64, AX
+	ADDQ      $0x20, CX
+	ADDQ      $0x40, AX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func vecQuant8_avx512(dst *uint8, x *float32, scale float32, zero float32, lo float32, hi float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·vecQuant8_avx512(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+32(FP), DX
+	VBROADCASTSS scale+16(FP), Z0
+	VBROADCASTSS zero+20(FP), Z1
+	VBROADCASTSS lo+24(FP), Z2
+	VBROADCASTSS hi+28(FP), Z3
+
+loop:
+	SUBQ        $0x10, DX
+	JLT         done
+	VMOVUPS     (CX), Z4
+	VDIVPS      Z0, Z4, Z4
+	VCMPPS      $0x07, Z4, Z4, K1
+	VMOVAPS.Z   Z4, K1, Z4
+	VRNDSCALEPS $0x08, Z4, Z4
+	VADDPS      Z1, Z4, Z4
+	VMAXPS      Z4, Z2, Z4
+	VMINPS      Z4, Z3, Z4
+	VCVTPS2DQ   Z4, Z4
+	VPMOVDB     Z4, X4
+	VMOVUPS     X4, (AX)
+	ADDQ        $0x40, CX
+	ADDQ        $0x10, AX
+	JMP         loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func vecDequantI8_avx512(dst *float32, x *int8, scale float32, zero int32, n int)
+// Requires: AVX, AVX512F
+TEXT ·vecDequantI8_avx512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS scale+16(FP), Z0
+	VBROADCASTSS zero+20(FP), Z1
+
+loop:
+	SUBQ      $0x10, DX
+	JLT       done
+	VPMOVSXBD (CX), Z2
+	VPSUBD    Z1, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VMOVUPS   Z2, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x40, AX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func vecDequantU8_avx512(dst *float32, x *uint8, scale float32, zero int32, n int)
+// Requires: AVX, AVX512F
+TEXT ·vecDequantU8_avx512(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS scale+16(FP), Z0
+	VBROADCASTSS zero+20(FP), Z1
+
+loop:
+	SUBQ      $0x10, DX
+	JLT       done
+	VPMOVZXBD (CX), Z2
+	VPSUBD    Z1, Z2, Z2
+	VCVTDQ2PS Z2, Z2
+	VMULPS    Z0, Z2, Z2
+	VMOVUPS   Z2, (AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x40, AX
 	JMP       loop
 
 done:
@@ -1431,8 +1514,8 @@ loop:
 	VMOVUPS   32(CX), Y0
 	VCVTPS2PH $0x00, Y0, X0
 	VMOVUPS   X0, 16(AX)
-	ADDQ      $+64, CX
-	ADDQ      $+32, AX
+	ADDQ      $0x40, CX
+	ADDQ      $0x20, AX
 	JMP       loop
 
 done:
@@ -1453,8 +1536,8 @@ loop:
 	VMOVUPS   Y0, (AX)
 	VCVTPH2PS 16(CX), Y0
 	VMOVUPS   Y0, 32(AX)
-	ADDQ      $+32, CX
-	ADDQ      $+64, AX
+	ADDQ      $0x20, CX
+	ADDQ      $0x40, AX
 	JMP       loop
 
 done:
@@ -1495,8 +1578,8 @@ loop:
 	VPACKUSDW Y1, Y1, Y1
 	VPERMQ    $0x08, Y1, Y1
 	VMOVUPS   X1, 16(AX)
-	ADDQ      $+64, CX
-	ADDQ      $+32, AX
+	ADDQ      $0x40, CX
+	ADDQ      $0x20, AX
 	JMP       loop
 
 done:
@@ -1519,8 +1602,133 @@ loop:
 	VPMOVZXWD 16(CX), Y0
 	VPSLLD    $0x10, Y0, Y0
 	VMOVUPS   Y0, 32(AX)
-	ADDQ      $+32, CX
-	ADDQ      $+64, AX
+	ADDQ      $0x20, CX
+	ADDQ      $0x40, AX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func vecQuant8_avx2(dst *uint8, x *float32, scale float32, zero float32, lo float32, hi float32, n int)
+// Requires: AVX, AVX2
+TEXT ·vecQuant8_avx2(SB), NOSPLIT, $0-40
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+32(FP), DX
+	VBROADCASTSS scale+16(FP), Y0
+	VBROADCASTSS zero+20(FP), Y1
+	VBROADCASTSS lo+24(FP), Y2
+	VBROADCASTSS hi+28(FP), Y3
+
+loop:
+	SUBQ         $0x10, DX
+	JLT          done
+	VMOVUPS      (CX), Y4
+	VDIVPS       Y0, Y4, Y4
+	VCMPPS       $0x07, Y4, Y4, Y5
+	VANDPS       Y5, Y4, Y4
+	VROUNDPS     $0x08, Y4, Y4
+	VADDPS       Y1, Y4, Y4
+	VMAXPS       Y4, Y2, Y4
+	VMINPS       Y4, Y3, Y4
+	VCVTPS2DQ    Y4, Y4
+	VMOVUPS      32(CX), Y5
+	VDIVPS       Y0, Y5, Y5
+	VCMPPS       $0x07, Y5, Y5, Y6
+	VANDPS       Y6, Y5, Y5
+	VROUNDPS     $0x08, Y5, Y5
+	VADDPS       Y1, Y5, Y5
+	VMAXPS       Y5, Y2, Y5
+	VMINPS       Y5, Y3, Y5
+	VCVTPS2DQ    Y5, Y5
+	VANDPS       k000000ff<>+0(SB), Y4, Y4
+	VANDPS       k000000ff<>+0(SB), Y5, Y5
+	VPACKUSDW    Y5, Y4, Y4
+	VPERMQ       $0xd8, Y4, Y4
+	VEXTRACTI128 $0x01, Y4, X5
+	VPACKUSWB    X5, X4, X5
+	VMOVUPS      X5, (AX)
+	ADDQ         $0x40, CX
+	ADDQ         $0x10, AX
+	JMP          loop
+
+done:
+	VZEROUPPER
+	RET
+
+DATA k000000ff<>+0(SB)/4, $0x000000ff
+DATA k000000ff<>+4(SB)/4, $0x000000ff
+DATA k000000ff<>+8(SB)/4, $0x000000ff
+DATA k000000ff<>+12(SB)/4, $0x000000ff
+DATA k000000ff<>+16(SB)/4, $0x000000ff
+DATA k000000ff<>+20(SB)/4, $0x000000ff
+DATA k000000ff<>+24(SB)/4, $0x000000ff
+DATA k000000ff<>+28(SB)/4, $0x000000ff
+DATA k000000ff<>+32(SB)/4, $0x000000ff
+DATA k000000ff<>+36(SB)/4, $0x000000ff
+DATA k000000ff<>+40(SB)/4, $0x000000ff
+DATA k000000ff<>+44(SB)/4, $0x000000ff
+DATA k000000ff<>+48(SB)/4, $0x000000ff
+DATA k000000ff<>+52(SB)/4, $0x000000ff
+DATA k000000ff<>+56(SB)/4, $0x000000ff
+DATA k000000ff<>+60(SB)/4, $0x000000ff
+GLOBL k000000ff<>(SB), RODATA|NOPTR, $64
+
+// func vecDequantI8_avx2(dst *float32, x *int8, scale float32, zero int32, n int)
+// Requires: AVX, AVX2
+TEXT ·vecDequantI8_avx2(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS scale+16(FP), Y0
+	VBROADCASTSS zero+20(FP), Y1
+
+loop:
+	SUBQ      $0x10, DX
+	JLT       done
+	VPMOVSXBD (CX), Y2
+	VPSUBD    Y1, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, (AX)
+	VPMOVSXBD 8(CX), Y2
+	VPSUBD    Y1, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, 32(AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x40, AX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func vecDequantU8_avx2(dst *float32, x *uint8, scale float32, zero int32, n int)
+// Requires: AVX, AVX2
+TEXT ·vecDequantU8_avx2(SB), NOSPLIT, $0-32
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         n+24(FP), DX
+	VBROADCASTSS scale+16(FP), Y0
+	VBROADCASTSS zero+20(FP), Y1
+
+loop:
+	SUBQ      $0x10, DX
+	JLT       done
+	VPMOVZXBD (CX), Y2
+	VPSUBD    Y1, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, (AX)
+	VPMOVZXBD 8(CX), Y2
+	VPSUBD    Y1, Y2, Y2
+	VCVTDQ2PS Y2, Y2
+	VMULPS    Y0, Y2, Y2
+	VMOVUPS   Y2, 32(AX)
+	ADDQ      $0x10, CX
+	ADDQ      $0x40, AX
 	JMP       loop
 
 done:

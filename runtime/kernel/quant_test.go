@@ -93,6 +93,16 @@ func TestQuantizersAgreeAcrossLevels(t *testing.T) {
 			kernel.QuantizeInt(q, x, 0.037, 3, -128, 127)
 			kernel.DequantizeInt(d, q, 0.037, 3)
 		}))
+		agree(t, fmt.Sprintf("QuantizeInt/uint8/%d", n), out(func(d []float32) {
+			q := make([]uint8, n)
+			kernel.QuantizeInt(q, x, 0.02, 100, 0, 255)
+			kernel.DequantizeInt(d, q, 0.02, 100)
+		}))
+		agree(t, fmt.Sprintf("QuantizeInt/int16/%d", n), out(func(d []float32) {
+			q := make([]int16, n)
+			kernel.QuantizeInt(q, x, 0.002, 100, -32768, 32767)
+			kernel.DequantizeInt(d, q, 0.002, 100)
+		}))
 		for name, f := range formats {
 			agree(t, fmt.Sprintf("%s/%d", name, n), out(func(d []float32) { kernel.CastMinifloat(d, x, f) }))
 			agree(t, fmt.Sprintf("scaled %s/%d", name, n), out(func(d []float32) { kernel.FakeQuantFloat(d, x, 0.3, f) }))
@@ -141,6 +151,24 @@ func TestQuantizersAgreeAcrossLevels(t *testing.T) {
 			}
 		}
 	}
+}
+
+// Quantizing to codes and back is FakeQuantInt.
+func TestQuantizeIsFakeQuant(t *testing.T) {
+	kernel.EachLevel(t, func(t *testing.T) {
+		x := mixed(1000, 17)
+		want, got := make([]float32, len(x)), make([]float32, len(x))
+		kernel.FakeQuantInt(want, x, 0.037, 3, -128, 127)
+		q := make([]int8, len(x))
+		kernel.QuantizeInt(q, x, 0.037, 3, -128, 127)
+		kernel.DequantizeInt(got, q, 0.037, 3)
+		checkBits(t, "int8", got, want)
+		u := make([]uint8, len(x))
+		kernel.FakeQuantInt(want, x, 0.02, 100, 0, 255)
+		kernel.QuantizeInt(u, x, 0.02, 100, 0, 255)
+		kernel.DequantizeInt(got, u, 0.02, 100)
+		checkBits(t, "uint8", got, want)
+	})
 }
 
 // Blocks along columns are blocks along the rows of the transpose.

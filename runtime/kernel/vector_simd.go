@@ -48,11 +48,14 @@ var (
 		blocksFloat: func(dst, x []float32, count, size int, scales []float32, r *rounding, f *minifloat) int {
 			return vecBlocksFloat_avx512(data(dst), data(x), count, size, data(scales), &r.words[0], &f.minField)
 		},
-		codes:    codes(vecCodes_avx512),
-		toBF16:   sixteen(vecToBF16_avx512, toBF16Generic),
-		fromBF16: sixteen(vecFromBF16_avx512, fromBF16Generic),
-		toF16:    sixteen(vecToF16_avx512, toF16Generic),
-		fromF16:  sixteen(vecFromF16_avx512, fromF16Generic),
+		codes:     codes(vecCodes_avx512),
+		quant8:    vecQuant8_avx512,
+		dequantI8: vecDequantI8_avx512,
+		dequantU8: vecDequantU8_avx512,
+		toBF16:    sixteen(vecToBF16_avx512, toBF16Generic),
+		fromBF16:  sixteen(vecFromBF16_avx512, fromBF16Generic),
+		toF16:     sixteen(vecToF16_avx512, toF16Generic),
+		fromF16:   sixteen(vecFromF16_avx512, fromF16Generic),
 	}
 	avx2 = impl{
 		name:   "avx2",
@@ -93,11 +96,14 @@ var (
 		blocksFloat: func(dst, x []float32, count, size int, scales []float32, r *rounding, f *minifloat) int {
 			return vecBlocksFloat_avx2(data(dst), data(x), count, size, data(scales), &r.words[0], &f.minField)
 		},
-		codes:    codes(vecCodes_avx2),
-		toBF16:   sixteen(vecToBF16_avx2, toBF16Generic),
-		fromBF16: sixteen(vecFromBF16_avx2, fromBF16Generic),
-		toF16:    sixteen(vecToF16_avx2, toF16Generic),
-		fromF16:  sixteen(vecFromF16_avx2, fromF16Generic),
+		codes:     codes(vecCodes_avx2),
+		quant8:    vecQuant8_avx2,
+		dequantI8: vecDequantI8_avx2,
+		dequantU8: vecDequantU8_avx2,
+		toBF16:    sixteen(vecToBF16_avx2, toBF16Generic),
+		fromBF16:  sixteen(vecFromBF16_avx2, fromBF16Generic),
+		toF16:     sixteen(vecToF16_avx2, toF16Generic),
+		fromF16:   sixteen(vecFromF16_avx2, fromF16Generic),
 	}
 )
 

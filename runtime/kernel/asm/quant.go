@@ -14,19 +14,14 @@ func quantizers() {
 		w.casts()
 		w.blocks()
 		w.halves()
+		w.bytesOf8()
 	}
 }
 
 // grids are the integer quantizers; see FakeQuantInt.
 func (w width) grids() {
 	var scale, zero, lo, hi vv
-	code := func(x vv) { // clamp(rne(x)+zero, lo, hi) with NaN as 0; x is already divided
-		w.keep(ord, x, x, x)
-		w.round(x, x)
-		VADDPS(zero, x, x)
-		VMAXPS(x, lo, x)
-		VMINPS(x, hi, x)
-	}
+	code := func(x vv) { w.gridCode(x, zero, lo, hi) }
 	const params = "scale float32, zero float32, lo float32, hi float32, n int)"
 	load := func() { scale, zero, lo, hi = w.param("scale"), w.param("zero"), w.param("lo"), w.param("hi") }
 	w.mapLoop("vecFakeInt", "func(dst *float32, x *float32, "+params, "is fakeIntGeneric.", 4, dstX, load, func(in []vv) []vv {
@@ -54,6 +49,15 @@ func (w width) grids() {
 			VMULPS(in[1], x, x)
 			return in[:1]
 		})
+}
+
+// gridCode is clamp(rne(x)+zero, lo, hi) with NaN as 0; x is already divided.
+func (w width) gridCode(x, zero, lo, hi vv) {
+	w.keep(ord, x, x, x)
+	w.round(x, x)
+	VADDPS(zero, x, x)
+	VMAXPS(x, lo, x)
+	VMINPS(x, hi, x)
 }
 
 // casts are the minifloat grids; see type minifloat.
@@ -198,6 +202,80 @@ func (w width) blockLoop(name, params, doc string, head func(), quantize func(x,
 	RET()
 }
 
+// bytesOf8 writes the quantizer to codes of one byte and the way back; n is a multiple of 16.
+func (w width) bytesOf8() {
+	name := "vecQuant8_" + w.name
+	TEXT(name, NOSPLIT, "func(dst *uint8, x *float32, scale float32, zero float32, lo float32, hi float32, n int)")
+	Doc(name + " is codesGeneric to the low byte of each code; n is a multiple of 16.")
+	Pragma("noescape")
+	dst, x, n := Load(Param("dst"), GP64()), Load(Param("x"), GP64()), Load(Param("n"), GP64())
+	scale, zero, lo, hi := w.param("scale"), w.param("zero"), w.param("lo"), w.param("hi")
+	w.sixteens(n, x, 4, dst, 1, func() {
+		var v []vv
+		for off := 0; off < 64; off += w.bytes {
+			r := w.reg()
+			VMOVUPS(operand.Mem{Base: x, Disp: off}, r)
+			VDIVPS(scale, r, r)
+			w.gridCode(r, zero, lo, hi)
+			VCVTPS2DQ(r, r)
+			v = append(v, r)
+		}
+		if w.z() {
+			b := XMM()
+			VPMOVDB(v[0], b)
+			VMOVUPS(b, operand.Mem{Base: dst})
+			return
+		}
+		for _, r := range v {
+			VANDPS(bits(255), r, r)
+		}
+		VPACKUSDW(v[1], v[0], v[0])           // 0-3 8-11 | 4-7 12-15
+		VPERMQ(operand.Imm(0xd8), v[0], v[0]) // 0-3 4-7 | 8-11 12-15
+		h := XMM()
+		VEXTRACTI128(operand.Imm(1), v[0], h)
+		VPACKUSWB(h, v[0].AsX(), h)
+		VMOVUPS(h, operand.Mem{Base: dst})
+	})
+	for _, f := range []struct {
+		name, elem string
+		widen      func(m, r operand.Op)
+	}{
+		{"vecDequantI8", "int8", func(m, r operand.Op) { VPMOVSXBD(m, r) }},
+		{"vecDequantU8", "uint8", func(m, r operand.Op) { VPMOVZXBD(m, r) }},
+	} {
+		name := f.name + "_" + w.name
+		TEXT(name, NOSPLIT, "func(dst *float32, x *"+f.elem+", scale float32, zero int32, n int)")
+		Doc(name + " sets dst = (x-zero)·scale; n is a multiple of 16.")
+		Pragma("noescape")
+		dst, x, n := Load(Param("dst"), GP64()), Load(Param("x"), GP64()), Load(Param("n"), GP64())
+		scale, zero := w.param("scale"), w.param("zero")
+		w.sixteens(n, x, 1, dst, 4, func() {
+			for i := 0; i < 16; i += w.lanes() {
+				r := w.reg()
+				f.widen(operand.Mem{Base: x, Disp: i}, r)
+				VPSUBD(zero, r, r)
+				VCVTDQ2PS(r, r)
+				VMULPS(scale, r, r)
+				VMOVUPS(r, operand.Mem{Base: dst, Disp: 4 * i})
+			}
+		})
+	}
+}
+
+// sixteens ends a function with a loop over sixteen elements at a time, of in and out bytes each.
+func (w width) sixteens(n, x reg.Register, in int, dst reg.Register, out int, body func()) {
+	Label("loop")
+	SUBQ(operand.Imm(16), n)
+	JLT(operand.LabelRef("done"))
+	body()
+	ADDQ(operand.Imm(uint64(16*in)), x)
+	ADDQ(operand.Imm(uint64(16*out)), dst)
+	JMP(operand.LabelRef("loop"))
+	Label("done")
+	VZEROUPPER()
+	RET()
+}
+
 // halves convert 16-bit floats; n is a multiple of 16, the rest is done in Go.
 func (w width) halves() {
 	half := func(r vv) reg.Register {
@@ -211,25 +289,18 @@ func (w width) halves() {
 		Doc(name + "_" + w.name + " " + doc + "; n is a multiple of 16.")
 		Pragma("noescape")
 		dst, x, n := Load(Param("dst"), GP64()), Load(Param("x"), GP64()), Load(Param("n"), GP64())
-		Label("loop")
-		SUBQ(operand.Imm(16), n)
-		JLT(operand.LabelRef("done"))
-		for i := 0; i < 16; i += w.lanes() {
-			body(operand.Mem{Base: x, Disp: i * in}, operand.Mem{Base: dst, Disp: i * out})
-		}
-		ADDQ(operand.I32(int32(16*in)), x)
-		ADDQ(operand.I32(int32(16*out)), dst)
-		JMP(operand.LabelRef("loop"))
-		Label("done")
-		VZEROUPPER()
-		RET()
+		w.sixteens(n, x, in, dst, out, func() {
+			for i := 0; i < 16; i += w.lanes() {
+				body(operand.Mem{Base: x, Disp: i * in}, operand.Mem{Base: dst, Disp: i * out})
+			}
+		})
 	}
 	const down, up = "func(dst *uint16, x *float32, n int)", "func(dst *float32, x *uint16, n int)"
 	loop("vecToF16", down, "is toF16Generic", 4, 2, func(src, dst operand.Mem) {
 		r := w.reg()
 		VMOVUPS(src, r)
 		VCVTPS2PH(operand.Imm(0), r, half(r))
-		w.storeHalf(half(r), dst)
+		VMOVUPS(half(r), dst)
 	})
 	loop("vecFromF16", up, "is fromF16Generic", 2, 4, func(src, dst operand.Mem) {
 		r := w.reg()
@@ -252,7 +323,7 @@ func (w width) halves() {
 			VPACKUSDW(u, u, u)
 			VPERMQ(operand.Imm(0x08), u, u)
 		}
-		w.storeHalf(half(u), dst)
+		VMOVUPS(half(u), dst)
 	})
 	loop("vecFromBF16", up, "is fromBF16Generic", 2, 4, func(src, dst operand.Mem) {
 		r := w.reg()
@@ -261,5 +332,3 @@ func (w width) halves() {
 		VMOVUPS(r, dst)
 	})
 }
-
-func (w width) storeHalf(r reg.Register, dst operand.Mem) { VMOVUPS(r, dst) }
