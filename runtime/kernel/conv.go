@@ -158,43 +158,54 @@ func gather(out, row []float32, ix, stride int) {
 	}
 }
 
-// convDepthwise is the case of one input channel for each group: shifted rows, scaled and added.
+// convDepthwise is the case of one input channel for each group. A plane is copied into a padded one whose rows are
+// split by column modulo the stride, so that every tap of the window is a run of consecutive elements.
 func convDepthwise(p *Conv2D, oh, ow int, dst, x, w []float32, ep *Epilogue) {
 	pixels, window, mult := oh*ow, p.KH*p.KW, p.M/p.Groups
-	par.For(p.N*p.M, max(1, elemGrain/(pixels*window)), func(lo, hi int) {
-		tmp := scratch(ow)
-		defer release(tmp)
+	phase := (p.W + p.PadLeft + p.PadRight + p.StrideW - 1) / p.StrideW
+	line := phase * p.StrideW
+	offs := make([]int, 0, window)
+	for kh := range p.KH {
+		for kw := range p.KW {
+			c := kw * p.DilationW
+			offs = append(offs, kh*p.DilationH*line+c%p.StrideW*phase+c/p.StrideW)
+		}
+	}
+	plain := p.StrideW == 1 && p.PadTop|p.PadLeft|p.PadBottom|p.PadRight == 0
+	par.For(p.N*p.C, max(1, elemGrain/(pixels*window*mult)), func(lo, hi int) {
+		buf := scratch((p.H + p.PadTop + p.PadBottom) * line)
+		defer release(buf)
+		clear(buf.f)
 		for i := lo; i < hi; i++ {
-			n, ch := i/p.M, i%p.M
-			in := x[(n*p.C+ch/mult)*p.H*p.W:][:p.H*p.W]
-			out := dst[i*pixels : (i+1)*pixels]
-			clear(out)
-			for oy := range oh {
-				row := out[oy*ow : (oy+1)*ow]
-				for kh := range p.KH {
-					iy := oy*p.StrideH - p.PadTop + kh*p.DilationH
-					if iy < 0 || iy >= p.H {
-						continue
-					}
-					line := in[iy*p.W : (iy+1)*p.W]
-					for kw := range p.KW {
-						ix := kw*p.DilationW - p.PadLeft
-						s := w[ch*window+kh*p.KW+kw]
-						if p.StrideW == 1 {
-							a, b := min(max(-ix, 0), ow), min(p.W-ix, ow)
-							if a < b {
-								cur.axpy(row[a:b], line[ix+a:ix+b], s)
-							}
-							continue
-						}
-						gather(tmp.f, line, ix, p.StrideW)
-						cur.axpy(row, tmp.f, s)
-					}
-				}
+			plane := x[i*p.H*p.W:][:p.H*p.W]
+			if !plain {
+				p.spread(buf.f[p.PadTop*line:], plane, phase)
+				plane = buf.f
 			}
-			if ep != nil {
-				ep.slice(i*pixels, ch, 1, pixels).apply(0, 1, 0, pixels, out, pixels)
+			for m := range mult {
+				ch, out := i%p.C*mult+m, dst[(i*mult+m)*pixels:][:pixels]
+				for oy := range oh {
+					cur.taps(out[oy*ow:(oy+1)*ow], plane[oy*p.StrideH*line:], offs, w[ch*window:(ch+1)*window])
+				}
+				if ep != nil {
+					ep.slice((i*mult+m)*pixels, ch, 1, pixels).apply(0, 1, 0, pixels, out, pixels)
+				}
 			}
 		}
 	})
+}
+
+// spread copies a plane, row by row, element c of a padded row going to place c/StrideW of run c%StrideW, each phase long.
+func (p *Conv2D) spread(dst, plane []float32, phase int) {
+	for iy := range p.H {
+		row, out := plane[iy*p.W:(iy+1)*p.W], dst[iy*phase*p.StrideW:]
+		if p.StrideW == 1 {
+			copy(out[p.PadLeft:], row)
+			continue
+		}
+		for ix, v := range row {
+			c := ix + p.PadLeft
+			out[c%p.StrideW*phase+c/p.StrideW] = v
+		}
+	}
 }

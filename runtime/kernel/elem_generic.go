@@ -130,6 +130,15 @@ var generic = impl{
 			dst[i] += float32(v * s)
 		}
 	},
+	taps: func(dst, x []float32, offs []int, w []float32) {
+		clear(dst)
+		for t, o := range offs {
+			s := w[t]
+			for i, v := range x[o:][:len(dst)] {
+				dst[i] += float32(v * s)
+			}
+		}
+	},
 	expSub: func(dst, x []float32, m float32) {
 		for i, v := range x {
 			dst[i] = expGeneric(v - m)

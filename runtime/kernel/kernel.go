@@ -38,16 +38,17 @@ type impl struct {
 	scalar  [numScalar]func(dst, a []float32, s float32)
 	unary   [numUnary]func(dst, x []float32)
 	clip    func(dst, x []float32, lo, hi float32)
-	axpy    func(dst, x []float32, s float32)         // dst += s*x, rounded twice
-	expSub  func(dst, x []float32, m float32)         // dst = exp(x-m)
-	expSum  func(dst, x []float32, m float32) float32 // expSub and the sum of the results
-	max     func(x []float32) float32                 // anything where x holds a NaN
-	affine  func(dst, x []float32, mean, inv float32) // dst = (x-mean)*inv
-	sum     func(x []float32) float32                 // lane order of reduce.go
-	sumSq   func(x []float32, mean float32) float32   // Σ (x-mean)², lane order
-	minMax  func(x []float32) (lo, hi float32)        // NaN where x holds one
-	absMax  func(x []float32) float32                 // NaN where x holds one
-	absMaxV func(acc, x []float32)                    // acc = max(acc, |x|), NaN wins
+	axpy    func(dst, x []float32, s float32)               // dst += s*x, rounded twice
+	taps    func(dst, x []float32, offs []int, w []float32) // dst[i] = Σ w[t]·x[offs[t]+i]
+	expSub  func(dst, x []float32, m float32)               // dst = exp(x-m)
+	expSum  func(dst, x []float32, m float32) float32       // expSub and the sum of the results
+	max     func(x []float32) float32                       // anything where x holds a NaN
+	affine  func(dst, x []float32, mean, inv float32)       // dst = (x-mean)*inv
+	sum     func(x []float32) float32                       // lane order of reduce.go
+	sumSq   func(x []float32, mean float32) float32         // Σ (x-mean)², lane order
+	minMax  func(x []float32) (lo, hi float32)              // NaN where x holds one
+	absMax  func(x []float32) float32                       // NaN where x holds one
+	absMaxV func(acc, x []float32)                          // acc = max(acc, |x|), NaN wins
 
 	fakeInt     func(dst, x []float32, q intGrid)
 	fakeIntV    func(dst, x, scale []float32, lo, hi float32) // a scale per element, zero point 0

@@ -3011,6 +3011,91 @@ done:
 	VZEROUPPER
 	RET
 
+// func vecTaps_avx512(dst *float32, x *float32, offs *int, w *float32, taps int, n int)
+// Requires: AVX, AVX512DQ, AVX512F, BMI2
+TEXT ·vecTaps_avx512(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+40(FP), DX
+	MOVQ offs+16(FP), BX
+	MOVQ w+24(FP), SI
+	MOVQ taps+32(FP), DI
+
+blocks4:
+	CMPQ   DX, $+64
+	JLT    blocks1
+	VXORPS Z0, Z0, Z0
+	VXORPS Z1, Z1, Z1
+	VXORPS Z2, Z2, Z2
+	VXORPS Z3, Z3, Z3
+	XORQ   R8, R8
+
+taps4:
+	MOVQ         (BX)(R8*8), R9
+	VBROADCASTSS (SI)(R8*4), Z4
+	VMOVUPS      (CX)(R9*4), Z5
+	VFMADD231PS  Z4, Z5, Z0
+	VMOVUPS      64(CX)(R9*4), Z5
+	VFMADD231PS  Z4, Z5, Z1
+	VMOVUPS      128(CX)(R9*4), Z5
+	VFMADD231PS  Z4, Z5, Z2
+	VMOVUPS      192(CX)(R9*4), Z5
+	VFMADD231PS  Z4, Z5, Z3
+	INCQ         R8
+	CMPQ         R8, DI
+	JLT          taps4
+	VMOVUPS      Z0, (AX)
+	VMOVUPS      Z1, 64(AX)
+	VMOVUPS      Z2, 128(AX)
+	VMOVUPS      Z3, 192(AX)
+	ADDQ         $+256, CX
+	ADDQ         $+256, AX
+	SUBQ         $+64, DX
+	JMP          blocks4
+
+blocks1:
+	CMPQ   DX, $+16
+	JLT    tail
+	VXORPS Z0, Z0, Z0
+	XORQ   R8, R8
+
+taps1:
+	MOVQ         (BX)(R8*8), R9
+	VBROADCASTSS (SI)(R8*4), Z1
+	VMOVUPS      (CX)(R9*4), Z2
+	VFMADD231PS  Z1, Z2, Z0
+	INCQ         R8
+	CMPQ         R8, DI
+	JLT          taps1
+	VMOVUPS      Z0, (AX)
+	ADDQ         $+64, CX
+	ADDQ         $+64, AX
+	SUBQ         $+16, DX
+	JMP          blocks1
+
+tail:
+	TESTQ  DX, DX
+	JZ     done
+	MOVQ   $-1, R8
+	BZHIQ  DX, R8, R8
+	KMOVW  R8, K1
+	VXORPS Z0, Z0, Z0
+	XORQ   DX, DX
+
+tapsTail:
+	MOVQ         (BX)(DX*8), R8
+	VBROADCASTSS (SI)(DX*4), Z1
+	VMOVUPS.Z    (CX)(R8*4), K1, Z2
+	VFMADD231PS  Z1, Z2, Z0
+	INCQ         DX
+	CMPQ         DX, DI
+	JLT          tapsTail
+	VMOVUPS      Z0, K1, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
 // func vecAdd_avx2(dst *float32, x *float32, y *float32, n int)
 // Requires: AVX
 TEXT ·vecAdd_avx2(SB), NOSPLIT, $0-32
@@ -5551,6 +5636,92 @@ tail:
 	VANDPS     k7fffffff<>+0(SB), Y2, Y2
 	VPMAXUD    Y1, Y2, Y2
 	VMASKMOVPS Y2, Y0, (AX)
+
+done:
+	VZEROUPPER
+	RET
+
+// func vecTaps_avx2(dst *float32, x *float32, offs *int, w *float32, taps int, n int)
+// Requires: AVX, FMA3
+TEXT ·vecTaps_avx2(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+40(FP), DX
+	MOVQ offs+16(FP), BX
+	MOVQ w+24(FP), SI
+	MOVQ taps+32(FP), DI
+
+blocks4:
+	CMPQ   DX, $+32
+	JLT    blocks1
+	VXORPS Y0, Y0, Y0
+	VXORPS Y1, Y1, Y1
+	VXORPS Y2, Y2, Y2
+	VXORPS Y3, Y3, Y3
+	XORQ   R8, R8
+
+taps4:
+	MOVQ         (BX)(R8*8), R9
+	VBROADCASTSS (SI)(R8*4), Y4
+	VMOVUPS      (CX)(R9*4), Y5
+	VFMADD231PS  Y4, Y5, Y0
+	VMOVUPS      32(CX)(R9*4), Y5
+	VFMADD231PS  Y4, Y5, Y1
+	VMOVUPS      64(CX)(R9*4), Y5
+	VFMADD231PS  Y4, Y5, Y2
+	VMOVUPS      96(CX)(R9*4), Y5
+	VFMADD231PS  Y4, Y5, Y3
+	INCQ         R8
+	CMPQ         R8, DI
+	JLT          taps4
+	VMOVUPS      Y0, (AX)
+	VMOVUPS      Y1, 32(AX)
+	VMOVUPS      Y2, 64(AX)
+	VMOVUPS      Y3, 96(AX)
+	ADDQ         $+128, CX
+	ADDQ         $+128, AX
+	SUBQ         $+32, DX
+	JMP          blocks4
+
+blocks1:
+	CMPQ   DX, $+8
+	JLT    tail
+	VXORPS Y0, Y0, Y0
+	XORQ   R8, R8
+
+taps1:
+	MOVQ         (BX)(R8*8), R9
+	VBROADCASTSS (SI)(R8*4), Y1
+	VMOVUPS      (CX)(R9*4), Y2
+	VFMADD231PS  Y1, Y2, Y0
+	INCQ         R8
+	CMPQ         R8, DI
+	JLT          taps1
+	VMOVUPS      Y0, (AX)
+	ADDQ         $+32, CX
+	ADDQ         $+32, AX
+	SUBQ         $+8, DX
+	JMP          blocks1
+
+tail:
+	TESTQ   DX, DX
+	JZ      done
+	LEAQ    tailmask<>+32(SB), R8
+	SHLQ    $0x02, DX
+	SUBQ    DX, R8
+	VMOVUPS (R8), Y0
+	VXORPS  Y1, Y1, Y1
+	XORQ    DX, DX
+
+tapsTail:
+	MOVQ         (BX)(DX*8), R8
+	VBROADCASTSS (SI)(DX*4), Y2
+	VMASKMOVPS   (CX)(R8*4), Y0, Y3
+	VFMADD231PS  Y2, Y3, Y1
+	INCQ         DX
+	CMPQ         DX, DI
+	JLT          tapsTail
+	VMASKMOVPS   Y1, Y0, (AX)
 
 done:
 	VZEROUPPER

@@ -30,6 +30,7 @@ var (
 		trans8:   transpose8,
 		clip:     with2(vecClip_avx512),
 		axpy:     with(vecAxpy_avx512),
+		taps:     taps(vecTaps_avx512),
 		expSub:   with(vecExpSub_avx512),
 		expSum:   expSumAVX512,
 		max:      greatest(16, vecMax_avx512),
@@ -78,6 +79,7 @@ var (
 		trans8:   transpose8,
 		clip:     with2(vecClip_avx2),
 		axpy:     with(vecAxpy_avx2),
+		taps:     taps(vecTaps_avx2),
 		expSub:   with(vecExpSub_avx2),
 		expSum:   expSumAVX2,
 		max:      greatest(8, vecMax_avx2),
@@ -148,6 +150,12 @@ func cast(f func(dst, x *float32, grid *uint32, scale float32, n int)) func(dst,
 			return
 		}
 		f(data(dst), data(x), &m.minField, scale, len(dst))
+	}
+}
+
+func taps(f func(dst, x *float32, offs *int, w *float32, taps, n int)) func(dst, x []float32, offs []int, w []float32) {
+	return func(dst, x []float32, offs []int, w []float32) {
+		f(data(dst), data(x), data(offs), data(w), len(offs), len(dst))
 	}
 }
 

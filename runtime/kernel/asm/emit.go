@@ -192,25 +192,27 @@ func (w width) mapLoop(name, sig, doc string, unroll int, streams []stream, head
 	RET()
 }
 
-func (w width) masked(n reg.Register, ptr []reg.Register, streams []stream, body func(in []reg.VecVirtual) []reg.VecVirtual) {
-	var load func(m operand.Mem, r reg.VecVirtual)
-	var save func(r reg.VecVirtual, m operand.Mem)
+// mask returns loads and stores of the first n lanes, 0 < n < lanes; n is used up.
+func (w width) mask(n reg.Register) (load func(m operand.Mem, r reg.VecVirtual), save func(r reg.VecVirtual, m operand.Mem)) {
 	if w.z() {
 		ones, k := GP64(), K()
 		MOVQ(operand.I32(-1), ones)
 		BZHIQ(n, ones, ones)
 		KMOVW(ones.As32(), k)
-		load = func(m operand.Mem, r reg.VecVirtual) { VMOVUPS_Z(m, k, r) }
-		save = func(r reg.VecVirtual, m operand.Mem) { VMOVUPS(r, k, m) }
-	} else {
-		table, mask := GP64(), w.reg()
-		LEAQ(tailMasks().Offset(32), table)
-		SHLQ(operand.Imm(2), n)
-		SUBQ(n, table)
-		VMOVUPS(operand.Mem{Base: table}, mask)
-		load = func(m operand.Mem, r reg.VecVirtual) { VMASKMOVPS(m, mask, r) }
-		save = func(r reg.VecVirtual, m operand.Mem) { VMASKMOVPS(r, mask, m) }
+		return func(m operand.Mem, r reg.VecVirtual) { VMOVUPS_Z(m, k, r) },
+			func(r reg.VecVirtual, m operand.Mem) { VMOVUPS(r, k, m) }
 	}
+	table, mask := GP64(), w.reg()
+	LEAQ(tailMasks().Offset(32), table)
+	SHLQ(operand.Imm(2), n)
+	SUBQ(n, table)
+	VMOVUPS(operand.Mem{Base: table}, mask)
+	return func(m operand.Mem, r reg.VecVirtual) { VMASKMOVPS(m, mask, r) },
+		func(r reg.VecVirtual, m operand.Mem) { VMASKMOVPS(r, mask, m) }
+}
+
+func (w width) masked(n reg.Register, ptr []reg.Register, streams []stream, body func(in []reg.VecVirtual) []reg.VecVirtual) {
+	load, save := w.mask(n)
 	var in []reg.VecVirtual
 	for i, s := range streams {
 		if !s.write {
