@@ -127,7 +127,7 @@ func (g *Graph) Run() error {
 		if n.value == nil {
 			return fmt.Errorf("onnxgo: node %d, %q, carries no tensor", n.id, n.name)
 		}
-		t, err := fromGorgonia(n.value)
+		t, err := FromGorgonia(n.value)
 		if err != nil {
 			return fmt.Errorf("onnxgo: node %d, %q: %w", n.id, n.name, err)
 		}
@@ -143,7 +143,7 @@ func (g *Graph) Run() error {
 			if t == nil {
 				continue
 			}
-			if n.value, err = toGorgonia(t); err != nil {
+			if n.value, err = ToGorgonia(t); err != nil {
 				return fmt.Errorf("onnxgo: node %d, %q: %w", n.id, n.name, err)
 			}
 		}

@@ -39,8 +39,8 @@ func elemOf(d tensor.Dtype) (ir.DType, error) {
 	return ir.Undefined, fmt.Errorf("tensors of %v have no ONNX element type", d)
 }
 
-// fromGorgonia copies a tensor; views are materialized.
-func fromGorgonia(t tensor.Tensor) (*ir.Tensor, error) {
+// FromGorgonia copies a tensor of onnx-go's library; views are materialized. It fails for element types ONNX lacks.
+func FromGorgonia(t tensor.Tensor) (*ir.Tensor, error) {
 	if d, ok := t.(*tensor.Dense); ok && (d.RequiresIterator() || d.IsNativelyAccessible() && d.DataOrder().IsColMajor()) {
 		t = d.Materialize()
 	}
@@ -98,8 +98,8 @@ func copied[T ir.Element](elem ir.DType, shape []int, v []T) (*ir.Tensor, error)
 	return ir.FromSlice(elem, shape, slices.Clone(v[:n])), nil
 }
 
-// toGorgonia copies a tensor.
-func toGorgonia(t *ir.Tensor) (tensor.Tensor, error) {
+// ToGorgonia copies a tensor for onnx-go. It fails for the element types that library lacks: float16 and smaller, strings.
+func ToGorgonia(t *ir.Tensor) (tensor.Tensor, error) {
 	var data any
 	switch t.Elem() {
 	case ir.Float32:
@@ -167,7 +167,7 @@ func attribute(name string, v any) (ir.Attr, error) {
 		}
 		return a, nil
 	case tensor.Tensor:
-		t, err := fromGorgonia(v)
+		t, err := FromGorgonia(v)
 		if err != nil {
 			return ir.Attr{}, fmt.Errorf("attribute %q: %w", name, err)
 		}
