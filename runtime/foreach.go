@@ -2,10 +2,9 @@ package runtime
 
 import (
 	"context"
+	"iter"
 	goruntime "runtime"
 	"sync"
-
-	"github.com/qsimc/qsimc/ir"
 )
 
 // Cores returns the number of cores the program may use.
@@ -13,12 +12,12 @@ func Cores() int { return goruntime.GOMAXPROCS(0) }
 
 // ForEach calls do for every sample, up to jobs at a time, and after that done in the order of the samples. The first error
 // in that order ends it and is returned; samples after it may have been done.
-func ForEach(ctx context.Context, jobs int, samples ir.Samples, do func(ctx context.Context, i int, in ir.Tensors) error, done func(i int)) error {
+func ForEach[T any](ctx context.Context, jobs int, samples iter.Seq2[T, error], do func(ctx context.Context, i int, in T) error, done func(i int)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
 	type job struct {
 		i      int
-		in     ir.Tensors
+		in     T
 		err    error
 		result chan error
 	}
@@ -36,7 +35,7 @@ func ForEach(ctx context.Context, jobs int, samples ir.Samples, do func(ctx cont
 		defer close(order)
 		defer close(queue)
 		i := 0
-		for in, err := range samples() {
+		for in, err := range samples {
 			j := job{i: i, in: in, err: err, result: make(chan error, 1)}
 			select {
 			case order <- j:

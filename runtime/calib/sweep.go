@@ -78,7 +78,7 @@ func (s *sweep) run(ctx context.Context, pass int, samples ir.Samples) error {
 		jobs = 1
 	}
 	count := 0
-	err := runtime.ForEach(ctx, jobs, samples, func(ctx context.Context, i int, in ir.Tensors) error {
+	err := runtime.ForEach(ctx, jobs, samples(), func(ctx context.Context, i int, in ir.Tensors) error {
 		if err := s.sample(ctx, pass, i, in); err != nil {
 			return fmt.Errorf("sample %d: %w", i, err)
 		}
