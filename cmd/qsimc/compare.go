@@ -1,0 +1,201 @@
+package main
+
+import (
+	"cmp"
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"text/tabwriter"
+
+	"github.com/qsimc/qsimc/frontend"
+	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/runtime"
+	"github.com/spf13/cobra"
+)
+
+// difference is how far a value of one model is from the same value of another.
+type difference struct {
+	name string
+	runtime.Difference
+}
+
+// compareOutputs runs both models over the first feeds (0: all) and compares their outputs by position.
+func compareOutputs(ctx context.Context, a, b *ir.Model, data *frontend.Data, feeds int, o runtime.Options) ([]difference, error) {
+	pa, err := runtime.CompileWith(a, o)
+	if err != nil {
+		return nil, err
+	}
+	pb, err := runtime.CompileWith(b, o)
+	if err != nil {
+		return nil, err
+	}
+	names, others := pa.Outputs(), pb.Outputs()
+	if len(names) != len(others) {
+		return nil, fmt.Errorf("%d outputs do not compare with %d", len(names), len(others))
+	}
+	diffs := make([]difference, len(names))
+	n := 0
+	for f, err := range data.Feeds() {
+		if err != nil {
+			return nil, err
+		}
+		x, err := pa.Run(ctx, f.Tensors)
+		if err != nil {
+			return nil, err
+		}
+		y, err := pb.Run(ctx, f.Tensors)
+		if err != nil {
+			return nil, err
+		}
+		for i, name := range names {
+			diffs[i].name = name
+			if err := diffs[i].Add(x[name], y[others[i]]); err != nil {
+				return nil, fmt.Errorf("output %q: %w", name, err)
+			}
+		}
+		if n++; n == feeds {
+			break
+		}
+	}
+	return diffs, nil
+}
+
+func (a *app) compareCommand() *cobra.Command {
+	var samples string
+	var count int
+	c := &cobra.Command{
+		Use:   "compare A.onnx B.onnx --samples PATH",
+		Short: "run two models on the same inputs: SQNR, cosine and largest error of outputs and of inner values of the same name",
+		Args:  args(cobra.ExactArgs(2)),
+		RunE: func(c *cobra.Command, names []string) error {
+			if samples == "" {
+				return usagef("compare: --samples PATH is wanted (synthetic is an explicit choice)")
+			}
+			return a.compare(c.Context(), names[0], names[1], samples, count)
+		},
+	}
+	c.Flags().StringVar(&samples, "samples", "", "inputs: .npz, .npy, a folder, or synthetic")
+	c.Flags().IntVar(&count, "count", 0, "samples to use (default: all)")
+	return c
+}
+
+// comparison is a row of the result.
+type comparison struct {
+	Name   string   `json:"name"`
+	SQNR   *float64 `json:"sqnr_db"` // null: no difference
+	Cosine float64  `json:"cosine"`
+	MaxAbs float64  `json:"max_abs_error"`
+}
+
+func (a *app) compare(ctx context.Context, first, second, samples string, count int) error {
+	ma, err := frontend.Load(first)
+	if err != nil {
+		return err
+	}
+	mb, err := frontend.Load(second)
+	if err != nil {
+		return err
+	}
+	data, err := frontend.OpenData(samples, ma, frontend.DataOptions{Count: count, Seed: uint64(a.seed)})
+	if err != nil {
+		return err
+	}
+	outputs, err := compareOutputs(ctx, ma, mb, data, 0, runtime.Options{})
+	if err != nil {
+		return err
+	}
+	inner, err := a.compareInner(ctx, ma, mb, data)
+	if err != nil {
+		return err
+	}
+	slices.SortStableFunc(inner, func(x, y difference) int { return cmp.Compare(x.SQNR(), y.SQNR()) })
+	if a.json {
+		return a.printJSON(map[string]any{"a": first, "b": second, "outputs": rows(outputs), "values": rows(inner)})
+	}
+	t := tabwriter.NewWriter(a.out, 0, 8, 2, ' ', 0)
+	list := func(what string, d []difference) {
+		fmt.Fprintf(t, "%s\tSQNR\tcosine\tmax error\n", what)
+		for _, r := range rows(d) {
+			sqnr := "equal"
+			if r.SQNR != nil {
+				sqnr = fmt.Sprintf("%.2f dB", *r.SQNR)
+			}
+			fmt.Fprintf(t, "%s\t%s\t%.6f\t%.3g\n", r.Name, sqnr, r.Cosine, r.MaxAbs)
+		}
+	}
+	list("output", outputs)
+	if len(inner) > 0 {
+		fmt.Fprintln(t)
+		shown := inner
+		if !a.verbose {
+			shown = inner[:min(10, len(inner))]
+		}
+		list(fmt.Sprintf("value (worst %d of %d matched)", len(shown), len(inner)), shown)
+	}
+	return t.Flush()
+}
+
+func rows(d []difference) []comparison {
+	out := make([]comparison, len(d))
+	for i, x := range d {
+		out[i] = comparison{Name: x.name, Cosine: x.Cosine(), MaxAbs: x.MaxAbs}
+		if s := x.SQNR(); !math.IsInf(s, 0) {
+			out[i].SQNR = &s
+		}
+	}
+	return out
+}
+
+// compareInner compares the float values that both models compute under the same name. One feed's values of the first model
+// are held at a time.
+func (a *app) compareInner(ctx context.Context, ma, mb *ir.Model, data *frontend.Data) ([]difference, error) {
+	pa, err := runtime.Compile(ma)
+	if err != nil {
+		return nil, err
+	}
+	pb, err := runtime.Compile(mb)
+	if err != nil {
+		return nil, err
+	}
+	computed := func(v *ir.Value, t *ir.Tensor) bool {
+		return v.DefNode() != nil && t.Elem().IsFloat() && v.Graph().Owner() == nil
+	}
+	byName := map[string]int{}
+	var diffs []difference
+	done := 0
+	m := a.meter("compare", data.Len)
+	defer m.stop()
+	for f, err := range data.Feeds() {
+		if err != nil {
+			return nil, err
+		}
+		values := ir.Tensors{}
+		if _, err := pa.Watch(ctx, f.Tensors, func(v *ir.Value, t *ir.Tensor) error {
+			if computed(v, t) {
+				values[v.Name] = t
+			}
+			return nil
+		}); err != nil {
+			return nil, err
+		}
+		if _, err := pb.Watch(ctx, f.Tensors, func(v *ir.Value, t *ir.Tensor) error {
+			x := values[v.Name]
+			if x == nil || !computed(v, t) || x.Len() != t.Len() || x.Elem() != t.Elem() {
+				return nil
+			}
+			i, ok := byName[v.Name]
+			if !ok {
+				i = len(diffs)
+				byName[v.Name] = i
+				diffs = append(diffs, difference{name: v.Name})
+			}
+			return diffs[i].Add(x, t)
+		}); err != nil {
+			return nil, err
+		}
+		done++
+		m.set(done)
+	}
+	return diffs, nil
+}
