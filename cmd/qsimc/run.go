@@ -2,9 +2,9 @@ package main
 
 import (
 	"fmt"
-	"io"
 	"math"
 
+	"github.com/qsimc/qsimc/backend"
 	"github.com/qsimc/qsimc/frontend"
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/runtime"
@@ -113,7 +113,7 @@ func (a *app) runModel(c *cobra.Command, path string, f *runFlags) error {
 				return fmt.Errorf("output %q: %w", n, err)
 			}
 		}
-		if err := replaceFile(f.out, func(w io.Writer) error { return frontend.WriteNPZ(w, names, result) }); err != nil {
+		if err := backend.SaveNPZ(f.out, result); err != nil {
 			return err
 		}
 	}
