@@ -2,10 +2,13 @@ package op
 
 // nnTable: matrix products, convolutions, pooling, normalization, recurrence and attention.
 var nnTable = []*Def{
+	attentionDef,
 	averagePoolDef,
 	batchNormalizationDef,
+	causalConvWithStateDef,
 	convDef,
 	convTransposeDef,
+	deformConvDef,
 	dropoutDef,
 	einsumDef,
 	gemmDef,
@@ -16,14 +19,17 @@ var nnTable = []*Def{
 	gruDef,
 	instanceNormalizationDef,
 	layerNormalizationDef,
+	linearAttentionDef,
 	lpNormalizationDef,
 	lpPoolDef,
 	lrnDef,
 	lstmDef,
 	matMulDef,
 	maxPoolDef,
+	maxRoiPoolDef,
 	maxUnpoolDef,
 	meanVarianceNormalizationDef,
 	rmsNormalizationDef,
 	rnnDef,
+	rotaryEmbeddingDef,
 }
