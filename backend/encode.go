@@ -185,7 +185,7 @@ func (e *encoder) infos(msg *message, num protowire.Number, g *ir.Graph, functio
 func valueInfo(name string, t ir.Type, doc string, meta []ir.Prop, opaque []byte) *message {
 	msg := &message{}
 	msg.text(1, name)
-	if t.Known() {
+	if t.Known() || t.Denot != "" {
 		msg.message(2, typeProto(t))
 	}
 	msg.textIf(3, doc)

@@ -35,6 +35,10 @@ func normal(m *onnxpb.ModelProto) {
 			if p.GetDimParam() == "" && p.GetDimValue() < 0 || p.GetDimValue() == 0 && p.GetDimParam() == "" && isParam(p) {
 				p.Value = nil
 			}
+		case *onnxpb.TypeProto:
+			if tensor := p.GetTensorType(); tensor != nil && tensor.GetElemType() == 0 && tensor.Shape == nil {
+				p.Value = nil
+			}
 		case *onnxpb.ValueInfoProto:
 			if p.Type != nil && p.Type.Value == nil && p.Type.Denotation == nil {
 				p.Type = nil

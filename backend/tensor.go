@@ -109,7 +109,7 @@ func typeProto(t ir.Type) *message {
 		num = 7
 		body.add(t.Wire)
 	}
-	if num < 6 {
+	if num < 6 && t.Known() { // the denotation of a type can be all there is
 		msg.message(num, &body)
 	}
 	msg.textIf(6, t.Denot)

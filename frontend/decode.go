@@ -238,10 +238,21 @@ func (d *decoder) parseGraph(b []byte) (*rawGraph, error) {
 		return err
 	})
 	if err != nil {
-		return nil, fmt.Errorf("graph %q: %w", g.name, err)
+		return nil, fmt.Errorf("graph %q: %w", graphName(b), err)
 	}
 	g.findFree()
 	return g, nil
+}
+
+// graphName finds the name of a graph, which files have after the nodes.
+func graphName(b []byte) (name string) {
+	_ = walk(b, func(f field) error { // what is wrong with the message has been said
+		if f.tag == 2<<3|asBytes {
+			name = string(f.data)
+		}
+		return nil
+	})
+	return name
 }
 
 func describe(list *[]*described, f field) error {

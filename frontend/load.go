@@ -10,24 +10,45 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"strings"
 
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/op"
 )
 
-// Load reads a model and infers the types of its values. Large files are mapped and not read: the model's tensors are slices of the map (see Decode), and the
-// file must not be cut while the program runs. External data is looked for in the model's folder.
+// Load reads a model and infers the types of its values. Files named .onnxtxt or .txt are in ONNX's text syntax, all others in
+// its binary form. Large files are mapped and not read: the model's tensors are slices of the map (see Decode), and the file
+// must not be cut while the program runs. External data is looked for in the model's folder.
 func Load(path string) (*ir.Model, error) {
+	m, err := read(path)
+	if err != nil {
+		return nil, err
+	}
+	m.Path = path
+	if err := op.Infer(m); err != nil {
+		return nil, fmt.Errorf("%s: %w", path, err)
+	}
+	return m, nil
+}
+
+func read(path string) (*ir.Model, error) {
 	data, err := contents(path)
 	if err != nil {
 		return nil, err
 	}
+	switch strings.ToLower(filepath.Ext(path)) {
+	case ".onnxtxt", ".txt":
+		m, err := ir.Parse(path, data)
+		if err != nil {
+			return nil, err // it begins with file, line and column
+		}
+		if err := ir.Check(m); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+		return m, nil
+	}
 	m, err := Decode(data, Folder(filepath.Dir(path)))
 	if err != nil {
-		return nil, fmt.Errorf("%s: %w", path, err)
-	}
-	m.Path = path
-	if err := op.Infer(m); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	return m, nil
