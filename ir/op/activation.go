@@ -30,8 +30,14 @@ var (
 	softplusDef = unaryDef("Softplus", "ln(1+eˣ)", []int{1, 22}, floatFn{f: softplus})
 	softsignDef = unaryDef("Softsign", "x/(1+|x|)", []int{1, 22}, floatFn{f: func(x float64) float64 { return x / (1 + math.Abs(x)) }})
 	mishDef     = unaryDef("Mish", "x·tanh(ln(1+eˣ))", []int{18, 22}, floatFn{f: func(x float64) float64 { return x * math.Tanh(softplus(x)) }})
-	hardSwish   = unaryDef("HardSwish", "x·max(0, min(1, x/6+1/2))", []int{14, 22},
-		floatFn{f: func(x float64) float64 { return x * max(0, min(1, x/6+0.5)) }})
+	hardSwish   = unaryDef("HardSwish", "x·max(0, min(1, x/6+1/2))", []int{14, 22}, floatFn{
+		func(x float64) float64 { return x * max(0, min(1, x/6+0.5)) },
+		inParallel(func(dst, x []float32) {
+			for i, v := range x {
+				dst[i] = v * max(0, min(1, float32(v*(1.0/6))+0.5))
+			}
+		}),
+	})
 )
 
 var geluDef = &Def{
@@ -50,13 +56,20 @@ var geluDef = &Def{
 }
 
 var leakyReluDef = paramDef("LeakyRelu", "x, or alpha·x below 0", []int{1, 6, 16}, func(n *ir.Node) floatFn {
-	a := alpha(n, "alpha", 0.01)
-	return floatFn{f: func(x float64) float64 {
+	a, a32 := alpha(n, "alpha", 0.01), n.Float("alpha", 0.01)
+	return floatFn{func(x float64) float64 {
 		if x < 0 {
 			return a * x
 		}
 		return x
-	}}
+	}, inParallel(func(dst, x []float32) {
+		for i, v := range x {
+			if v < 0 {
+				v *= a32
+			}
+			dst[i] = v
+		}
+	})}
 })
 
 var eluDef = paramDef("Elu", "x, or alpha·(eˣ-1) below 0", []int{1, 6, 22}, func(n *ir.Node) floatFn {
@@ -98,7 +111,12 @@ func selu() *Def {
 
 var hardSigmoidDef = paramDef("HardSigmoid", "max(0, min(1, alpha·x+beta))", []int{1, 6, 22}, func(n *ir.Node) floatFn {
 	a, b := alpha(n, "alpha", 0.2), alpha(n, "beta", 0.5)
-	return floatFn{f: func(x float64) float64 { return max(0, min(1, a*x+b)) }}
+	a32, b32 := float32(a), float32(b)
+	return floatFn{func(x float64) float64 { return max(0, min(1, a*x+b)) }, inParallel(func(dst, x []float32) {
+		for i, v := range x {
+			dst[i] = max(0, min(1, float32(v*a32)+b32))
+		}
+	})}
 })
 
 var thresholdedReluDef = paramDef("ThresholdedRelu", "x above alpha, else 0", []int{10, 22}, func(n *ir.Node) floatFn {

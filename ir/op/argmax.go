@@ -73,10 +73,10 @@ func argBest[T number](c *Call, greatest bool) ([]*ir.Tensor, error) {
 		best, k := src[at], 0
 		for i := 1; i < s.n; i++ {
 			v := src[at+i*s.inner]
-			better := v > best
-			if !greatest {
-				better = v < best
+			if greatest && v < best || !greatest && v > best {
+				continue
 			}
+			better := v != best
 			if better && best == best || v != v && (best == best || last) || last && v == best {
 				best, k = v, i
 			}

@@ -200,8 +200,13 @@ var divRows = &arith{
 	divRow[uint8], divRow[uint16], divRow[uint32], divRow[uint64],
 }
 
+// shortRow is the length below which a call of the kernel costs more than it saves.
+const shortRow = 32
+
 func addRow32(dst, a, b []float32) {
 	switch {
+	case len(dst) < shortRow:
+		addRow(dst, a, b)
 	case len(b) == 1:
 		kernel.AddScalar(dst, a, b[0])
 	case len(a) == 1:
@@ -213,6 +218,8 @@ func addRow32(dst, a, b []float32) {
 
 func subRow32(dst, a, b []float32) {
 	switch {
+	case len(dst) < shortRow:
+		subRow(dst, a, b)
 	case len(b) == 1:
 		kernel.SubScalar(dst, a, b[0])
 	case len(a) == 1:
@@ -224,6 +231,8 @@ func subRow32(dst, a, b []float32) {
 
 func mulRow32(dst, a, b []float32) {
 	switch {
+	case len(dst) < shortRow:
+		mulRow(dst, a, b)
 	case len(b) == 1:
 		kernel.MulScalar(dst, a, b[0])
 	case len(a) == 1:
@@ -235,6 +244,8 @@ func mulRow32(dst, a, b []float32) {
 
 func divRow32(dst, a, b []float32) {
 	switch {
+	case len(dst) < shortRow:
+		divRow(dst, a, b)
 	case len(b) == 1:
 		kernel.DivScalar(dst, a, b[0])
 	case len(a) == 1:

@@ -212,6 +212,10 @@ func castTo(c *Call, x *ir.Tensor, to ir.DType, how castMode) (*ir.Tensor, error
 	if write = writer(out, how); write == nil {
 		return nil, fmt.Errorf("cast from %v to %v: %w", x.Elem(), to, ErrUnsupported)
 	}
+	if direct := directCast(out, x); direct != nil {
+		par.For(x.Len(), spreadGrain, direct)
+		return out, nil
+	}
 	par.For(x.Len(), 64*castBlock, func(lo, hi int) {
 		var b block
 		for ; lo < hi; lo += castBlock {
@@ -221,6 +225,29 @@ func castTo(c *Call, x *ir.Tensor, to ir.DType, how castMode) (*ir.Tensor, error
 		}
 	})
 	return out, nil
+}
+
+// directCast returns the loop for the pairs of types that models with half-precision weights convert at every turn; nil
+// for the others.
+func directCast(out, x *ir.Tensor) func(lo, hi int) {
+	switch from, to := x.Elem(), out.Elem(); {
+	case from == ir.Float32 && to == ir.Float16:
+		return convertCodes(ir.Data[uint16](out), ir.Data[float32](x), floatToHalf)
+	case from == ir.Float32 && to == ir.BFloat16:
+		return convertCodes(ir.Data[uint16](out), ir.Data[float32](x), floatToBF16)
+	case from == ir.Float16 && to == ir.Float32:
+		return convertCodes(ir.Data[float32](out), ir.Data[uint16](x), ir.HalfToFloat)
+	}
+	return nil
+}
+
+func convertCodes[T, U any](dst []T, src []U, f func(U) T) func(lo, hi int) {
+	return func(lo, hi int) {
+		d := dst[lo:hi]
+		for i, v := range src[lo:hi] {
+			d[i] = f(v)
+		}
+	}
 }
 
 // reader returns a function that reads n elements from lo on into a block; nil if the type cannot be read.
@@ -303,10 +330,10 @@ func writer(t *ir.Tensor, how castMode) func(b *block, lo, n int) {
 	switch t.Elem() {
 	case ir.Float32:
 		v := ir.Data[float32](t)
-		return func(b *block, lo, n int) { putNumbers(v[lo:lo+n], b, func(x float64) float32 { return float32(x) }) }
+		return func(b *block, lo, n int) { putFloats(v[lo:lo+n], b) }
 	case ir.Float64:
 		v := ir.Data[float64](t)
-		return func(b *block, lo, n int) { putNumbers(v[lo:lo+n], b, func(x float64) float64 { return x }) }
+		return func(b *block, lo, n int) { putFloats(v[lo:lo+n], b) }
 	case ir.Float16:
 		return writeCodes(ir.Data[uint16](t), floatToHalf)
 	case ir.BFloat16:
@@ -338,12 +365,34 @@ func writer(t *ir.Tensor, how castMode) func(b *block, lo, n int) {
 	return smallWriter(t, how)
 }
 
-// putNumbers converts a block; floats by the given function.
-func putNumbers[T number](dst []T, b *block, fromFloat func(float64) T) {
+// putFloats converts a block to floats.
+func putFloats[T float](dst []T, b *block) {
 	switch {
 	case b.f != nil:
 		for i, x := range b.f {
-			dst[i] = fromFloat(x)
+			dst[i] = T(x)
+		}
+	case b.i != nil:
+		for i, x := range b.i {
+			dst[i] = T(x)
+		}
+	default:
+		for i, x := range b.u {
+			dst[i] = T(x)
+		}
+	}
+}
+
+// putInts converts a block to integers.
+func putInts[T integer](dst []T, b *block) {
+	switch {
+	case b.f != nil:
+		for i, x := range b.f {
+			if x > -1<<62 && x < 1<<62 {
+				dst[i] = T(int64(x))
+			} else {
+				dst[i] = T(truncate(x))
+			}
 		}
 	case b.i != nil:
 		for i, x := range b.i {
@@ -357,9 +406,7 @@ func putNumbers[T number](dst []T, b *block, fromFloat func(float64) T) {
 }
 
 func writeInts[T integer](v []T) func(b *block, lo, n int) {
-	return func(b *block, lo, n int) {
-		putNumbers(v[lo:lo+n], b, func(x float64) T { return T(truncate(x)) })
-	}
+	return func(b *block, lo, n int) { putInts(v[lo:lo+n], b) }
 }
 
 // writeCodes rounds to a format of fewer digits than float32, by way of float32 rounded to odd, so that the second

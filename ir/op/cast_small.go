@@ -89,7 +89,7 @@ func smallWriter(t *ir.Tensor, how castMode) func(b *block, lo, n int) {
 	if t.Elem().IsInt() {
 		return func(b *block, lo, n int) {
 			var v [castBlock]int64
-			putNumbers(v[:n], b, truncate)
+			putInts(v[:n], b)
 			p.clear(lo, n)
 			for i, x := range v[:n] {
 				p.set(lo+i, uint32(x))

@@ -121,19 +121,73 @@ var (
 )
 
 func softmax32(out, x *ir.Tensor, s axisSpan) {
+	src, dst := ir.Data[float32](x), ir.Data[float32](out)
 	if s.inner == 1 {
-		kernel.Softmax(s.outer, s.n, ir.Data[float32](out), ir.Data[float32](x))
+		kernel.Softmax(s.outer, s.n, dst, src)
 		return
 	}
-	softmaxLines[float32](out, x, s)
+	s.strips(func(at, w int, tmp []float32) {
+		m, sum := tmp[:w], tmp[w:2*w]
+		expStrip(dst, src, s, at, m, sum)
+		for k := range s.n {
+			row := dst[at+k*s.inner:][:w]
+			kernel.Div(row, row, sum)
+		}
+	})
 }
 
 func logSoftmax32(out, x *ir.Tensor, s axisSpan) {
+	src, dst := ir.Data[float32](x), ir.Data[float32](out)
 	if s.inner == 1 {
-		kernel.LogSoftmax(s.outer, s.n, ir.Data[float32](out), ir.Data[float32](x))
+		kernel.LogSoftmax(s.outer, s.n, dst, src)
 		return
 	}
-	logSoftmaxLines[float32](out, x, s)
+	s.strips(func(at, w int, tmp []float32) {
+		m, sum := tmp[:w], tmp[w:2*w]
+		expStrip(dst, src, s, at, m, sum)
+		for i, v := range sum {
+			sum[i] = float32(math.Log(float64(v)))
+		}
+		for k := range s.n {
+			row := dst[at+k*s.inner:][:w]
+			kernel.Sub(row, src[at+k*s.inner:][:w], m)
+			kernel.Sub(row, row, sum)
+		}
+	})
+}
+
+// strips calls body for strips of w neighbouring lines, the first of which starts at at; tmp has 2·w elements.
+func (s axisSpan) strips(body func(at, w int, tmp []float32)) {
+	if s.n == 0 || s.inner == 0 {
+		return
+	}
+	per := (s.inner + strip - 1) / strip
+	par.For(s.outer*per, max(1, mapGrain/(s.n*min(s.inner, strip))), func(lo, hi int) {
+		var tmp [2 * strip]float32
+		for i := lo; i < hi; i++ {
+			from := i % per * strip
+			w := min(strip, s.inner-from)
+			body(i/per*s.n*s.inner+from, w, tmp[:2*w])
+		}
+	})
+}
+
+// expStrip sets m to the maxima of the strip's lines, dst to exp(x-m) and sum to the sums of that.
+func expStrip(dst, src []float32, s axisSpan, at int, m, sum []float32) {
+	w := len(m)
+	copy(m, src[at:])
+	for k := 1; k < s.n; k++ {
+		for i, v := range src[at+k*s.inner:][:w] {
+			m[i] = max(m[i], v)
+		}
+	}
+	clear(sum)
+	for k := range s.n {
+		row := dst[at+k*s.inner:][:w]
+		kernel.Sub(row, src[at+k*s.inner:][:w], m)
+		kernel.Exp(row, row)
+		kernel.Add(sum, sum, row)
+	}
 }
 
 func softmaxLines[T float32 | float64](out, x *ir.Tensor, s axisSpan) {

@@ -53,6 +53,13 @@ type floatFn struct {
 	fast func(dst, x []float32)
 }
 
+// inParallel makes a loop over float32 slices run on all cores.
+func inParallel(loop func(dst, x []float32)) func(dst, x []float32) {
+	return func(dst, x []float32) {
+		par.For(len(x), mapGrain, func(lo, hi int) { loop(dst[lo:hi:hi], x[lo:hi]) })
+	}
+}
+
 // unaryDef defines an elementwise function of floating-point type. Its float32 form is the float64 function rounded,
 // unless fast is given.
 func unaryDef(name, doc string, versions []int, k floatFn) *Def {
@@ -76,8 +83,16 @@ func paramDef(name, doc string, versions []int, fn func(n *ir.Node) floatFn) *De
 }
 
 var (
-	ceilDef       = unaryDef("Ceil", "⌈x⌉", []int{1, 6, 13}, floatFn{f: math.Ceil})
-	floorDef      = unaryDef("Floor", "⌊x⌋", []int{1, 6, 13}, floatFn{f: math.Floor})
+	ceilDef = unaryDef("Ceil", "⌈x⌉", []int{1, 6, 13}, floatFn{math.Ceil, inParallel(func(dst, x []float32) {
+		for i, v := range x {
+			dst[i] = float32(math.Ceil(float64(v)))
+		}
+	})})
+	floorDef = unaryDef("Floor", "⌊x⌋", []int{1, 6, 13}, floatFn{math.Floor, inParallel(func(dst, x []float32) {
+		for i, v := range x {
+			dst[i] = float32(math.Floor(float64(v)))
+		}
+	})})
 	roundDef      = unaryDef("Round", "the nearest integer, ties to even", []int{11, 22}, floatFn{f: math.RoundToEven})
 	sqrtDef       = unaryDef("Sqrt", "√x", []int{1, 6, 13}, floatFn{math.Sqrt, kernel.Sqrt})
 	expDef        = unaryDef("Exp", "eˣ", []int{1, 6, 13}, floatFn{math.Exp, kernel.Exp})
@@ -169,10 +184,20 @@ var absDef = numericDef("Abs", "|x|", numericTypes, []int{1, 6, 13},
 		func(x float32) float32 { return float32(math.Abs(float64(x))) }, math.Abs,
 		abs[int8], abs[int16], abs[int32], abs[int64],
 	},
-	unsigned{itself[uint8], itself[uint16], itself[uint32], itself[uint64]})
+	unsigned{itself[uint8], itself[uint16], itself[uint32], itself[uint64]},
+	inParallel(func(dst, x []float32) {
+		for i, v := range x {
+			dst[i] = float32(math.Abs(float64(v)))
+		}
+	}))
 
 var negDef = numericDef("Neg", "-x", signedTypes, []int{1, 6, 13},
-	signed{neg[float32], neg[float64], neg[int8], neg[int16], neg[int32], neg[int64]}, unsigned{})
+	signed{neg[float32], neg[float64], neg[int8], neg[int16], neg[int32], neg[int64]}, unsigned{},
+	inParallel(func(dst, x []float32) {
+		for i, v := range x {
+			dst[i] = -v
+		}
+	}))
 
 var signDef = numericDef("Sign", "-1, 0 or 1 by the sign of x", numericTypes, []int{9, 13},
 	signed{sign[float32], sign[float64], sign[int8], sign[int16], sign[int32], sign[int64]},

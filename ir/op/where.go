@@ -70,11 +70,11 @@ func choose[T any](p *spread, dst []T, cond []uint8, x, y []T) {
 	p.run(func(z, n int, at []int) {
 		d, ic, ix, iy := dst[z:z+n], at[0], at[1], at[2]
 		for i := range d {
+			v := y[iy]
 			if cond[ic] != 0 {
-				d[i] = x[ix]
-			} else {
-				d[i] = y[iy]
+				v = x[ix]
 			}
+			d[i] = v
 			ic, ix, iy = ic+sc, ix+sx, iy+sy
 		}
 	})
