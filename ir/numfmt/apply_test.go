@@ -8,6 +8,7 @@ import (
 	"testing"
 
 	"github.com/qsimc/qsimc/ir/numfmt"
+	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
 // everyScheme has each format and each way to scale at least once; granularities are appended by the tests.
@@ -158,6 +159,30 @@ func TestPathsAgree(t *testing.T) {
 		}
 		equal(t, "decoded", s, l, rows, one)
 	})
+}
+
+// TestCores: tensors large enough to be shared out come out the same on one core.
+func TestCores(t *testing.T) { // not parallel: it limits the cores of the process
+	for _, text := range everyScheme {
+		for _, g := range []string{"", "/axis=0", "/axis=1", "/block=48"} {
+			s, err := numfmt.ParseScheme(text+g, numfmt.Weight)
+			if err != nil {
+				t.Fatal(err)
+			}
+			for k := range 2 {
+				l, err := s.Layout([]int{170, 300}, numfmt.Axes{K: k, Out: 1 - k})
+				if err != nil {
+					t.Fatal(err)
+				}
+				x := sample(l, 9)
+				many := apply(t, s, l, fit(t, s, l, x), x)
+				before := par.SetLimit(1)
+				one := apply(t, s, l, fit(t, s, l, x), x)
+				par.SetLimit(before)
+				equal(t, "cores", s, l, many, one)
+			}
+		}
+	}
 }
 
 // TestIdempotent: quantized values stay as they are, under the parameters they were made with.

@@ -301,16 +301,9 @@ func newBook(values []float32, specials ...float32) *Codebook {
 
 // leastAbove is the least float32 v with v > mid, or v >= mid when inclusive.
 func leastAbove(mid float64, inclusive bool) float32 {
-	v := float32(mid)
+	v := float32(mid) // the nearest, so no other lies between it and mid
 	if float64(v) > mid || inclusive && float64(v) == mid {
-		for {
-			w := math.Nextafter32(v, float32(math.Inf(-1)))
-			if float64(w) > mid || inclusive && float64(w) == mid {
-				v = w
-				continue
-			}
-			return v
-		}
+		return v
 	}
 	return math.Nextafter32(v, float32(math.Inf(1)))
 }

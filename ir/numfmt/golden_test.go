@@ -403,6 +403,19 @@ func TestGolden34RPTQParameters(t *testing.T) {
 	printed(t, "zeros", p.Zero, "8 1 15")
 }
 
+// TestGolden40ExponentBias: a fitted step is the real-valued exponent bias B = β - log2(step) that makes amax the largest
+// code.
+func TestGolden40ExponentBias(t *testing.T) {
+	for _, tt := range []struct {
+		scheme string
+		amax   float32
+		want   string
+	}{{"e2m1", 3, "2.0"}, {"e4m3all", 448, "7.0995357"}} {
+		c := ranged(t, tt.scheme, -tt.amax, tt.amax, []float32{0})
+		printed(t, tt.scheme, []float32{float32(float64(c.s.Format.Bias) - math.Log2(float64(c.p.Scale[0])))}, tt.want)
+	}
+}
+
 func TestGolden41Packing(t *testing.T) {
 	for _, tt := range []struct {
 		elem  numfmt.Elem
