@@ -67,22 +67,32 @@ const (
 	floatTypes   = "float16, bfloat16, float, double"
 )
 
-// arithDef defines Add, Sub, Mul and Div. dims is the operator on two sizes; ok is false where the result is no size.
-func arithDef(name, doc string, dims func(x, y ir.Dim) ir.Dim, eval func(*Call) ([]*ir.Tensor, error)) *Def {
+// arithDef defines Add, Sub, Mul and Div; dims is the operator on sizes.
+func arithDef(name, doc string, dims sizeRule, eval func(*Call) ([]*ir.Tensor, error)) *Def {
 	return &Def{
 		Name: name, Doc: doc, Since: 1, Versions: []int{1, 6, 7, 13, 14}, Types: numericTypes,
 		In: Exactly(2), Out: Exactly(1), Widen: true,
 		Upgrades: []Upgrade{dropConsumed, alignedBroadcast},
 		Infer: func(c *Call) ([]ir.Type, error) {
-			zipDims(c, dims)
+			dims.record(c)
 			return inferZip(ir.Undefined)(c)
 		},
 		Eval: eval,
 	}
 }
 
-// zipDims records the contents of the output where those of both inputs are known as dimensions.
-func zipDims(c *Call, f func(x, y ir.Dim) ir.Dim) {
+// sizeRule is an operator of two integers that are known as dimensions: numbers gives the result of two numbers, ok is
+// false where it has none; symbols says what is certain of others.
+type sizeRule struct {
+	numbers func(x, y int64) (z int64, ok bool)
+	symbols func(x, y ir.Dim) ir.Dim
+}
+
+// maxSize bounds the numbers of a sizeRule, so that products do not overflow.
+const maxSize = 1 << 31
+
+// record notes the contents of output 0 where those of both inputs are known as dimensions.
+func (r *sizeRule) record(c *Call) {
 	a, ok := c.Dims(0)
 	b, ok2 := c.Dims(1)
 	if !ok || !ok2 || len(a) != len(b) && len(a) != 1 && len(b) != 1 {
@@ -93,67 +103,80 @@ func zipDims(c *Call, f func(x, y ir.Dim) ir.Dim) {
 		out = nil
 	}
 	for i := range out {
-		out[i] = f(a[min(i, len(a)-1)], b[min(i, len(b)-1)])
+		out[i] = r.of(a[min(i, len(a)-1)], b[min(i, len(b)-1)])
 	}
 	c.SetDims(0, out)
 }
 
-func known(n int64) ir.Dim {
-	if n < 0 {
+func (r *sizeRule) of(a, b ir.Dim) ir.Dim {
+	x, ok := literal(a)
+	y, ok2 := literal(b)
+	if !ok || !ok2 {
+		return r.symbols(a, b)
+	}
+	if max(x, y, -x, -y) > maxSize {
 		return ir.UnknownDim
 	}
-	return ir.Dim{Size: n}
+	if z, ok := r.numbers(x, y); ok {
+		return literalDim(z)
+	}
+	return ir.UnknownDim
 }
 
-var addDef = arithDef("Add", "a + b", func(x, y ir.Dim) ir.Dim {
-	switch {
-	case x.Known() && y.Known():
-		return known(x.Size + y.Size)
-	case x.Size == 0:
-		return y
-	case y.Size == 0:
-		return x
-	}
-	return ir.UnknownDim
+var addDef = arithDef("Add", "a + b", sizeRule{
+	func(x, y int64) (int64, bool) { return x + y, true },
+	func(x, y ir.Dim) ir.Dim {
+		switch {
+		case x.Size == 0:
+			return y
+		case y.Size == 0:
+			return x
+		}
+		return ir.UnknownDim
+	},
 }, addRows.eval)
 
-var subDef = arithDef("Sub", "a - b", func(x, y ir.Dim) ir.Dim {
-	switch {
-	case x.Known() && y.Known():
-		return known(x.Size - y.Size)
-	case y.Size == 0:
-		return x
-	case x.Same(y):
-		return ir.FixedDim(0)
-	}
-	return ir.UnknownDim
+var subDef = arithDef("Sub", "a - b", sizeRule{
+	func(x, y int64) (int64, bool) { return x - y, true },
+	func(x, y ir.Dim) ir.Dim {
+		switch {
+		case y.Size == 0:
+			return x
+		case x.Same(y):
+			return ir.FixedDim(0)
+		}
+		return ir.UnknownDim
+	},
 }, subRows.eval)
 
-var mulDef = arithDef("Mul", "a · b", func(x, y ir.Dim) ir.Dim {
-	switch {
-	case x.Known() && y.Known():
-		if y.Size != 0 && x.Size > ir.MaxElements/y.Size {
-			return ir.UnknownDim
+var mulDef = arithDef("Mul", "a · b", sizeRule{
+	func(x, y int64) (int64, bool) { return x * y, true },
+	func(x, y ir.Dim) ir.Dim {
+		switch {
+		case x.Size == 0 || y.Size == 0:
+			return ir.FixedDim(0)
+		case x.Size == 1:
+			return y
+		case y.Size == 1:
+			return x
 		}
-		return known(x.Size * y.Size)
-	case x.Size == 0 || y.Size == 0:
-		return ir.FixedDim(0)
-	case x.Size == 1:
-		return y
-	case y.Size == 1:
-		return x
-	}
-	return ir.UnknownDim
+		return ir.UnknownDim
+	},
 }, mulRows.eval)
 
-var divDef = arithDef("Div", "a / b; integers truncate, and division by zero is an error", func(x, y ir.Dim) ir.Dim {
-	switch {
-	case y.Size == 1:
-		return x
-	case x.Known() && y.Size > 0:
-		return known(x.Size / y.Size)
-	}
-	return ir.UnknownDim
+var divDef = arithDef("Div", "a / b; integers truncate, and division by zero is an error", sizeRule{
+	func(x, y int64) (int64, bool) {
+		if y == 0 {
+			return 0, false
+		}
+		return x / y, true
+	},
+	func(x, y ir.Dim) ir.Dim {
+		if y.Size == 1 {
+			return x
+		}
+		return ir.UnknownDim
+	},
 }, func(c *Call) ([]*ir.Tensor, error) {
 	if err := noZero(c.In[1]); err != nil {
 		return nil, err

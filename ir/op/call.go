@@ -24,9 +24,10 @@ type Call struct {
 	In    []*ir.Tensor // evaluation: inputs, nil where absent
 	State any          // what Prepare returned
 
-	env   Env
-	infer *inferrer
-	dims  map[int][]ir.Dim
+	env    Env
+	infer  *inferrer
+	dims   map[int][]ir.Dim
+	consts map[int]*ir.Tensor
 }
 
 // NewCall returns a call for evaluation.
@@ -117,6 +118,16 @@ func (c *Call) SetDims(i int, dims []ir.Dim) {
 			c.dims = map[int][]ir.Dim{}
 		}
 		c.dims[i] = dims
+	}
+}
+
+// SetConst records, during inference, the contents of output i, though not all inputs are known.
+func (c *Call) SetConst(i int, t *ir.Tensor) {
+	if c.infer != nil {
+		if c.consts == nil {
+			c.consts = map[int]*ir.Tensor{}
+		}
+		c.consts[i] = t
 	}
 }
 

@@ -157,6 +157,9 @@ func (inf *inferrer) node(n *ir.Node) error {
 		if dims, ok := c.dims[i]; ok {
 			inf.setDims(v, dims)
 		}
+		if t := c.consts[i]; t != nil {
+			inf.known[v] = t
+		}
 	}
 	inf.fold(c)
 	return nil

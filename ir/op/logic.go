@@ -77,6 +77,10 @@ var (
 func equal() *Def {
 	d := compareDef("Equal", "a = b", []int{1, 7, 11, 13, 19}, equalRows)
 	d.Types += ", bool, string"
+	d.Infer = func(c *Call) ([]ir.Type, error) {
+		equalSizes(c)
+		return inferZip(ir.Bool)(c)
+	}
 	numeric := d.Eval
 	d.Eval = func(c *Call) ([]*ir.Tensor, error) {
 		a, b := c.In[0], c.In[1]
@@ -90,6 +94,31 @@ func equal() *Def {
 		return numeric(c)
 	}
 	return d
+}
+
+// equalSizes tells whether integers known as dimensions are equal, if that is certain of all of them: a symbol equals
+// itself and no negative number. Exported Expand targets are made so: Where(Equal(shape, -1), ones, shape).
+func equalSizes(c *Call) {
+	a, ok := c.Dims(0)
+	b, ok2 := c.Dims(1)
+	if !ok || !ok2 || len(a) != len(b) || c.Type(0).Rank() != 1 || c.Type(1).Rank() != 1 {
+		return
+	}
+	out := make([]bool, len(a))
+	for i := range out {
+		x, numX := literal(a[i])
+		y, numY := literal(b[i])
+		switch {
+		case numX && numY:
+			out[i] = x == y
+		case a[i].Same(b[i]):
+			out[i] = true
+		case numX && x < 0 && b[i].Name != "", numY && y < 0 && a[i].Name != "":
+		default:
+			return
+		}
+	}
+	c.SetConst(0, ir.FromSlice(ir.Bool, []int{len(out)}, out))
 }
 
 func zipStrings(c *Call, a, b *ir.Tensor) (*ir.Tensor, error) {

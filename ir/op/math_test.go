@@ -68,6 +68,8 @@ func TestElementwise(t *testing.T) {
 		{name: "integers", op: "Sign", in: []*ir.Tensor{i8([]int{3}, -5, 0, 2)}, want: []*ir.Tensor{i8([]int{3}, -1, 0, 1)}},
 		{name: "one side", op: "IsInf", in: []*ir.Tensor{f32([]int{3}, inf32, -inf32, 1)}, attrs: []ir.Attr{ir.IntAttr("detect_negative", 0)}, want: []*ir.Tensor{bools([]int{3}, true, false, false)}},
 		{name: "half", op: "IsNaN", in: []*ir.Tensor{half([]int{2}, 0x7e00, 0x7c00)}, want: []*ir.Tensor{bools([]int{2}, true, false)}},
+		{name: "float8", op: "IsNaN", in: []*ir.Tensor{packed(ir.Float8E4M3FN, []int{2}, 0x7f, 0x7e)}, want: []*ir.Tensor{bools([]int{2}, true, false)}},
+		{name: "float8", op: "IsInf", in: []*ir.Tensor{packed(ir.Float8E5M2, []int{2}, 0xfc, 0x7e)}, want: []*ir.Tensor{bools([]int{2}, true, false)}},
 		{name: "infinite", op: "ThresholdedRelu", in: []*ir.Tensor{f32([]int{3}, -inf32, 1, 1.5)}, want: []*ir.Tensor{f32([]int{3}, 0, 0, 1.5)}},
 		{name: "crossed bounds", op: "Clip", in: []*ir.Tensor{i32([]int{3}, 0, 5, 9), i32([]int{}, 6), i32([]int{}, 4)}, want: []*ir.Tensor{i32([]int{3}, 4, 4, 4)}},
 		{name: "upper only", op: "Clip", in: []*ir.Tensor{f32([]int{2}, -9, 9), nil, f32([]int{}, 4)}, want: []*ir.Tensor{f32([]int{2}, -9, 4)}},
@@ -138,6 +140,9 @@ func TestBroadcastDims(t *testing.T) {
 	wide := insert(g, "Cast", []*ir.Value{twice}, "wide", ir.IntAttr("to", int64(ir.Int32)))
 	back := insert(g, "Cast", []*ir.Value{wide}, "back", ir.IntAttr("to", int64(ir.Int64)))
 	shown := insert(g, "Expand", []*ir.Value{g.Const("k", ir.Scalar(1)), insert(g, "Add", []*ir.Value{back, g.Const("zeros", ir.Ints(0, -0, 0))}, "same")}, "shown")
+	target := insert(g, "Concat", []*ir.Value{insert(g, "Slice", []*ir.Value{shape, g.Const("from", ir.Ints(0)), g.Const("to", ir.Ints(1))}, "first"), g.Const("rest", ir.Ints(-1, 4))}, "target", ir.IntAttr("axis", 0))
+	isRest := insert(g, "Equal", []*ir.Value{target, insert(g, "Mul", []*ir.Value{g.Const("onces", ir.Ints(1, 1, 1)), g.Const("minus", ir.ScalarInt(-1))}, "minuses")}, "isRest")
+	chosen := insert(g, "Where", []*ir.Value{isRest, g.Const("ones3", ir.Ints(1, 1, 1)), target}, "chosen")
 	for _, c := range []struct {
 		v    *ir.Value
 		want string
@@ -152,6 +157,7 @@ func TestBroadcastDims(t *testing.T) {
 		{insert(g, "ArgMax", []*ir.Value{x}, "a8"), "int64[1,1,S]"},
 		{insert(g, "Cast", []*ir.Value{x}, "a9", ir.IntAttr("to", int64(ir.Float16))), "float16[N,1,S]"},
 		{shown, "float[N,6,S]"},
+		{insert(g, "Expand", []*ir.Value{g.Const("k2", ir.Scalar(1)), chosen}, "chosenShape"), "float[N,1,4]"},
 	} {
 		g.AddOutput(c.v.Name, c.v)
 		defer func() {

@@ -11,12 +11,7 @@ var modDef = &Def{
 	Name: "Mod", Doc: "the remainder of a/b with the sign of b, or of a if fmod=1", Since: 10, Versions: []int{10, 13, 28}, Types: numericTypes,
 	In: Exactly(2), Out: Exactly(1), Widen: true,
 	Infer: func(c *Call) ([]ir.Type, error) {
-		zipDims(c, func(x, y ir.Dim) ir.Dim {
-			if x.Known() && y.Size > 0 {
-				return known(x.Size % y.Size)
-			}
-			return ir.UnknownDim
-		})
+		modSizes.record(c)
 		return inferZip(ir.Undefined)(c)
 	},
 	Eval: func(c *Call) ([]*ir.Tensor, error) {
@@ -32,6 +27,17 @@ var modDef = &Def{
 			return nil, fmt.Errorf("attribute fmod is %d, wants 0 or 1", fmod)
 		}
 	},
+}
+
+// modSizes leaves negative numbers alone, of which the remainder depends on fmod.
+var modSizes = sizeRule{
+	func(x, y int64) (int64, bool) {
+		if x < 0 || y <= 0 {
+			return 0, false
+		}
+		return x % y, true
+	},
+	func(x, y ir.Dim) ir.Dim { return ir.UnknownDim },
 }
 
 var floorModRows = &arith{

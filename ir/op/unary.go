@@ -274,5 +274,12 @@ func floatTest(c *Call, f func(x float64) bool) ([]*ir.Tensor, error) {
 	case ir.Float64:
 		return one(mapOf(c, x, ir.Bool, f))
 	}
-	return nil, badType(c, 0)
+	if _, ok := smallFloat(x.Elem()); !ok {
+		return nil, badType(c, 0)
+	}
+	wide, err := castTo(c, x, ir.Float32, castMode{})
+	if err != nil {
+		return nil, err
+	}
+	return one(mapOf(c, wide, ir.Bool, func(v float32) bool { return f(float64(v)) }))
 }
