@@ -109,32 +109,45 @@ func convPlane(p *Conv2D, ow, m, pixels, k int, dst, x, w []float32, ep *Epilogu
 		b.multiply(m, w, k, dst, pixels, false, then)
 		return
 	}
-	stream(m, pixels, k, t, w, k, src, nil, 0, dst, pixels, false, then)
+	stream(m, pixels, k, t, w, k, src, dst, pixels, false, then)
 }
 
 // patches reads the k×pixels matrix of patches: row (c,kh,kw), column (oy,ox).
 func patches(p *Conv2D, ow int, x []float32) source[float32] {
 	window := p.KH * p.KW
-	return func(dst []float32, k0, kb, j0, nn, nr int) {
+	return source[float32]{func(dst []float32, k0, kb, j0, nn, nr int) {
+		// The columns fall into runs along one output row each.
+		type run struct{ at, n, iy, ix int }
+		var few [16]run
+		all := few[:0]
+		for done := 0; done < nn; {
+			oy, ox := (j0+done)/ow, (j0+done)%ow
+			n := min(ow-ox, nn-done)
+			all = append(all, run{done, n, oy*p.StrideH - p.PadTop, ox*p.StrideW - p.PadLeft})
+			done += n
+		}
+		c, kh, kw := k0/window, k0%window/p.KW, k0%p.KW
 		for r := range kb {
-			c, kh, kw := (k0+r)/window, (k0+r)%window/p.KW, (k0+r)%p.KW
 			plane := x[c*p.H*p.W:][:p.H*p.W]
 			row := dst[r*nr : (r+1)*nr]
 			clear(row[nn:])
-			for done := 0; done < nn; {
-				oy, ox := (j0+done)/ow, (j0+done)%ow
-				run := min(ow-ox, nn-done)
-				out := row[done : done+run]
-				done += run
-				iy := oy*p.StrideH - p.PadTop + kh*p.DilationH
+			for _, s := range all {
+				out, iy := row[s.at:s.at+s.n], s.iy+kh*p.DilationH
 				if iy < 0 || iy >= p.H {
 					clear(out)
 					continue
 				}
-				gather(out, plane[iy*p.W:(iy+1)*p.W], ox*p.StrideW-p.PadLeft+kw*p.DilationW, p.StrideW)
+				gather(out, plane[iy*p.W:(iy+1)*p.W], s.ix+kw*p.DilationW, p.StrideW)
+			}
+			if kw++; kw == p.KW {
+				kw = 0
+				if kh++; kh == p.KH {
+					kh = 0
+					c++
+				}
 			}
 		}
-	}
+	}, kc}
 }
 
 // gather sets out[i] = row[ix+i*stride], 0 outside the row.

@@ -18,8 +18,12 @@ type kernFunc[T elem] func(ap *T, lda int, bp *T, ldb int, cp *T, ldc int, k, ac
 // two int16 that follow each other along the contraction axis (see int8.go).
 type elem interface{ float32 | float64 | int32 }
 
-// source writes rows [k0,k0+kb), columns [j0,j0+nn) of a right-hand side to dst as kb rows of nr, zero beyond nn.
-type source[T elem] func(dst []T, k0, kb, j0, nn, nr int)
+// source is where a right-hand side comes from. read writes rows [k0,k0+kb), columns [j0,j0+nn) of it to dst as kb rows
+// of nr, zero beyond nn. rows is how many rows to read before going on to the next panel.
+type source[T elem] struct {
+	read func(dst []T, k0, kb, j0, nn, nr int)
+	rows int
+}
 
 // after is called for each finished block of C, rows [r0,r1) and columns [c0,c1); nil does nothing.
 type after func(r0, r1, c0, c1 int)
@@ -64,27 +68,41 @@ func pickTile[T elem](ts []*tile[T], n int) *tile[T] {
 // matrixSource reads a plain k×n matrix, or an n×k one where trans is set.
 func matrixSource[T elem](b []T, ldb int, trans bool) source[T] {
 	if trans {
-		return func(dst []T, k0, kb, j0, nn, nr int) { packTrans(dst, b[j0*ldb+k0:], ldb, kb, nn, nr) }
+		return source[T]{func(dst []T, k0, kb, j0, nn, nr int) { packTrans(dst, b[j0*ldb+k0:], ldb, kb, nn, nr) }, kc}
 	}
-	return func(dst []T, k0, kb, j0, nn, nr int) {
+	return source[T]{func(dst []T, k0, kb, j0, nn, nr int) {
 		for p := range kb {
 			row := dst[p*nr : (p+1)*nr]
 			n := copy(row, b[(k0+p)*ldb+j0:][:nn])
 			clear(row[n:])
 		}
-	}
+	}, sweepRows}
 }
 
 func (p *packed[T]) fill(src source[T]) {
 	nr, panels := p.t.nr, p.panels()
-	steps := (p.k + kc - 1) / kc
-	par.For(panels*steps, max(1, elemGrain/(nr*min(kc, max(p.k, 1)))), func(lo, hi int) {
+	groups := (panels + packPanels - 1) / packPanels
+	par.For(groups*((p.k+kc-1)/kc), max(1, elemGrain/(packPanels*nr*min(kc, max(p.k, 1)))), func(lo, hi int) {
 		for i := lo; i < hi; i++ {
-			k0, j := i/panels*kc, i%panels
+			k0, j := i/groups*kc, i%groups*packPanels
 			kb := min(kc, p.k-k0)
-			src(p.panel(k0, kb, j), k0, kb, j*nr, min(nr, p.n-j*nr), nr)
+			packGroup(p.data[k0*panels*nr+j*kb*nr:], src, k0, kb, j, min(j+packPanels, panels), p.n, nr)
 		}
 	})
+}
+
+// packPanels is how many panels are packed together, and sweepRows how many rows of a plain matrix at a time: it is then
+// read in runs of several cache lines, which hides more of the memory's delay than one panel's width.
+const packPanels, sweepRows = 4, 32
+
+// packGroup packs rows [k0,k0+kb) of panels [j0,j1), one panel after the other.
+func packGroup[T elem](dst []T, src source[T], k0, kb, j0, j1, n, nr int) {
+	for p := 0; p < kb; p += src.rows {
+		rows := min(src.rows, kb-p)
+		for j := j0; j < j1; j++ {
+			src.read(dst[((j-j0)*kb+p)*nr:][:rows*nr], k0+p, rows, j*nr, min(nr, n-j*nr), nr)
+		}
+	}
 }
 
 // multiply computes C = A·B or C += A·B.

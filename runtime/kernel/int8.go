@@ -29,7 +29,7 @@ func int8Source[T Int8](k, n int, b []T, ldb int, trans bool, zero []T) source[i
 	if trans {
 		stepK, stepN = 1, ldb
 	}
-	return func(dst []int32, k0, kb, j0, nn, nr int) {
+	return source[int32]{func(dst []int32, k0, kb, j0, nn, nr int) {
 		for p := range kb {
 			row := dst[p*nr : (p+1)*nr]
 			r := 2 * (k0 + p)
@@ -45,7 +45,7 @@ func int8Source[T Int8](k, n int, b []T, ldb int, trans bool, zero []T) source[i
 			}
 			clear(row[nn:])
 		}
-	}
+	}, sweepRows}
 }
 
 // zeros reads a zero point parameter: none, one for all, or one each.

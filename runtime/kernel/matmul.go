@@ -61,11 +61,10 @@ func MatMulEpilogue(m, n, k int, a []float32, lda int, transA bool, b []float32,
 	ep.check("MatMul", m, n)
 	then := ep.after(c, ldc)
 	j := 0
-	if m > 0 && m < len(cur.thin) && !transB && cur.thin[m] != nil {
-		t := cur.thin[m]
+	if t := inPlace(m); t != nil && !transB {
 		j = n / t.nr * t.nr
 		if j > 0 {
-			stream(m, j, k, t, a, lda, nil, b, ldb, c, ldc, acc, then)
+			direct(m, j, k, t, a, lda, b, ldb, c, ldc, acc, then)
 		}
 	}
 	if j < n {
@@ -90,11 +89,20 @@ func product[T elem](ts []*tile[T], m, n, k int, a []T, lda int, b []T, ldb int,
 		p.multiply(m, a, lda, c, ldc, acc, then)
 		return
 	}
-	var direct []T
-	if !transB {
-		direct = b
+	stream(m, n, k, t, a, lda, src, c, ldc, acc, then)
+}
+
+// inPlace is the tile to use for m rows with a B that is not worth packing; nil where it is, or in plain Go.
+func inPlace(m int) *tile[float32] {
+	switch {
+	case m == 0 || cur.thin[1] == nil:
+		return nil
+	case m < len(cur.thin):
+		return cur.thin[m]
+	case m <= cur.tiles[0].mr:
+		return cur.tiles[0]
 	}
-	stream(m, n, k, t, a, lda, src, direct, ldb, c, ldc, acc, then)
+	return nil
 }
 
 // plainA returns A as stored m×k, transposing it into scratch where it is not.
@@ -108,9 +116,9 @@ func plainA(m, k int, a []float32, lda int, trans bool) (out []float32, ld int, 
 	return buf.f, k, func() { release(buf) }
 }
 
-// stream multiplies without packing all of B: each panel of kc rows is brought into the kernels' layout by src, or read
-// in place where direct is set and m is small, and used at once by every row.
-func stream[T elem](m, n, k int, t *tile[T], a []T, lda int, src source[T], direct []T, ldb int, c []T, ldc int, acc bool, then after) {
+// stream multiplies without packing all of B: a few panels of kc rows at a time are brought into the kernels' layout by
+// src and used at once by every row.
+func stream[T elem](m, n, k int, t *tile[T], a []T, lda int, src source[T], c []T, ldc int, acc bool, then after) {
 	panels := (n + t.nr - 1) / t.nr
 	rows, cols := split(m, panels, k, t)
 	if m <= 4*t.mr { // packing again for each row block would cost more than it gives
@@ -118,26 +126,37 @@ func stream[T elem](m, n, k int, t *tile[T], a []T, lda int, src source[T], dire
 	}
 	rt, ct := (m+rows-1)/rows, (panels+cols-1)/cols
 	par.For(rt*ct, 1, func(lo, hi int) {
-		buf, mine := scratchOf[T](min(kc, max(k, 1)) * t.nr)
+		buf, group := scratchOf[T](min(kc, max(k, 1)) * t.nr * min(packPanels, cols))
 		defer release(buf)
 		for i := lo; i < hi; i++ {
 			r0, p0 := i%rt*rows, i/rt*cols
 			r1, p1 := min(r0+rows, m), min(p0+cols, panels)
 			for k0 := 0; k0 < k; k0 += kc {
 				kb := min(kc, k-k0)
-				for j := p0; j < p1; j++ {
-					j0, nn := j*t.nr, min(t.nr, n-j*t.nr)
-					panel, ld := mine, t.nr
-					if direct != nil && nn == t.nr && r1-r0 <= t.mr {
-						panel, ld = direct[k0*ldb+j0:], ldb
-					} else {
-						src(panel, k0, kb, j0, nn, t.nr)
+				for g0 := p0; g0 < p1; g0 += packPanels {
+					g1 := min(g0+packPanels, p1)
+					packGroup(group, src, k0, kb, g0, g1, n, t.nr)
+					for j := g0; j < g1; j++ {
+						tiles(t, r0, r1, a[k0:], lda, group[(j-g0)*kb*t.nr:][:kb*t.nr], t.nr, c[j*t.nr:], ldc, kb, min(t.nr, n-j*t.nr), acc || k0 > 0)
 					}
-					tiles(t, r0, r1, a[k0:], lda, panel, ld, c[j0:], ldc, kb, nn, acc || k0 > 0)
 				}
 			}
 			finish(r0, r1, p0*t.nr, min(p1*t.nr, n), k, c, ldc, acc, then)
 		}
+	})
+}
+
+// direct multiplies m rows, at most one tile's, with a B that is read where it lies; n is a multiple of nr.
+func direct(m, n, k int, t *tile[float32], a []float32, lda int, b []float32, ldb int, c []float32, ldc int, acc bool, then after) {
+	panels := n / t.nr
+	_, cols := split(m, panels, k, t)
+	par.For(panels, cols, func(p0, p1 int) {
+		for k0 := 0; k0 < k; k0 += kc {
+			for j := p0; j < p1; j++ {
+				tiles(t, 0, m, a[k0:], lda, b[k0*ldb+j*t.nr:], ldb, c[j*t.nr:], ldc, min(kc, k-k0), t.nr, acc || k0 > 0)
+			}
+		}
+		finish(0, m, p0*t.nr, p1*t.nr, k, c, ldc, acc, then)
 	})
 }
 

@@ -216,7 +216,7 @@ func (b *Blocks) row(dst, x, scales []float32, whole int, r *rounding, fast whol
 // FakeQuantBlocksIntCols is FakeQuantBlocksInt with blocks that run down the columns: Size consecutive rows of one
 // column share a scale (the last block may be shorter). scales, where not nil, is ⌈rows/Size⌉×cols.
 func FakeQuantBlocksIntCols(rows, cols int, dst, x, scales []float32, b Blocks) (finite bool) {
-	return blocksCols("FakeQuantBlocksIntCols", rows, cols, dst, x, scales, &b, func(dst, x, s []float32) {
+	return blocksCols("FakeQuantBlocksIntCols", rows, cols, dst, x, scales, &b, true, func(dst, x, s []float32) {
 		cur.fakeIntV(dst, x, s, b.Lo, b.Hi)
 	})
 }
@@ -224,14 +224,16 @@ func FakeQuantBlocksIntCols(rows, cols int, dst, x, scales []float32, b Blocks) 
 // FakeQuantBlocksFloatCols is FakeQuantBlocksIntCols on a minifloat grid.
 func FakeQuantBlocksFloatCols(rows, cols int, dst, x, scales []float32, b Blocks, f Minifloat) (finite bool) {
 	g := f.prepare()
-	return blocksCols("FakeQuantBlocksFloatCols", rows, cols, dst, x, scales, &b, func(dst, x, s []float32) {
+	return blocksCols("FakeQuantBlocksFloatCols", rows, cols, dst, x, scales, &b, false, func(dst, x, s []float32) {
 		cur.binary[opDiv](dst, x, s)
 		cur.cast(dst, dst, &g, 1)
 		cur.binary[opMul](dst, dst, s)
 	})
 }
 
-func blocksCols(what string, rows, cols int, dst, x, scales []float32, b *Blocks, grid func(dst, x, s []float32)) bool {
+// blocksCols drives the blocks that run down columns. plusZero says that grid makes +0 of -0, so that a column of zeros
+// needs no care.
+func blocksCols(what string, rows, cols int, dst, x, scales []float32, b *Blocks, plusZero bool, grid func(dst, x, s []float32)) bool {
 	same(what, rows*cols, len(dst), len(x))
 	per := (rows + b.Size - 1) / b.Size
 	if scales != nil {
@@ -253,32 +255,29 @@ func blocksCols(what string, rows, cols int, dst, x, scales []float32, b *Blocks
 			for r := r0; r < r1; r++ {
 				cur.absMaxV(am, x[r*cols+c0:r*cols+c1])
 			}
-			odd := false // some column needs zeros or NaN
+			var zeroed []int // columns to overwrite with +0
 			for c, m := range am {
 				s, ok := b.scale(m)
-				if !ok {
-					bad.Set()
-				}
-				st[c] = s
-				odd = odd || s == 0 || !ok
-				if s == 0 {
-					st[c] = 1
-				}
 				if scales != nil {
 					scales[k*cols+c0+c] = s
 				}
+				switch {
+				case !ok: // whatever the quotient, its product with NaN is NaN
+					bad.Set()
+					s = float32(math.NaN())
+				case s == 0:
+					s = 1
+					if m != 0 || !plusZero {
+						zeroed = append(zeroed, c)
+					}
+				}
+				st[c] = s
 			}
 			for r := r0; r < r1; r++ {
 				out := dst[r*cols+c0 : r*cols+c1]
 				grid(out, x[r*cols+c0:r*cols+c1], st)
-				if odd {
-					for c, m := range am {
-						if m <= b.Tiny {
-							out[c] = 0
-						} else if !(st[c] <= math.MaxFloat32) {
-							out[c] = float32(math.NaN())
-						}
-					}
+				for _, c := range zeroed {
+					out[c] = 0
 				}
 			}
 		}
