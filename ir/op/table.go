@@ -2,6 +2,7 @@ package op
 
 // tables lists every operator, a slice a family; a test checks the rows.
 var tables = [][]*Def{
+	contribTable,
 	coreTable,
 	controlTable,
 	nnTable,
