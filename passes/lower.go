@@ -143,7 +143,7 @@ func raiseOpset(m *ir.Model, to int) error {
 	return nil
 }
 
-// params reads scale and zero point from the node's inputs; a scale of 0, a group of zeros, becomes 1 (METHODS §0).
+// params reads scale and zero point from the node's inputs.
 func (l *lowered) params() (p numfmt.Params, scaleShape []int, err error) {
 	t := op.ConstantOf(l.node.In(1))
 	scale, ok := t.Float32s()
@@ -151,11 +151,6 @@ func (l *lowered) params() (p numfmt.Params, scaleShape []int, err error) {
 		return p, nil, fmt.Errorf("scale has type %v", t.Elem())
 	}
 	p.Scale = append([]float32(nil), scale...)
-	for i, s := range p.Scale {
-		if s == 0 {
-			p.Scale[i] = 1
-		}
-	}
 	if z := l.node.In(2); z != nil {
 		if p.Zero, ok = op.ConstantOf(z).Float32s(); !ok {
 			return p, nil, fmt.Errorf("zero point has type %v", z.Type.Elem)
@@ -174,6 +169,12 @@ func (l *lowered) constants(p numfmt.Params, shape []int) (scale, zero *ir.Value
 	stored := make([]float32, len(p.Scale))
 	for i, s := range p.Scale {
 		stored[i] = s * l.carrier.Factor
+		if s == 0 { // a group of zeros: no scale that is stored may be 0 (METHODS §0)
+			stored[i] = 1 // the weight's codes are 0 already
+			if l.weight == nil {
+				stored[i] = 0x1p126 // all that enters becomes code 0
+			}
+		}
 	}
 	codes := make([]float32, len(p.Scale))
 	copy(codes, p.Zero)
@@ -311,12 +312,11 @@ func (l *lowered) activationAttrs(x *ir.Value, scale []int) ([]ir.Attr, error) {
 func (l *lowered) clipTo(x *ir.Value, p numfmt.Params, shape []int) (*ir.Value, error) {
 	lo, hi := make([]float32, len(p.Scale)), make([]float32, len(p.Scale))
 	for g, s := range p.Scale {
-		cl, ch := l.fq.Scheme.Codes()
 		z := float32(0)
 		if p.Zero != nil {
 			z = p.Zero[g]
 		}
-		lo[g], hi[g] = (float32(cl)-z)*s, (float32(ch)-z)*s
+		lo[g], hi[g] = l.fq.Scheme.Bounds(s, z)
 	}
 	g := l.node.Graph()
 	if l.fq.Scheme.Gran == numfmt.PerTensor {

@@ -170,7 +170,7 @@ func TestCores(t *testing.T) { // not parallel: it limits the cores of the proce
 				t.Fatal(err)
 			}
 			for k := range 2 {
-				l, err := s.Layout([]int{170, 300}, numfmt.Axes{K: k, Out: 1 - k})
+				l, err := s.Layout([]int{60, 300}, numfmt.Axes{K: k, Out: 1 - k})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -383,6 +383,31 @@ func TestThresholds(t *testing.T) {
 			if got := q.Level(v); got != want {
 				t.Errorf("%s: %v: rounds to %v, table says %v", name, v, got, want)
 			}
+		}
+	}
+}
+
+// TestBounds: the bounds are what the largest and the least numbers round to.
+func TestBounds(t *testing.T) {
+	t.Parallel()
+	for _, text := range everyScheme {
+		s, err := numfmt.ParseScheme(text, numfmt.Input)
+		if err != nil {
+			t.Fatal(err)
+		}
+		x := []float32{-3, 1, 2, -1}
+		l, err := s.Layout([]int{4}, numfmt.Axes{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		p := fit(t, s, l, x)
+		zero := float32(0)
+		if p.Zero != nil {
+			zero = p.Zero[0]
+		}
+		got := apply(t, s, l, p, []float32{-1e30, 0, 0, 1e30})
+		if lo, hi := s.Bounds(p.Scale[0], zero); got[0] != lo || got[3] != hi {
+			t.Errorf("%s: bounds %v, %v, but values reach %v, %v", s, lo, hi, got[0], got[3])
 		}
 	}
 }

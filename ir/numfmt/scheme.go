@@ -159,6 +159,28 @@ func (s Scheme) Max() float32 {
 	return s.Format.Max()
 }
 
+// Bounds is the range of values that a group with the given parameters can take: what lies outside is clipped. For
+// formats with infinity it is the finite range.
+func (s Scheme) Bounds(scale, zero float32) (lo, hi float32) {
+	if s.Format.Kind == Int || s.Format.Kind == Ternary {
+		l, h := s.Codes()
+		lo, hi = float32(l)-zero, float32(h)-zero
+	} else {
+		hi = s.Format.Max()
+		lo = -hi
+		if b := s.Format.Book; b != nil {
+			if v := b.variant(zero); v != nil {
+				b = v
+			}
+			lo, hi = b.sorted[0].val, b.sorted[len(b.sorted)-1].val
+		}
+	}
+	if s.Arith == ArithTRT {
+		return lo / scale, hi / scale
+	}
+	return lo * scale, hi * scale
+}
+
 // ParseScheme reads a scheme:
 //
 //	FORMAT[/axis=out|/axis=N|/block=N|/token|/tensor][/dynamic|/static][/asym|/sym][/full|/narrow7]
