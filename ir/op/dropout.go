@@ -14,15 +14,7 @@ var dropoutDef = &Def{
 		{To: 6, Apply: func(u *Up) error { u.Node.DelAttr("consumed_inputs"); return nil }},
 		{To: 7, Apply: func(u *Up) error { u.Node.DelAttr("is_test"); return nil }},
 		{To: 10, Apply: dropoutMask},
-		{To: 12, Apply: func(u *Up) error {
-			a := u.Node.Attr("ratio")
-			if a == nil {
-				return nil
-			}
-			u.Node.SetIn(1, u.Const("ratio", ir.Scalar(a.F)))
-			u.Node.DelAttr("ratio")
-			return nil
-		}},
+		{To: 12, Apply: dropoutInputs},
 	},
 	Infer: func(c *Call) ([]ir.Type, error) {
 		mask := c.Type(0)
@@ -98,4 +90,24 @@ func dropoutMask(u *Up) error {
 	cast.TakeOut(0, mask)
 	u.Node = cast
 	return g.Remove(old)
+}
+
+// dropoutInputs: opset 12 has the ratio as an input and says that the mask is all true outside training; before, the mask
+// of inference was left open, and ONNX Runtime gives all false.
+func dropoutInputs(u *Up) error {
+	n := u.Node
+	if a := n.Attr("ratio"); a != nil {
+		n.SetIn(1, u.Const("ratio", ir.Scalar(a.F)))
+		n.DelAttr("ratio")
+	}
+	mask := n.Out(1)
+	if mask == nil || mask.NumUses() == 0 {
+		return nil
+	}
+	shape := u.Value("shape", "Shape", []*ir.Value{n.In(0)})
+	off := u.Const("off", ir.FromSlice(ir.Bool, []int{1}, []bool{false}))
+	e := n.Graph().Insert(n, n.Name+"_mask", ir.Op("Expand"), []*ir.Value{off, shape}, nil)
+	e.Origin = "upgrade"
+	e.TakeOut(0, mask)
+	return nil
 }

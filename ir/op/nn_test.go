@@ -286,6 +286,9 @@ func TestNorms(t *testing.T) {
 		{name: "plain", op: "MeanVarianceNormalization", attrs: []ir.Attr{ir.IntsAttr("axes", 0)}, in: []*ir.Tensor{f([]int{2, 1}, 1, 5)}, want: []*ir.Tensor{f([]int{2, 1}, -1, 1)}},
 		{name: "inference", op: "Dropout", in: []*ir.Tensor{count(2)}, want: []*ir.Tensor{count(2), ir.FromSlice(ir.Bool, []int{2}, []bool{true, true})}},
 		{name: "opset 6", opset: 6, op: "Dropout", attrs: []ir.Attr{ir.FloatAttr("ratio", 0.3), ir.IntAttr("is_test", 1)}, in: []*ir.Tensor{count(2)}, want: []*ir.Tensor{count(2)}},
+		{name: "mask of opset 7", opset: 7, op: "Dropout", in: []*ir.Tensor{count(2)}, want: []*ir.Tensor{count(2), f([]int{2}, 0, 0)}},
+		{name: "mask of opset 10", opset: 10, op: "Dropout", in: []*ir.Tensor{count(2)}, want: []*ir.Tensor{count(2), ir.FromSlice(ir.Bool, []int{2}, []bool{false, false})}},
+		{name: "ratio", op: "Dropout", in: []*ir.Tensor{count(2), f([]int{}, 1)}, err: "[0, 1)"},
 	})
 }
 
