@@ -276,7 +276,11 @@ func (a *attention[T]) setBias(c *Call, offset int) error {
 	}
 	inf := T(math.Inf(-1))
 	rows, keys := a.q.rows, a.k.rows
-	a.bias = make([]T, a.biasBatches*a.biasHeads*rows*keys)
+	bias, err := c.New(c.In[0].Elem(), a.biasBatches, a.biasHeads, rows, keys)
+	if err != nil {
+		return err
+	}
+	a.bias = ir.Data[T](bias)
 	for i := range a.biasBatches * a.biasHeads * rows {
 		b, h, r := i/rows/a.biasHeads, i/rows%a.biasHeads, i%rows
 		row := a.bias[i*keys : (i+1)*keys]
@@ -293,6 +297,7 @@ func (a *attention[T]) setBias(c *Call, offset int) error {
 			case j >= seen || left >= 0 && int64(j) < int64(at)-left || right >= 0 && int64(j) > int64(at)+right:
 				row[j] = inf
 			case mask == nil:
+				row[j] = 0
 			case full[3] == 1:
 				row[j] = value[base]
 			case j < full[3]:

@@ -75,9 +75,11 @@ func (a *attention[T]) run() {
 		}
 	}
 	par.For(a.q.batches*a.q.heads, 1, func(lo, hi int) {
-		s := make([]T, a.q.rows*a.k.rows)
+		s := make([]T, min(a.q.rows, attentionRows)*a.k.rows)
 		for i := lo; i < hi; i++ {
-			a.head(i/a.q.heads, i%a.q.heads, s)
+			for r := 0; r < a.q.rows; r += attentionRows {
+				a.block(i/a.q.heads, i%a.q.heads, r, min(r+attentionRows, a.q.rows), s)
+			}
 		}
 	})
 }
@@ -111,14 +113,18 @@ func (a *attention[T]) fast() {
 	}
 }
 
-// head computes one head step by step; s is scratch for its scores.
-func (a *attention[T]) head(b, h int, s []T) {
-	rows, keys := a.q.rows, a.k.rows
+// attentionRows is how many query rows of a head are computed at once.
+const attentionRows = 128
+
+// block computes queries [from, to) of one head step by step; s is scratch for its scores.
+func (a *attention[T]) block(b, h, from, to int, s []T) {
+	rows, keys := to-from, a.k.rows
+	s = s[:rows*keys]
 	kv := h / (a.q.heads / a.k.heads)
-	multiplyHeads(rows, keys, a.q.size, a.q.at(b, h), a.q.row, a.k.at(b, kv), a.k.row, true, s, keys)
+	multiplyHeads(rows, keys, a.q.size, rowsFrom(a.q.at(b, h), from*a.q.row), a.q.row, a.k.at(b, kv), a.k.row, true, s, keys)
 	show := func(stage int) {
 		if a.scores != nil && a.stage == stage {
-			copy(a.scores[(b*a.q.heads+h)*rows*keys:], s)
+			copy(a.scores[((b*a.q.heads+h)*a.q.rows+from)*keys:], s)
 		}
 	}
 	for i := range s {
@@ -134,9 +140,9 @@ func (a *attention[T]) head(b, h int, s []T) {
 	bias := a.biasOf(b, h)
 	for i := range s {
 		if bias != nil {
-			s[i] += bias[i]
+			s[i] += bias[from*keys+i]
 		}
-		if a.causal && i%keys > i/keys+keys-rows {
+		if a.causal && i%keys > from+i/keys+keys-a.q.rows {
 			s[i] = T(math.Inf(-1))
 		}
 	}
@@ -145,8 +151,11 @@ func (a *attention[T]) head(b, h int, s []T) {
 		a.softmax(s[r*keys : (r+1)*keys])
 	}
 	show(3)
-	multiplyHeads(rows, a.v.size, keys, s, keys, a.v.at(b, kv), a.v.row, false, a.y.at(b, h), a.y.row)
+	multiplyHeads(rows, a.v.size, keys, s, keys, a.v.at(b, kv), a.v.row, false, rowsFrom(a.y.at(b, h), from*a.y.row), a.y.row)
 }
+
+// rowsFrom returns a matrix from the row at the given distance on; heads without elements have none.
+func rowsFrom[T floatElem](m []T, at int) []T { return m[min(at, len(m)):] }
 
 // softmax turns a row of scores into probabilities, zeros where every score is -Inf, in the type that the node asks for.
 func (a *attention[T]) softmax(row []T) {

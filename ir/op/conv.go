@@ -91,7 +91,8 @@ type convolution struct {
 	in, out           []int // spatial sizes
 	size, positions   int   // elements of an input and an output plane
 	taps              int
-	kernelAt, rowFrom [][]int // by tap: its position; by output row: the input position of tap 0 in the axes but the last
+	kernelAt, rowFrom []int // by tap: its position; by output row: the input position of tap 0 in the axes but the last
+	rows              int   // output rows
 }
 
 // convolutionOf checks the operands x [N, C, D1, …] and weight [M, C/group, k1, …].
@@ -131,20 +132,20 @@ func (v *convolution) shape() []int { return append([]int{v.batch, v.groups * v.
 func (v *convolution) tables() {
 	v.kernelAt = positionsOf(v.w.kernel)
 	last := len(v.out) - 1
+	v.rows = product(v.out[:last])
 	v.rowFrom = positionsOf(v.out[:last])
-	for _, pos := range v.rowFrom {
-		for i := range pos {
-			pos[i] = pos[i]*v.w.stride[i] - v.w.before[i]
-		}
+	for i, at := range v.rowFrom {
+		d := i % last
+		v.rowFrom[i] = at*v.w.stride[d] - v.w.before[d]
 	}
 }
 
-// positionsOf lists the positions of a box in row-major order.
-func positionsOf(box []int) [][]int {
-	all := make([][]int, product(box))
+// positionsOf lists the positions of a box in row-major order, one after the other.
+func positionsOf(box []int) []int {
+	all := make([]int, 0, product(box)*len(box))
 	pos := make([]int, len(box))
-	for i := range all {
-		all[i] = append([]int{}, pos...)
+	for range product(box) {
+		all = append(all, pos...)
 		for d := len(box) - 1; d >= 0; d-- {
 			if pos[d]++; pos[d] < box[d] {
 				break
@@ -169,14 +170,20 @@ func (v *convolution) pointwise() bool {
 // in the padding.
 func (v *convolution) row(o, tap int) (base int, ok bool) {
 	last := len(v.in) - 1
-	for i, from := range v.rowFrom[o] {
-		at := from + v.kernelAt[tap][i]*v.w.dilation[i]
+	for i, from := range v.rowFrom[o*last : (o+1)*last] {
+		at := from + v.kernelAt[tap*len(v.in)+i]*v.w.dilation[i]
 		if at < 0 || at >= v.in[i] {
 			return 0, false
 		}
 		base = base*v.in[i] + at
 	}
 	return base * v.in[last], true
+}
+
+// shift returns where, in its row, the element lies that kernel position tap of output position 0 reads.
+func (v *convolution) shift(tap int) int {
+	last := len(v.in) - 1
+	return v.kernelAt[tap*len(v.in)+last]*v.w.dilation[last] - v.w.before[last]
 }
 
 // columns writes what the kernel sees at positions [p0, p1): row ch·taps + tap of dst, p1-p0 long, is the input of channel ch
@@ -187,7 +194,7 @@ func columns[T any](v *convolution, dst, x []T, p0, p1 int, pad T) {
 	for r := range v.cg * v.taps {
 		ch, tap := r/v.taps, r%v.taps
 		plane := x[ch*v.size : (ch+1)*v.size]
-		shift := v.kernelAt[tap][last]*v.w.dilation[last] - v.w.before[last]
+		shift := v.shift(tap)
 		line := dst[r*width : (r+1)*width]
 		for p := p0; p < p1; {
 			o, x0 := p/ow, p%ow
@@ -334,7 +341,7 @@ func depthwise[T floatElem](v *convolution, x, w, bias, y []T) {
 			m := i % (v.groups * v.mg)
 			plane := x[i/v.mg*v.size : (i/v.mg+1)*v.size]
 			taps := w[m*v.taps : (m+1)*v.taps]
-			for o := range v.rowFrom {
+			for o := range v.rows {
 				row := y[i*v.positions+o*ow:][:ow]
 				var start T
 				if bias != nil {
@@ -346,7 +353,7 @@ func depthwise[T floatElem](v *convolution, x, w, bias, y []T) {
 					if !ok {
 						continue
 					}
-					shift := v.kernelAt[tap][last]*v.w.dilation[last] - v.w.before[last]
+					shift := v.shift(tap)
 					from, to := inside(shift, stride, iw, ow)
 					if from < to {
 						addScaled(row[from:to], plane[base+from*stride+shift:base+iw], stride, f)

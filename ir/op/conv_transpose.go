@@ -186,9 +186,9 @@ func scatterColumns[T floatElem](v *convolution, plane, cols []T) {
 	last := len(v.in) - 1
 	iw, ow, stride := v.in[last], v.out[last], v.w.stride[last]
 	for tap := range v.taps {
-		shift := v.kernelAt[tap][last]*v.w.dilation[last] - v.w.before[last]
+		shift := v.shift(tap)
 		from, to := inside(shift, stride, iw, ow)
-		for o := range v.rowFrom {
+		for o := range v.rows {
 			base, ok := v.row(o, tap)
 			if !ok {
 				continue

@@ -47,7 +47,11 @@ func deformConv[T floatElem](c *Call) ([]*ir.Tensor, error) {
 	offset, mask := ir.Data[T](c.In[2]), optional[T](c, 4)
 	places := positionsOf(v.out)
 	depth, n := v.cg*v.taps, v.positions
-	cols := make([]T, depth*n)
+	scratch, err := c.New(c.In[0].Elem(), depth, n)
+	if err != nil {
+		return nil, err
+	}
+	cols := ir.Data[T](scratch)
 	for i := range v.batch * v.groups {
 		b, g := i/v.groups, i%v.groups
 		par.For(depth, 1+(1<<12)/(n+1), func(lo, hi int) {
@@ -56,9 +60,9 @@ func deformConv[T floatElem](c *Call) ([]*ir.Tensor, error) {
 				ch, tap := g*v.cg+r/v.taps, r%v.taps
 				set := (b*sets+ch/(channels/sets))*v.taps + tap
 				plane := x[(b*channels+ch)*v.size:][:v.size]
-				for p, place := range places {
+				for p := range n {
 					for d := range rank {
-						base := place[d]*v.w.stride[d] - v.w.before[d] + v.kernelAt[tap][d]*v.w.dilation[d]
+						base := places[p*rank+d]*v.w.stride[d] - v.w.before[d] + v.kernelAt[tap*rank+d]*v.w.dilation[d]
 						at[d] = float64(base) + float64(offset[(set*rank+d)*n+p])
 					}
 					s := sampleLinear(plane, v.in, at)

@@ -203,7 +203,9 @@ func einsum[T productElem](c *Call) ([]*ir.Tensor, error) {
 		for _, later := range operands[i+2:] {
 			needed = append(needed, later.labels...)
 		}
-		result = contract(result, next, needed)
+		if result, err = contract(c, result, next, needed); err != nil {
+			return nil, err
+		}
 	}
 	result = result.arrange(e.out, true)
 	shape := make([]int, len(e.out))
@@ -320,7 +322,7 @@ func (t *labelled[T]) spread(shape []int) []T {
 
 // contract multiplies two operands and sums over the labels of both that are not needed any more: a stack of matrix
 // products, the stack being the labels that both have and that stay.
-func contract[T productElem](a, b *labelled[T], needed []int) *labelled[T] {
+func contract[T productElem](c *Call, a, b *labelled[T], needed []int) (*labelled[T], error) {
 	var stack, rows, depth, cols []int
 	for _, l := range a.labels {
 		inB, stays := slices.Contains(b.labels, l), slices.Contains(needed, l)
@@ -348,13 +350,14 @@ func contract[T productElem](a, b *labelled[T], needed []int) *labelled[T] {
 	x := a.arrange(slices.Concat(stack, rows, depth), true)
 	y := b.arrange(slices.Concat(stack, depth, cols), true)
 	s, m, k, n := sizes(a, stack), sizes(a, rows), sizes(a, depth), sizes(b, cols)
-	out := &labelled[T]{labels: slices.Concat(stack, rows, cols), data: make([]T, s*m*n)}
+	t, err := c.New(c.In[0].Elem(), s, m, n)
+	if err != nil {
+		return nil, err
+	}
+	out := &labelled[T]{labels: slices.Concat(stack, rows, cols), data: ir.Data[T](t)}
 	for _, l := range out.labels {
 		out.shape = append(out.shape, max(a.size(l), b.size(l)))
 	}
-	if slices.Contains(out.shape, 0) {
-		return out
-	}
 	matrixProduct(kernel.Batch{Count: s, A: m * k, B: k * n, C: m * n}, m, n, k, x.data, false, y.data, false, out.data)
-	return out
+	return out, nil
 }

@@ -196,7 +196,7 @@ func depthwiseInt[X, W kernel.Int8](v *convolution, x []X, zx int32, w []W, zw [
 			m := i % (v.groups * v.mg)
 			plane := x[i/v.mg*v.size : (i/v.mg+1)*v.size]
 			zero := int32(zw[m%len(zw)])
-			for o := range v.rowFrom {
+			for o := range v.rows {
 				row := y[i*v.positions+o*ow:][:ow]
 				clear(row)
 				for tap, f := range w[m*v.taps : (m+1)*v.taps] {
@@ -204,7 +204,7 @@ func depthwiseInt[X, W kernel.Int8](v *convolution, x []X, zx int32, w []W, zw [
 					if !ok {
 						continue
 					}
-					shift := v.kernelAt[tap][last]*v.w.dilation[last] - v.w.before[last]
+					shift := v.shift(tap)
 					from, to := inside(shift, stride, iw, ow)
 					if from >= to {
 						continue

@@ -121,7 +121,13 @@ var maxUnpoolDef = &Def{
 			return []ir.Type{{Elem: x.Elem}}, nil
 		}
 		if d, ok := c.Dims(2); ok && c.Has(2) {
-			return []ir.Type{ir.TensorType(x.Elem, d...)}, nil
+			dims := make([]ir.Dim, len(d))
+			for i := range d {
+				if dims[i] = d[i]; !d[i].Known() {
+					dims[i].Size = -1
+				}
+			}
+			return []ir.Type{ir.TensorType(x.Elem, dims...)}, nil
 		}
 		rank, err := spatialRank(x, "the input")
 		if err != nil {

@@ -1,8 +1,10 @@
 package op
 
 import (
+	"cmp"
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/runtime/kernel/par"
@@ -60,15 +62,18 @@ func poolingOf(c *Call) (*pooling, error) {
 type reduce[T any] func(dst, src []T, at, step, count int)
 
 // pool pools each plane of x into y, one axis after the other: a window is a box, so that its maximum or sum can be taken
-// axis by axis. pre is applied to a copy of the plane before, post to the result; nil: nothing.
+// axis by axis. The axes that shrink most come first, so that no plane in between is larger than the first and the last.
+// pre is applied to a copy of the plane before, post to the result; nil: nothing.
 func pool[T any](p *pooling, x, y []T, pre func([]T), f reduce[T], post func(plane []T)) {
 	size, result := product(p.in), product(p.out)
-	widest := size
-	for i := range p.in {
-		widest = max(widest, product(p.out[:i])*product(p.in[i:]))
+	widest := max(size, result)
+	axes := make([]int, len(p.in))
+	for i := range axes {
+		axes[i] = i
 	}
+	slices.SortStableFunc(axes, func(i, j int) int { return cmp.Compare(p.out[i]*p.in[j], p.out[j]*p.in[i]) })
 	par.For(p.planes, 1+(1<<15)/(size+1), func(lo, hi int) {
-		a, b := make([]T, widest), make([]T, widest)
+		a, b, shape := make([]T, widest), make([]T, widest), make([]int, len(axes))
 		for k := lo; k < hi; k++ {
 			src := x[k*size : (k+1)*size]
 			if pre != nil {
@@ -76,12 +81,14 @@ func pool[T any](p *pooling, x, y []T, pre func([]T), f reduce[T], post func(pla
 				pre(a[:size])
 				src, a, b = a[:size], b, a
 			}
-			for i := range p.in {
+			copy(shape, p.in)
+			for step, i := range axes {
 				dst := a
-				if i == len(p.in)-1 {
+				if step == len(axes)-1 {
 					dst = y[k*result : (k+1)*result]
 				}
-				outer, inner := product(p.out[:i]), product(p.in[i+1:])
+				outer, inner := product(shape[:i]), product(shape[i+1:])
+				shape[i] = p.out[i]
 				p.axis(i, outer, inner, func(at, step, count, o int) { f(dst[o:o+inner], src, at, step, count) })
 				src, a, b = dst, b, a
 			}

@@ -151,15 +151,24 @@ func runRecurrent[T floatElem](c *Call, k recurrentKind, step func(l *recurrent[
 	if err != nil {
 		return nil, err
 	}
-	cell, err := c.New(c.In[0].Elem(), state...)
-	if err != nil {
-		return nil, err
+	results := []*ir.Tensor{y, last}
+	if k.cell {
+		cell, err := c.New(c.In[0].Elem(), state...)
+		if err != nil {
+			return nil, err
+		}
+		results = append(results, cell)
 	}
 	w, r := ir.Data[T](c.In[1]), ir.Data[T](c.In[2])
 	packed, _ := c.State.(*recurrentWeights)
 	if w, ok := any(w).([]float32); ok && packed == nil {
 		packed = packRecurrent(k, w, any(r).([]float32), l.dirs, l.hidden, l.input)
 	}
+	scratch, err := c.New(c.In[0].Elem(), l.steps, l.batch, rows)
+	if err != nil {
+		return nil, err
+	}
+	xw := ir.Data[T](scratch)
 	clear(ir.Data[T](y))
 	for d := range l.dirs {
 		l.act = acts[d*len(k.activations) : (d+1)*len(k.activations)]
@@ -169,7 +178,6 @@ func runRecurrent[T floatElem](c *Call, k recurrentKind, step func(l *recurrent[
 		if k.cell && c.Has(7) {
 			l.peephole = ir.Data[T](c.In[7])[d*3*l.hidden : (d+1)*3*l.hidden]
 		}
-		xw := make([]T, l.steps*l.batch*rows)
 		input := l.factors(packed, w, r, d)
 		input(l.steps*l.batch, ir.Data[T](c.In[0]), xw)
 		h := l.state(optional[T](c, 5), d)
@@ -183,13 +191,10 @@ func runRecurrent[T floatElem](c *Call, k recurrentKind, step func(l *recurrent[
 		}
 		l.store(ir.Data[T](last), h, d)
 		if k.cell {
-			l.store(ir.Data[T](cell), cs, d)
+			l.store(ir.Data[T](results[2]), cs, d)
 		}
 	}
-	if !k.cell {
-		return []*ir.Tensor{y, last}, nil
-	}
-	return []*ir.Tensor{y, last, cell}, nil
+	return results, nil
 }
 
 // factors sets the recurrent products of direction d and returns the input's.

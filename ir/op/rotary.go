@@ -35,6 +35,9 @@ func evalRotary[T floatElem](c *Call) ([]*ir.Tensor, error) {
 		if at, ok = c.ConstInts(3); !ok || fmt.Sprint(c.In[3].Shape()) != fmt.Sprint(want[:2]) {
 			return nil, fmt.Errorf("position_ids are %v, want int64%v", c.In[3].Type(), want[:2])
 		}
+		if c.In[1].Rank() != 2 {
+			return nil, fmt.Errorf("cos_cache is %v, wants [positions, %d]", c.In[1].Type(), half)
+		}
 		want = []int{c.In[1].Shape()[0], half}
 	}
 	for i := 1; i < 3; i++ {
