@@ -200,7 +200,7 @@ func (p *Policy) choose(s *Site, o Operand, hit func(rule int) bool) (numfmt.Sch
 // shareTables makes lookups read a table as the product stores it that shares it, unless the policy names the lookup.
 func shareTables(p *Policy, ds []*Decision, hits [][]bool) {
 	for k, d := range ds {
-		if d.Kind != Table || p.Lookup.Weights != nil || d.Choices[0].Float != "" {
+		if d.Kind != Table || p.Lookup.Weights != nil || len(d.Choices) == 0 {
 			continue
 		}
 		named := false

@@ -229,7 +229,11 @@ func (f *finder) linear(s *Site, l op.Linear) bool {
 }
 
 func (f *finder) output(y *ir.Value, channel int) Operand {
-	return Operand{Role: numfmt.Output, Value: y, Axes: numfmt.Axes{K: channel, Out: numfmt.NoAxis}}
+	o := Operand{Role: numfmt.Output, Value: y, Axes: numfmt.Axes{K: channel, Out: numfmt.NoAxis}}
+	if uses := y.Uses(); len(uses) > 0 && !slices.ContainsFunc(uses, func(u ir.Use) bool { return u.Node == nil || op.RoleOf(u.Node) != op.QuantRole }) {
+		o.Float = "it is quantized already"
+	}
+	return o
 }
 
 func (f *finder) table(n *ir.Node) {

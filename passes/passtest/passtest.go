@@ -208,8 +208,11 @@ func (c *golden) run(t *testing.T) {
 		case !strings.Contains(err.Error(), msg):
 			t.Fatalf("error %q, wanted one with %q", err, msg)
 		}
+		if len(u.Report.Passes) != 1 {
+			return // passes before the failed one changed the model
+		}
 		if err := ir.Equal(before, u.Model); err != nil {
-			t.Errorf("the failed pipeline changed the model: %v", err)
+			t.Errorf("the failed pass changed the model: %v", err)
 		}
 		return
 	}
@@ -265,16 +268,12 @@ func (c *golden) simulation(t *testing.T) *ir.Model {
 	return u.Model
 }
 
-// again runs the pipeline on its own result, which must not change. Rules for sites are left out: a site that is quantized
-// has no scheme any more that a rule could set.
+// again runs the pipeline on its own result, which must not change.
 func (c *golden) again(t *testing.T, m *ir.Model) {
 	t.Helper()
 	u := c.unit(t)
 	u.Model, _ = m.Clone()
 	u.KeepQuantized = true
-	policy := *c.policy
-	policy.Sites = nil
-	u.Policy = &policy
 	if err := c.pipeline.Run(t.Context(), u); err != nil {
 		t.Errorf("second run: %v", err)
 		return
