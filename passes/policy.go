@@ -233,6 +233,9 @@ func (c *Choice) fits() error {
 	if c.Scheme.IsNone() {
 		return nil
 	}
+	if c.Role != numfmt.Weight && !c.Scheme.Dynamic && c.Scheme.Scaled() && (c.Scheme.Gran == numfmt.PerBlock || c.Scheme.Gran == numfmt.PerToken) {
+		return fmt.Errorf("scheme %v: static scales of an activation are per tensor or axis; use dynamic", c.Scheme)
+	}
 	t := c.Value.Type
 	if !t.Ranked {
 		if c.Scheme.Gran == numfmt.PerTensor {
