@@ -185,15 +185,23 @@ func (a *attention[T]) round(row []T) {
 	if a.precision == ir.Undefined || a.precision == ir.Float64 {
 		return
 	}
-	for i, v := range row {
-		x := float32(v)
-		switch a.precision {
-		case ir.Float16:
-			x = ir.HalfToFloat(floatToHalf(x))
-		case ir.BFloat16:
-			x = math.Float32frombits(uint32(floatToBF16(x)) << 16)
+	half, ok := any(row).([]float32)
+	if !ok {
+		half = make([]float32, len(row))
+		for i, v := range row {
+			half[i] = float32(v)
 		}
-		row[i] = T(x)
+	}
+	switch a.precision {
+	case ir.Float16:
+		kernel.RoundF16(half, half)
+	case ir.BFloat16:
+		kernel.RoundBF16(half, half)
+	}
+	if !ok {
+		for i, v := range half {
+			row[i] = T(v)
+		}
 	}
 }
 

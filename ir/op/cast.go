@@ -7,6 +7,7 @@ import (
 
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/numfmt"
+	"github.com/qsimc/qsimc/runtime/kernel"
 	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
@@ -212,8 +213,12 @@ func castTo(c *Call, x *ir.Tensor, to ir.DType, how castMode) (*ir.Tensor, error
 	if write = writer(out, how); write == nil {
 		return nil, fmt.Errorf("cast from %v to %v: %w", x.Elem(), to, ErrUnsupported)
 	}
-	if direct := directCast(out, x); direct != nil {
-		par.For(x.Len(), spreadGrain, direct)
+	switch from := x.Elem(); {
+	case isHalf(from) && to == ir.Float32:
+		widenTo(out, x)
+		return out, nil
+	case from == ir.Float32 && isHalf(to):
+		narrowTo(out, x)
 		return out, nil
 	}
 	par.For(x.Len(), 64*castBlock, func(lo, hi int) {
@@ -227,29 +232,6 @@ func castTo(c *Call, x *ir.Tensor, to ir.DType, how castMode) (*ir.Tensor, error
 	return out, nil
 }
 
-// directCast returns the loop for the pairs of types that models with half-precision weights convert at every turn; nil
-// for the others.
-func directCast(out, x *ir.Tensor) func(lo, hi int) {
-	switch from, to := x.Elem(), out.Elem(); {
-	case from == ir.Float32 && to == ir.Float16:
-		return convertCodes(ir.Data[uint16](out), ir.Data[float32](x), floatToHalf)
-	case from == ir.Float32 && to == ir.BFloat16:
-		return convertCodes(ir.Data[uint16](out), ir.Data[float32](x), floatToBF16)
-	case from == ir.Float16 && to == ir.Float32:
-		return convertCodes(ir.Data[float32](out), ir.Data[uint16](x), ir.HalfToFloat)
-	}
-	return nil
-}
-
-func convertCodes[T, U any](dst []T, src []U, f func(U) T) func(lo, hi int) {
-	return func(lo, hi int) {
-		d := dst[lo:hi]
-		for i, v := range src[lo:hi] {
-			d[i] = f(v)
-		}
-	}
-}
-
 // reader returns a function that reads n elements from lo on into a block; nil if the type cannot be read.
 func reader(t *ir.Tensor) func(b *block, lo, n int) {
 	switch t.Elem() {
@@ -258,9 +240,9 @@ func reader(t *ir.Tensor) func(b *block, lo, n int) {
 	case ir.Float64:
 		return readFloats(ir.Data[float64](t))
 	case ir.Float16:
-		return readCodes(ir.Data[uint16](t), ir.HalfToFloat)
+		return readHalf(ir.Data[uint16](t), kernel.FromF16)
 	case ir.BFloat16:
-		return readCodes(ir.Data[uint16](t), func(v uint16) float32 { return math.Float32frombits(uint32(v) << 16) })
+		return readHalf(ir.Data[uint16](t), kernel.FromBF16)
 	case ir.Int8:
 		return readInts(ir.Data[int8](t))
 	case ir.Int16:
@@ -298,11 +280,13 @@ func readFloats[T float](v []T) func(b *block, lo, n int) {
 	}
 }
 
-func readCodes[T uint8 | uint16](v []T, decode func(T) float32) func(b *block, lo, n int) {
+func readHalf(v []uint16, decode func(dst []float32, x []uint16)) func(b *block, lo, n int) {
 	return func(b *block, lo, n int) {
+		var wide [castBlock]float32
+		decode(wide[:n], v[lo:lo+n])
 		b.f, b.i, b.u = b.floats[:n], nil, nil
-		for i, x := range v[lo : lo+n] {
-			b.f[i] = float64(decode(x))
+		for i, x := range wide[:n] {
+			b.f[i] = float64(x)
 		}
 	}
 }
@@ -335,9 +319,9 @@ func writer(t *ir.Tensor, how castMode) func(b *block, lo, n int) {
 		v := ir.Data[float64](t)
 		return func(b *block, lo, n int) { putFloats(v[lo:lo+n], b) }
 	case ir.Float16:
-		return writeCodes(ir.Data[uint16](t), floatToHalf)
+		return writeHalf(ir.Data[uint16](t), kernel.ToF16)
 	case ir.BFloat16:
-		return writeCodes(ir.Data[uint16](t), floatToBF16)
+		return writeHalf(ir.Data[uint16](t), kernel.ToBF16)
 	case ir.Int8:
 		return writeInts(ir.Data[int8](t))
 	case ir.Int16:
@@ -409,13 +393,15 @@ func writeInts[T integer](v []T) func(b *block, lo, n int) {
 	return func(b *block, lo, n int) { putInts(v[lo:lo+n], b) }
 }
 
-// writeCodes rounds to a format of fewer digits than float32, by way of float32 rounded to odd, so that the second
-// rounding does not undo what the first one saw.
-func writeCodes[T uint8 | uint16](v []T, encode func(float32) T) func(b *block, lo, n int) {
+// writeHalf rounds to a format of fewer digits than float32, by way of float32 rounded to odd, so that the second rounding
+// does not undo what the first one saw.
+func writeHalf(v []uint16, encode func(dst []uint16, x []float32)) func(b *block, lo, n int) {
 	return func(b *block, lo, n int) {
+		var wide [castBlock]float32
 		for i := range n {
-			v[lo+i] = encode(b.odd(i))
+			wide[i] = b.odd(i)
 		}
+		encode(v[lo:lo+n], wide[:n])
 	}
 }
 

@@ -2,9 +2,9 @@ package op
 
 import (
 	"fmt"
-	"math"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/runtime/kernel"
 )
 
 // Evaluate runs the call's kernel. For definitions that ask for it, half-precision inputs are widened to float32 and
@@ -21,7 +21,12 @@ func Evaluate(c *Call) ([]*ir.Tensor, error) {
 					c.In = append([]*ir.Tensor(nil), c.In...)
 					half = true
 				}
-				c.In[i] = widen(t)
+				wide, err := c.Like(t, ir.Float32)
+				if err != nil {
+					return nil, err
+				}
+				widenTo(wide, t)
+				c.In[i] = wide
 			}
 		}
 	}
@@ -31,7 +36,10 @@ func Evaluate(c *Call) ([]*ir.Tensor, error) {
 	}
 	for i, t := range out {
 		if v := c.Node.Out(i); v != nil && t != nil && t.Elem() == ir.Float32 && isHalf(v.Type.Elem) {
-			out[i] = narrow(t, v.Type.Elem)
+			if out[i], err = c.Like(t, v.Type.Elem); err != nil {
+				return nil, err
+			}
+			narrowTo(out[i], t)
 		}
 	}
 	return out, nil
@@ -39,48 +47,34 @@ func Evaluate(c *Call) ([]*ir.Tensor, error) {
 
 func isHalf(t ir.DType) bool { return t == ir.Float16 || t == ir.BFloat16 }
 
+// widen returns a half-precision tensor in float32.
 func widen(t *ir.Tensor) *ir.Tensor {
-	v, _ := t.Float32s()
-	return ir.Floats(v, t.Shape()...)
-}
-
-func narrow(t *ir.Tensor, elem ir.DType) *ir.Tensor {
-	out := ir.NewTensor(elem, t.Shape()...)
-	dst, src := ir.Data[uint16](out), ir.Data[float32](t)
-	if elem == ir.BFloat16 {
-		for i, x := range src {
-			dst[i] = floatToBF16(x)
-		}
-		return out
-	}
-	for i, x := range src {
-		dst[i] = floatToHalf(x)
-	}
+	out := ir.NewTensor(ir.Float32, t.Shape()...)
+	widenTo(out, t)
 	return out
 }
 
-func floatToBF16(x float32) uint16 {
-	u := math.Float32bits(x)
-	if x != x {
-		return uint16(u>>16) | 0x40
+func widenTo(out, t *ir.Tensor) {
+	dst, src := ir.Data[float32](out), ir.Data[uint16](t)
+	if t.Elem() == ir.BFloat16 {
+		kernel.FromBF16(dst, src)
+	} else {
+		kernel.FromF16(dst, src)
 	}
-	return uint16((u + 0x7fff + (u>>16)&1) >> 16)
 }
 
-// floatToHalf rounds to IEEE 754 binary16, nearest even.
-func floatToHalf(x float32) uint16 {
-	u := math.Float32bits(x)
-	sign := uint16(u>>16) & 0x8000
-	a := u & 0x7fffffff
-	switch {
-	case a > 0x7f800000:
-		return sign | 0x7e00
-	case a >= 0x477ff000: // rounds to 65536 or more
-		return sign | 0x7c00
-	case a < 0x38800000: // subnormal: adding 0.5 leaves the rounded multiple of 2^-24 in the low bits
-		f := math.Float32frombits(a) + 0.5
-		return sign | uint16(math.Float32bits(f)-0x3f000000)
+// narrow returns a float32 tensor rounded to a half-precision type.
+func narrow(t *ir.Tensor, elem ir.DType) *ir.Tensor {
+	out := ir.NewTensor(elem, t.Shape()...)
+	narrowTo(out, t)
+	return out
+}
+
+func narrowTo(out, t *ir.Tensor) {
+	dst, src := ir.Data[uint16](out), ir.Data[float32](t)
+	if out.Elem() == ir.BFloat16 {
+		kernel.ToBF16(dst, src)
+	} else {
+		kernel.ToF16(dst, src)
 	}
-	a += 0xfff + (a>>13)&1
-	return sign | uint16((a-0x38000000)>>13)
 }

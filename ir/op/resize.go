@@ -393,10 +393,9 @@ func (r *resizer) extrapolate(out *ir.Tensor, axes []resizeAxis) (*ir.Tensor, er
 					fillValues(ir.Data[float32](out)[from:from+inner], float32(r.extrapolation))
 				case ir.Float64:
 					fillValues(ir.Data[float64](out)[from:from+inner], r.extrapolation)
-				case ir.Float16:
-					fillValues(ir.Data[uint16](out)[from:from+inner], floatToHalf(float32(r.extrapolation)))
-				case ir.BFloat16:
-					fillValues(ir.Data[uint16](out)[from:from+inner], floatToBF16(float32(r.extrapolation)))
+				case ir.Float16, ir.BFloat16:
+					v := narrow(ir.Scalar(float32(r.extrapolation)), out.Elem())
+					fillValues(ir.Data[uint16](out)[from:from+inner], ir.Data[uint16](v)[0])
 				default:
 					return nil, fmt.Errorf("extrapolation of type %v: %w", out.Elem(), ErrUnsupported)
 				}
