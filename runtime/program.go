@@ -5,6 +5,7 @@
 package runtime
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"slices"
@@ -24,6 +25,7 @@ type Program struct {
 	origin map[int][]*ir.Value // slot → values of the compiled model, for Watch
 	folded []int               // slots whose contents were computed at compile time, in order
 	limit  int64
+	held   int64 // bytes of what was folded
 	poison bool
 	arena  arena
 }
@@ -208,7 +210,7 @@ func (p *Program) fold(st *step) (bool, error) {
 			return false, err
 		}
 	}
-	out, err := op.Evaluate(op.NewCall(st.node, st.def, nil, state, in))
+	out, err := op.Evaluate(op.NewCall(st.node, st.def, (*folding)(p), state, in))
 	if errors.Is(err, op.ErrUnsupported) {
 		return false, err
 	}
@@ -219,9 +221,44 @@ func (p *Program) fold(st *step) (bool, error) {
 		if s >= 0 && i < len(out) {
 			p.consts[s] = out[i]
 			p.folded = append(p.folded, s)
+			if out[i] != nil {
+				p.held += footprint(out[i].Elem(), out[i].Len())
+			}
 		}
 	}
 	return true, nil
+}
+
+// folding is what a kernel finds around it when its node is evaluated at compile time: the memory limit, less what was
+// folded before.
+type folding Program
+
+// Alloc makes a tensor within the limit.
+func (f *folding) Alloc(elem ir.DType, shape []int) (*ir.Tensor, error) {
+	n, err := ir.Numel(shape)
+	if err != nil {
+		return nil, err
+	}
+	if size := footprint(elem, n); f.held+size > f.limit {
+		return nil, fmt.Errorf("a constant %v%v of %d bytes exceeds the memory limit of %d bytes", elem, shape, size, f.limit)
+	}
+	return ir.NewTensor(elem, shape...), nil
+}
+
+// Run is not called: nodes with subgraphs are not folded.
+func (f *folding) Run(*ir.Graph, []*ir.Tensor) ([]*ir.Tensor, error) {
+	panic("BUG: runtime: a subgraph run at compile time")
+}
+
+// Context is never cancelled.
+func (f *folding) Context() context.Context { return context.Background() }
+
+// footprint returns the bytes that n elements take in memory; an empty string counts as its header.
+func footprint(elem ir.DType, n int) int64 {
+	if elem == ir.String {
+		return 24 * int64(n)
+	}
+	return int64(elem.Size(n))
 }
 
 // lifetimes notes at each step the slots that no later step of the plan needs. Uses inside subgraphs count as uses by the

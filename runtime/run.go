@@ -192,7 +192,7 @@ func (r *run) Alloc(elem ir.DType, shape []int) (*ir.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	if size := int64(elem.Size(n)); r.live+size > r.p.limit {
+	if size := footprint(elem, n); r.live+size > r.p.limit {
 		return nil, fmt.Errorf("a result %v%v of %d bytes exceeds the memory limit of %d bytes", elem, shape, size, r.p.limit)
 	}
 	if !r.recycling() || elem == ir.String || n == 0 {

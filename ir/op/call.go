@@ -194,12 +194,19 @@ func (c *Call) keep(i int, v *ir.Value) {
 	}
 }
 
+// maxLoose bounds the elements of a result outside of a run: in constant folding, which leaves what is larger alone.
+const maxLoose = 1 << 28
+
 // New returns a tensor for a result, with undefined contents. It fails for shapes that are negative, overflow or exceed
 // the memory limit.
 func (c *Call) New(elem ir.DType, shape ...int) (*ir.Tensor, error) {
 	if c.env == nil {
-		if _, err := ir.Numel(shape); err != nil {
+		n, err := ir.Numel(shape)
+		if err != nil {
 			return nil, err
+		}
+		if n > maxLoose {
+			return nil, fmt.Errorf("a result %v%v of more than %d elements where no memory limit is known", elem, shape, maxLoose)
 		}
 		return ir.NewTensor(elem, shape...), nil
 	}

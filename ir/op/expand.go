@@ -231,6 +231,11 @@ func upgradeTile(u *Up) error {
 	if u.Node.NumIn() != 3 {
 		return nil
 	}
+	for i := range 3 {
+		if u.Node.In(i) == nil {
+			return fmt.Errorf("input %d is absent", i)
+		}
+	}
 	x, tiles, axis := u.Node.In(0), u.Node.In(1).Const(), u.Node.In(2).Const()
 	if tiles == nil || axis == nil || !x.Type.Ranked {
 		return fmt.Errorf("tiles or axis is computed, or the input's rank unknown: %w", ErrUnsupported)

@@ -257,8 +257,8 @@ func evalRoiAlign(c *Call) ([]*ir.Tensor, error) {
 	oh, ow := int(c.Node.Int("output_height", 1)), int(c.Node.Int("output_width", 1))
 	shape := []int{rs[0], s[1], oh, ow}
 	out, err := c.New(c.In[0].Elem(), shape...)
-	if err != nil {
-		return nil, err
+	if err != nil || out.Len() == 0 {
+		return []*ir.Tensor{out}, err
 	}
 	h, w := s[2], s[3]
 	scale := float64(c.Node.Float("spatial_scale", 1))

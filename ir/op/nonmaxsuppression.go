@@ -50,7 +50,7 @@ var nonMaxSuppressionDef = &Def{
 			rect[i] = corners(boxes[4*i:4*i+4], center)
 		}
 		var out []int64
-		for b := range ss[0] {
+		for b := range len(scores) / max(ss[1]*n, 1) {
 			if err := c.Context().Err(); err != nil {
 				return nil, err
 			}

@@ -20,7 +20,7 @@ var padDef = &Def{
 		}},
 		{To: 11, Apply: func(u *Up) error {
 			u.AttrToInput("pads", 1)
-			if v := u.Node.Float("value", 0); v != 0 {
+			if v := u.Node.Float("value", 0); v != 0 && u.Node.In(0) != nil {
 				t := ir.Scalar(v)
 				switch elem := u.Node.In(0).Type.Elem; elem {
 				case ir.Float16:
@@ -144,9 +144,12 @@ func evalPad(c *Call) ([]*ir.Tensor, error) {
 	default:
 		return nil, fmt.Errorf("mode %q is not one of constant, reflect, edge, wrap", mode)
 	}
+	if product(shape) == 0 {
+		return one(c.New(x.Elem(), shape...))
+	}
 	maps := make([][]int, len(in))
 	for a := range in {
-		if in[a] == 0 && shape[a] > 0 {
+		if in[a] == 0 {
 			return nil, fmt.Errorf("mode %q cannot pad dimension %d of size 0", mode, a)
 		}
 		maps[a] = make([]int, shape[a])

@@ -61,6 +61,9 @@ var upsampleDef = &Def{
 func upgradeResize(u *Up) error {
 	n := u.Node
 	scales := n.In(1)
+	if scales == nil {
+		return fmt.Errorf("input 1, scales, is absent")
+	}
 	n.SetIn(1, nil)
 	n.SetIn(2, scales)
 	n.SetAttr(ir.StringAttr("coordinate_transformation_mode", "asymmetric"))
@@ -261,6 +264,9 @@ func evalResize(c *Call) ([]*ir.Tensor, error) {
 	}
 	if same {
 		return []*ir.Tensor{x}, nil
+	}
+	if product(shape) == 0 {
+		return one(c.New(x.Elem(), shape...))
 	}
 	r, err := resizerOf(c.Node)
 	if err != nil {

@@ -59,6 +59,10 @@ var topKDef = &Def{
 		if err != nil {
 			return nil, err
 		}
+		if at.Len() == 0 {
+			values, err := c.New(x.Elem(), shape...)
+			return []*ir.Tensor{values, at}, err
+		}
 		order := topKOf(x)
 		if order == nil {
 			return nil, fmt.Errorf("type %v: %w", x.Elem(), ErrUnsupported)
@@ -195,6 +199,9 @@ var uniqueDef = &Def{
 			return nil, fmt.Errorf("type %v: %w", x.Elem(), ErrUnsupported)
 		}
 		outer, n, inner := product(shape[:axis]), shape[axis], product(shape[axis+1:])
+		if x.Len() == 0 && n > 0 {
+			return nil, fmt.Errorf("slices of %v along axis %d are empty: %w", x.Type(), axis, ErrUnsupported)
+		}
 		slice := func(a, b int) int {
 			for o := range outer {
 				for i := range inner {

@@ -75,7 +75,7 @@ var eyeLikeDef = &Def{
 		}
 		b, w, k := out.Bytes(), len(unit), c.Node.Int("k", 0)
 		clear(b)
-		for i := range s[0] {
+		for i := 0; i < s[0] && s[1] > 0; i++ {
 			if j := int64(i) + k; j >= 0 && j < int64(s[1]) {
 				copy(b[(i*s[1]+int(j))*w:], unit)
 			}
