@@ -51,7 +51,7 @@ func Conv(p Conv2D, dst, x, w []float32, ep *Epilogue) {
 	if len(dst) == 0 {
 		return
 	}
-	if group == 1 {
+	if group == 1 && p.Groups > 1 {
 		convDepthwise(&p, oh, ow, dst, x, w, ep)
 		return
 	}

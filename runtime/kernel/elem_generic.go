@@ -130,6 +130,11 @@ var generic = impl{
 			dst[i] += float32(v * s)
 		}
 	},
+	add64: func(dst []float64, x []float32) {
+		for i, v := range x {
+			dst[i] += float64(v)
+		}
+	},
 	taps: func(dst, x []float32, offs []int, w []float32) {
 		clear(dst)
 		for t, o := range offs {

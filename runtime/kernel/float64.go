@@ -25,44 +25,61 @@ func MatMul64(m, n, k int, a []float64, lda int, transA bool, b []float64, ldb i
 	product(cur.tilesD, m, n, k, a, lda, b, ldb, transB, c, ldc, acc, nil)
 }
 
-// syrkBlock is the side of the blocks that the triangular drivers work in.
-const syrkBlock = 240
-
-// SyrkAdd adds Xᵀ·X to the n×n float64 matrix h, X rows×n in float32: the products of float32 chains are accumulated
-// over at most 384 rows in float32 and then added in float64. Both triangles are written; h must be symmetric on entry.
+// SyrkAdd adds the lower triangle of Xᵀ·X to that of the n×n float64 matrix h, X rows×n in float32: sums over at most
+// 384 rows are float32 chains, those are added in float64. The strict upper triangle of h is neither read nor written;
+// MirrorLower completes it.
 func SyrkAdd(rows, n int, x []float32, ldx int, h []float64, ldh int) {
 	need("SyrkAdd: x", len(x), rows, n, ldx)
 	need("SyrkAdd: h", len(h), n, n, ldh)
 	for r0 := 0; r0 < rows; r0 += kc {
 		rb := min(kc, rows-r0)
 		xs := x[r0*ldx:]
-		tb := scratch(n * rb) // Xᵀ, the left-hand side
-		Transpose(rb, n, tb.f, rb, xs, ldx)
-		blocks := (n + syrkBlock - 1) / syrkBlock
-		par.For(blocks*(blocks+1)/2, 1, func(lo, hi int) {
-			out := scratch(syrkBlock * syrkBlock)
-			defer release(out)
-			for t := lo; t < hi; t++ {
-				bi, bj := triangle(t)
-				i0, i1 := bi*syrkBlock, min((bi+1)*syrkBlock, n)
-				j0, j1 := bj*syrkBlock, min((bj+1)*syrkBlock, n)
-				w := j1 - j0
-				product(cur.tiles, i1-i0, w, rb, tb.f[i0*rb:], rb, xs[j0:], ldx, false, out.f, w, false, nil)
-				for i := i0; i < i1; i++ {
-					row := h[i*ldh:]
-					for j, v := range out.f[(i-i0)*w : (i-i0+1)*w] {
-						if j0+j > i {
-							break
-						}
-						row[j0+j] += float64(v)
-					}
-				}
-			}
-		})
-		release(tb)
+		p, free := packScratch(rb, n, matrixSource(xs, ldx, false))
+		left := scratch(n * rb)
+		Transpose(rb, n, left.f, rb, xs, ldx)
+		syrkSlab(p, left.f, h, ldh)
+		release(left)
+		free()
 	}
+}
+
+// syrkSlab adds left·p, left being p transposed, to the lower triangle of h.
+func syrkSlab(p *packed[float32], left []float32, h []float64, ldh int) {
+	type task struct{ r0, r1, p0, p1 int }
+	nr, n := p.t.nr, p.n
+	high, wide := p.t.mc/2, max(1, 240/nr)
+	var tasks []task
+	for r0 := 0; r0 < n; r0 += high {
+		r1 := min(r0+high, n)
+		for p0 := 0; p0*nr < r1; p0 += wide {
+			tasks = append(tasks, task{r0, r1, p0, min(p0+wide, p.panels())})
+		}
+	}
+	par.For(len(tasks), 1, func(lo, hi int) {
+		ld := wide*nr + 16
+		out := scratch(high * ld)
+		defer release(out)
+		for _, t := range tasks[lo:hi] {
+			c0 := t.p0 * nr
+			for j := t.p0; j < t.p1 && j*nr < t.r1; j++ {
+				tiles(p.t, 0, t.r1-t.r0, left[t.r0*p.k:], p.k, p.panel(0, p.k, j), nr, out.f[j*nr-c0:], ld, p.k, min(nr, n-j*nr), false)
+			}
+			for i := max(t.r0, c0); i < t.r1; i++ {
+				w := min(i+1, t.p1*nr, n) - c0
+				cur.add64(h[i*ldh+c0:][:w], out.f[(i-t.r0)*ld:][:w])
+			}
+		}
+	})
+}
+
+// MirrorLower copies the lower triangle of the n×n matrix h to the upper one.
+func MirrorLower(n int, h []float64, ldh int) {
+	need("MirrorLower", len(h), n, n, ldh)
 	mirror(n, h, ldh)
 }
+
+// syrkBlock is the side of the blocks of a trailing update.
+const syrkBlock = 240
 
 // triangle numbers the blocks of a lower triangle: 0 → (0,0), 1 → (1,0), 2 → (1,1), 3 → (2,0) …
 func triangle(t int) (i, j int) {

@@ -196,6 +196,23 @@ func TestMatMulSpecials(t *testing.T) {
 	})
 }
 
+func TestEmptyProducts(t *testing.T) {
+	kernel.EachLevel(t, func(t *testing.T) {
+		kernel.MatMul(0, 5, 4, nil, 4, false, make([]float32, 20), 5, false, nil, 5, false)
+		kernel.MatMul(3, 0, 4, make([]float32, 12), 4, false, nil, 0, false, nil, 0, false)
+		kernel.Gemm(2, make([]float32, 8), 4, kernel.PackB(4, 0, nil, 0, false), nil, 0, false)
+		c := []float32{1, 2, 3, 4}
+		kernel.MatMul(2, 2, 0, nil, 0, false, nil, 2, false, c, 2, true)
+		checkBits(t, "K = 0 added", c, []float32{1, 2, 3, 4})
+		kernel.MatMulEpilogue(2, 2, 0, nil, 0, false, nil, 2, false, c, 2, false, &kernel.Epilogue{Bias: []float32{5, 6}})
+		checkBits(t, "K = 0", c, []float32{5, 6, 5, 6})
+		kernel.Softmax(0, 4, nil, nil)
+		kernel.Softmax(3, 0, nil, nil)
+		kernel.LayerNorm(2, 0, nil, nil, nil, nil, 1e-5, nil, nil)
+		kernel.FakeQuantBlocksInt(2, 0, nil, nil, nil, kernel.Blocks{Size: 16, Max: 7, Lo: -7, Hi: 7})
+	})
+}
+
 func TestMatMulBatch(t *testing.T) {
 	kernel.EachLevel(t, func(t *testing.T) {
 		for _, count := range []int{1, 3, 40} {

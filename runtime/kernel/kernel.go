@@ -9,7 +9,7 @@
 // input but must not overlap it in part, and work is spread over the cores by package par.
 //
 // The loops exist at three levels, chosen once at start from the CPU: "avx512", "avx2" and "none" (plain Go, every
-// architecture). The environment variable QSIMC_SIMD may name a lower level than the CPU offers; tests use it. Results
+// architecture; the build tag noasm leaves nothing else). The environment variable QSIMC_SIMD may name a lower level than the CPU offers; tests use it. Results
 // never depend on the number of cores. Matrix products, transcendental functions and normalizations give the same bits
 // at both vector levels and differ in the last bits in plain Go; quantizers, casts, conversions, integer products,
 // elementwise arithmetic and the reductions give the same bits at all three.
@@ -40,6 +40,7 @@ type impl struct {
 	clip    func(dst, x []float32, lo, hi float32)
 	axpy    func(dst, x []float32, s float32)               // dst += s*x, rounded twice
 	taps    func(dst, x []float32, offs []int, w []float32) // dst[i] = Σ w[t]·x[offs[t]+i]
+	add64   func(dst []float64, x []float32)                // dst += x
 	expSub  func(dst, x []float32, m float32)               // dst = exp(x-m)
 	expSum  func(dst, x []float32, m float32) float32       // expSub and the sum of the results
 	max     func(x []float32) float32                       // anything where x holds a NaN

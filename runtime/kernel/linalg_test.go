@@ -221,8 +221,21 @@ func TestSyrkAdd(t *testing.T) {
 			rows, n := s[0], s[1]
 			x := randn(rows*n, 1)
 			h := make([]float64, n*n)
+			for i := range n {
+				for j := i + 1; j < n; j++ {
+					h[i*n+j] = 777 // not to be written
+				}
+			}
 			kernel.SyrkAdd(rows, n, x, n, h, n)
 			kernel.SyrkAdd(rows, n, x, n, h, n)
+			for i := range n {
+				for j := i + 1; j < n; j++ {
+					if h[i*n+j] != 777 {
+						t.Fatalf("%v: (%d,%d) above the diagonal was written", s, i, j)
+					}
+				}
+			}
+			kernel.MirrorLower(n, h, n)
 			for i := range n {
 				for j := 0; j <= i; j += 1 + i/40 {
 					var want, mag float64

@@ -69,6 +69,11 @@ func vecDequantI8_avx512(dst *float32, x *int8, scale float32, zero int32, n int
 //go:noescape
 func vecDequantU8_avx512(dst *float32, x *uint8, scale float32, zero int32, n int)
 
+// vecAdd64_avx512 adds x to dst; n is a multiple of 16.
+//
+//go:noescape
+func vecAdd64_avx512(dst *float64, x *float32, n int)
+
 // vecFakeInt_avx2 is fakeIntGeneric.
 //
 //go:noescape
@@ -133,3 +138,8 @@ func vecDequantI8_avx2(dst *float32, x *int8, scale float32, zero int32, n int)
 //
 //go:noescape
 func vecDequantU8_avx2(dst *float32, x *uint8, scale float32, zero int32, n int)
+
+// vecAdd64_avx2 adds x to dst; n is a multiple of 16.
+//
+//go:noescape
+func vecAdd64_avx2(dst *float64, x *float32, n int)

@@ -669,7 +669,7 @@ loop:
 	VCVTPS2PH $0x00, Z0, Y0
 	VMOVUPS   Y0, (AX)
 	ADDQ      $0x40, CX
-	ADDQ      $0x20, AX
+	ADDQ      $+32, AX
 	JMP       loop
 
 done:
@@ -689,7 +689,7 @@ loop:
 	VCVTPH2PS (CX), Z0
 	VMOVUPS   Z0, (AX)
 	ADDQ      $0x20, CX
-	ADDQ      $0x40, AX
+	ADDQ      $+64, AX
 	JMP       loop
 
 done:
@@ -718,7 +718,7 @@ loop:
 	VPMOVDW   Z1, Y1
 	VMOVUPS   Y1, (AX)
 	ADDQ      $0x40, CX
-	ADDQ      $0x20, AX
+	ADDQ      $+32, AX
 	JMP       loop
 
 done:
@@ -793,7 +793,7 @@ loop:
 	VPSLLD    $0x10, Z0, Z0
 	VMOVUPS   Z0, (AX)
 	ADDQ      $0x20, CX
-	ADDQ      $0x40, AX
+	ADDQ      $+64, AX
 	JMP       loop
 
 done:
@@ -826,7 +826,7 @@ loop:
 	VPMOVDB     Z4, X4
 	VMOVUPS     X4, (AX)
 	ADDQ        $0x40, CX
-	ADDQ        $0x10, AX
+	ADDQ        $+16, AX
 	JMP         loop
 
 done:
@@ -851,7 +851,7 @@ loop:
 	VMULPS    Z0, Z2, Z2
 	VMOVUPS   Z2, (AX)
 	ADDQ      $0x10, CX
-	ADDQ      $0x40, AX
+	ADDQ      $+64, AX
 	JMP       loop
 
 done:
@@ -876,7 +876,31 @@ loop:
 	VMULPS    Z0, Z2, Z2
 	VMOVUPS   Z2, (AX)
 	ADDQ      $0x10, CX
-	ADDQ      $0x40, AX
+	ADDQ      $+64, AX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func vecAdd64_avx512(dst *float64, x *float32, n int)
+// Requires: AVX, AVX512F
+TEXT ·vecAdd64_avx512(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	SUBQ      $0x10, DX
+	JLT       done
+	VCVTPS2PD (CX), Z0
+	VADDPD    (AX), Z0, Z0
+	VMOVUPD   Z0, (AX)
+	VCVTPS2PD 32(CX), Z0
+	VADDPD    64(AX), Z0, Z0
+	VMOVUPD   Z0, 64(AX)
+	ADDQ      $0x40, CX
+	ADDQ      $+128, AX
 	JMP       loop
 
 done:
@@ -1515,7 +1539,7 @@ loop:
 	VCVTPS2PH $0x00, Y0, X0
 	VMOVUPS   X0, 16(AX)
 	ADDQ      $0x40, CX
-	ADDQ      $0x20, AX
+	ADDQ      $+32, AX
 	JMP       loop
 
 done:
@@ -1537,7 +1561,7 @@ loop:
 	VCVTPH2PS 16(CX), Y0
 	VMOVUPS   Y0, 32(AX)
 	ADDQ      $0x20, CX
-	ADDQ      $0x40, AX
+	ADDQ      $+64, AX
 	JMP       loop
 
 done:
@@ -1579,7 +1603,7 @@ loop:
 	VPERMQ    $0x08, Y1, Y1
 	VMOVUPS   X1, 16(AX)
 	ADDQ      $0x40, CX
-	ADDQ      $0x20, AX
+	ADDQ      $+32, AX
 	JMP       loop
 
 done:
@@ -1603,7 +1627,7 @@ loop:
 	VPSLLD    $0x10, Y0, Y0
 	VMOVUPS   Y0, 32(AX)
 	ADDQ      $0x20, CX
-	ADDQ      $0x40, AX
+	ADDQ      $+64, AX
 	JMP       loop
 
 done:
@@ -1650,7 +1674,7 @@ loop:
 	VPACKUSWB    X5, X4, X5
 	VMOVUPS      X5, (AX)
 	ADDQ         $0x40, CX
-	ADDQ         $0x10, AX
+	ADDQ         $+16, AX
 	JMP          loop
 
 done:
@@ -1698,7 +1722,7 @@ loop:
 	VMULPS    Y0, Y2, Y2
 	VMOVUPS   Y2, 32(AX)
 	ADDQ      $0x10, CX
-	ADDQ      $0x40, AX
+	ADDQ      $+64, AX
 	JMP       loop
 
 done:
@@ -1728,7 +1752,37 @@ loop:
 	VMULPS    Y0, Y2, Y2
 	VMOVUPS   Y2, 32(AX)
 	ADDQ      $0x10, CX
-	ADDQ      $0x40, AX
+	ADDQ      $+64, AX
+	JMP       loop
+
+done:
+	VZEROUPPER
+	RET
+
+// func vecAdd64_avx2(dst *float64, x *float32, n int)
+// Requires: AVX
+TEXT ·vecAdd64_avx2(SB), NOSPLIT, $0-24
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ n+16(FP), DX
+
+loop:
+	SUBQ      $0x10, DX
+	JLT       done
+	VCVTPS2PD (CX), Y0
+	VADDPD    (AX), Y0, Y0
+	VMOVUPD   Y0, (AX)
+	VCVTPS2PD 16(CX), Y0
+	VADDPD    32(AX), Y0, Y0
+	VMOVUPD   Y0, 32(AX)
+	VCVTPS2PD 32(CX), Y0
+	VADDPD    64(AX), Y0, Y0
+	VMOVUPD   Y0, 64(AX)
+	VCVTPS2PD 48(CX), Y0
+	VADDPD    96(AX), Y0, Y0
+	VMOVUPD   Y0, 96(AX)
+	ADDQ      $0x40, CX
+	ADDQ      $+128, AX
 	JMP       loop
 
 done:

@@ -15,6 +15,7 @@ func quantizers() {
 		w.blocks()
 		w.halves()
 		w.bytesOf8()
+		w.add64()
 	}
 }
 
@@ -202,6 +203,23 @@ func (w width) blockLoop(name, params, doc string, head func(), quantize func(x,
 	RET()
 }
 
+// add64 widens and adds.
+func (w width) add64() {
+	name := "vecAdd64_" + w.name
+	TEXT(name, NOSPLIT, "func(dst *float64, x *float32, n int)")
+	Doc(name + " adds x to dst; n is a multiple of 16.")
+	Pragma("noescape")
+	dst, x, n := Load(Param("dst"), GP64()), Load(Param("x"), GP64()), Load(Param("n"), GP64())
+	w.sixteens(n, x, 4, dst, 8, func() {
+		for i := 0; i < 16; i += w.lanes() / 2 {
+			r, at := w.reg(), operand.Mem{Base: dst, Disp: 8 * i}
+			VCVTPS2PD(operand.Mem{Base: x, Disp: 4 * i}, r)
+			VADDPD(at, r, r)
+			VMOVUPD(r, at)
+		}
+	})
+}
+
 // bytesOf8 writes the quantizer to codes of one byte and the way back; n is a multiple of 16.
 func (w width) bytesOf8() {
 	name := "vecQuant8_" + w.name
@@ -269,7 +287,7 @@ func (w width) sixteens(n, x reg.Register, in int, dst reg.Register, out int, bo
 	JLT(operand.LabelRef("done"))
 	body()
 	ADDQ(operand.Imm(uint64(16*in)), x)
-	ADDQ(operand.Imm(uint64(16*out)), dst)
+	ADDQ(operand.I32(int32(16*out)), dst)
 	JMP(operand.LabelRef("loop"))
 	Label("done")
 	VZEROUPPER()
