@@ -18,9 +18,6 @@ import (
 	"github.com/qsimc/qsimc/ir"
 )
 
-// OriginKey is the key under which a node's Origin is written into its metadata, where the IR version (10 or newer) has any.
-const OriginKey = "qsimc.origin"
-
 // Encode returns the model as one protobuf message with all its data, which must stay below 2 GiB. See Save for what is
 // written.
 func Encode(m *ir.Model) ([]byte, error) {
@@ -249,7 +246,7 @@ func (e *encoder) node(msg *message, num protowire.Number, n *ir.Node) error {
 	b.textIf(8, n.Op.Overload)
 	b.props(9, n.Meta)
 	if n.Origin != "" && e.irVersion >= 10 {
-		b.props(9, []ir.Prop{{Key: OriginKey, Value: n.Origin}})
+		b.props(9, []ir.Prop{{Key: ir.OriginKey, Value: n.Origin}})
 	}
 	b.add(n.Opaque)
 	msg.message(num, &b)

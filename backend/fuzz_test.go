@@ -6,7 +6,9 @@ import (
 	"os"
 	"path/filepath"
 	"runtime"
+	"slices"
 	"testing"
+	"time"
 
 	"google.golang.org/protobuf/encoding/prototext"
 	"google.golang.org/protobuf/proto"
@@ -203,6 +205,30 @@ func TestDamage(t *testing.T) {
 	}
 	if accepted == 0 {
 		t.Error("no damaged model was accepted: the test tests nothing")
+	}
+}
+
+// One node may use one value very often; nothing then takes quadratic time.
+func TestManyUses(t *testing.T) {
+	t.Parallel()
+	p := &onnxpb.ModelProto{
+		IrVersion:   proto.Int64(8),
+		OpsetImport: []*onnxpb.OperatorSetIdProto{{Version: proto.Int64(17)}},
+		Graph: &onnxpb.GraphProto{
+			Input: []*onnxpb.ValueInfoProto{{Name: proto.String("x")}},
+			Node:  []*onnxpb.NodeProto{{OpType: proto.String("Sum"), Input: slices.Repeat([]string{"x"}, 200_000), Output: []string{"y"}}},
+		},
+	}
+	data, err := proto.Marshal(p)
+	if err != nil {
+		t.Fatal(err)
+	}
+	start := time.Now()
+	if _, err := frontend.Decode(data, nil); err != nil {
+		t.Error(err)
+	}
+	if took := time.Since(start); took > 10*time.Second {
+		t.Errorf("took %v", took)
 	}
 }
 

@@ -16,9 +16,6 @@ const (
 	MaxOpset     = 28 // of the default domain, ONNX 1.23
 )
 
-// OriginKey is the key under which a node's Origin lies in its metadata in the file.
-const OriginKey = "qsimc.origin"
-
 // maxDepth bounds how deep graphs may be nested in attributes.
 const maxDepth = 64
 
@@ -329,7 +326,7 @@ func (d *decoder) parseNode(b []byte) (*rawNode, error) {
 			n.op.Overload = string(f.data)
 		case 9<<3 | asBytes:
 			var p ir.Prop
-			if p, err = prop(f.data); p.Key == OriginKey && n.origin == "" {
+			if p, err = prop(f.data); p.Key == ir.OriginKey && n.origin == "" {
 				n.origin = p.Value
 			} else {
 				n.meta = append(n.meta, p)

@@ -9,7 +9,7 @@ import (
 // unique value names (nodes may share a name: files do, and nothing is looked up by it), no use of removed nodes, constants agreeing with their types, captures from enclosing graphs only. It never
 // panics.
 func Check(m *Model) error {
-	c := &checker{}
+	c := &checker{uses: map[*Value]map[Use]int{}}
 	if m.Graph == nil {
 		return errors.New("model has no graph")
 	}
@@ -48,11 +48,12 @@ func (s *scope) has(v *Value) bool {
 type checker struct {
 	where string
 	errs  []error
+	uses  map[*Value]map[Use]int
 }
 
 func (c *checker) errorf(format string, args ...any) {
 	if len(c.errs) < 50 {
-		c.errs = append(c.errs, fmt.Errorf(c.where+format, args...))
+		c.errs = append(c.errs, errors.New(c.where+fmt.Sprintf(format, args...)))
 	}
 }
 
@@ -164,13 +165,28 @@ func (c *checker) node(n *Node, s *scope) {
 }
 
 func (c *checker) mirrored(v *Value, u Use, who string) {
-	k := 0
-	for _, w := range v.uses {
-		if w.Node == u.Node && w.Slot == u.Slot && (u.Node != nil || w.Graph == u.Graph) {
-			k++
-		}
-	}
-	if k != 1 {
+	if k := c.listed(v)[mirror(u)]; k != 1 {
 		c.errorf("%s uses %q, whose use list has %d such entries", who, v.Name, k)
 	}
+}
+
+// listed counts the entries of a value's use list, once for each value: there can be very many.
+func (c *checker) listed(v *Value) map[Use]int {
+	counts := c.uses[v]
+	if counts == nil {
+		counts = make(map[Use]int, len(v.uses))
+		for _, u := range v.uses {
+			counts[mirror(u)]++
+		}
+		c.uses[v] = counts
+	}
+	return counts
+}
+
+// mirror leaves of a use what identifies it.
+func mirror(u Use) Use {
+	if u.Node != nil {
+		u.Graph = nil
+	}
+	return u
 }

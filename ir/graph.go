@@ -41,6 +41,9 @@ type Node struct {
 	prev, next *Node
 }
 
+// OriginKey is the key under which files have a node's Origin among its metadata.
+const OriginKey = "qsimc.origin"
+
 // Output is an output slot of a graph. The slot's name is the output's name whatever value fills it.
 type Output struct {
 	Name  string
