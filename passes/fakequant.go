@@ -96,17 +96,22 @@ func refuseQuantized(u *Unit) error {
 		return nil
 	}
 	var names []string
+	for _, s := range FindSites(u.Model) {
+		if s.Already {
+			names = append(names, fmt.Sprintf("%q", s.Name))
+		}
+	}
 	for g := range u.Model.Graphs() {
 		for n := range g.Nodes() {
-			if op.RoleOf(n) == op.QuantRole {
-				names = append(names, n.String())
+			if names == nil && op.RoleOf(n) == op.QuantRole {
+				names = append(names, n.String()) // quantized numbers that no site reads
 			}
 		}
 	}
 	if names == nil {
 		return nil
 	}
-	return fmt.Errorf("%w at %d nodes: %s; --keep-quantized leaves them as they are", ErrQuantized, len(names), strings.Join(names, ", "))
+	return fmt.Errorf("%w: %s; --keep-quantized leaves these sites as they are", ErrQuantized, strings.Join(names, ", "))
 }
 
 // ErrQuantized says that a model cannot be quantized because it already is.

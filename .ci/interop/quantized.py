@@ -5,7 +5,8 @@ usage: quantized.py QSIMC SHARED [--models a,b] [--recipe PRESET]
 QSIMC is the built binary, SHARED the folder that shared/unpack.sh prints. For every model:
 - rewrite with an empty pipeline: the checker accepts the file, ONNX Runtime's outputs are bit-equal to the original's, opset and names are the same;
 - rewrite to static int8 (64 samples): the checker accepts it, ONNX Runtime runs it, the metric agrees within 0.5 %, outputs agree
-  (SQNR >= 22 dB for language models, >= 30 dB for the others), quantization costs what the issue allows, the file is small;
+  (SQNR >= 22 dB for language models, >= 30 dB for the others; its optimizations off, as with them on it does not agree
+  with itself to that bound on opt-nano-outlier), quantization costs what the issue allows, the file is small;
 - node by node, fed with ONNX Runtime's own inputs (its optimizations off): quantizer outputs bit-equal, products within 1e-5 of the largest magnitude.
 Exits with 1 if anything does not hold.
 """
@@ -213,8 +214,10 @@ def static_int8(name, original, shared, tmp):
     few = os.path.join(tmp, "few.npz")
     qsimc(["run", out, "--inputs", path, "--count", "16", "-o", few])
     first = np.load(few)[sess.get_outputs()[0].name]
-    db = sqnr(outs[: len(first)], first[: len(outs)])
-    check(db >= (22 if name in LANGUAGE else 30), name, f"outputs agree to {db:.1f} dB")
+    plain = metric(name, session(out, optimize=False), path, len(first))[1]
+    db, own = sqnr(plain, first[: len(plain)]), sqnr(plain, outs[: len(plain)])
+    check(db >= (22 if name in LANGUAGE else 30), name,
+          f"outputs agree to {db:.1f} dB with ONNX Runtime's, optimizations off (itself with them on: {own:.1f} dB)")
     if name == "unet-mini":
         check(ours <= 1.08 * float_value, name, f"mse {ours:.6f} is {ours / float_value:.3f} of float")
     elif name not in LANGUAGE:
