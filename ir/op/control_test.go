@@ -202,6 +202,22 @@ func TestScan(t *testing.T) {
 			if !equal(got["y"], tc.y) || !equal(got["z"], tc.z) {
 				t.Errorf("y is %s, z is %s, want %s and %s", show(got["y"]), show(got["z"]), show(tc.y), show(tc.z))
 			}
+			if err := op.Infer(m); err != nil {
+				t.Fatal(err)
+			}
+			if err := op.ToOpset(m, 25); err != nil {
+				t.Fatal(err)
+			}
+			if err := ir.Check(m); err != nil {
+				t.Fatal(err)
+			}
+			again, err := runModel(m, ir.Tensors{"s": tc.s, "x": tc.x})
+			if err != nil {
+				t.Fatalf("at opset 25: %v", err)
+			}
+			if !equal(again["y"], tc.y) || !equal(again["z"], tc.z) {
+				t.Errorf("at opset 25 y is %s, z is %s, want %s and %s", show(again["y"]), show(again["z"]), show(tc.y), show(tc.z))
+			}
 		})
 	}
 	m := scanModel(8)

@@ -168,7 +168,20 @@ func stridedWords[T word](dst, src []T, do, so int, m []step) {
 	for j := k - 1; j >= 0; j-- {
 		if in.d == 1 && m[j].s == 1 && in.s > 0 && m[j].d > 0 {
 			outer := append(append([]step{}, m[:j]...), m[j+1:k]...)
-			odometer(outer, do, so, func(d, s int) { kernel.Transpose(in.n, m[j].n, dst[d:], m[j].d, src[s:], in.s) })
+			rows, ld := m[j].n, m[j].d
+			if rows*in.n < 1<<10 {
+				odometer(outer, do, so, func(d, s int) {
+					for c := range in.n {
+						at := d + c
+						for _, x := range src[s+c*in.s:][:rows] {
+							dst[at] = x
+							at += ld
+						}
+					}
+				})
+				return
+			}
+			odometer(outer, do, so, func(d, s int) { kernel.Transpose(in.n, rows, dst[d:], ld, src[s:], in.s) })
 			return
 		}
 	}

@@ -543,6 +543,13 @@ func along(dst, src []float32, outer, in, out, inner int, t taps) {
 		par.For(outer, max(1, 1<<13/max(out*t.n, 1)), func(lo, hi int) {
 			for o := lo; o < hi; o++ {
 				row, from := dst[o*out:(o+1)*out], src[o*in:(o+1)*in]
+				if t.n == 2 {
+					w, at := w[:2*len(row)], t.i[:2*len(row)]
+					for i := range row {
+						row[i] = float32(w[2*i]*from[at[2*i]]) + float32(w[2*i+1]*from[at[2*i+1]])
+					}
+					continue
+				}
 				for i := range row {
 					s := float32(0)
 					for k := i * t.n; k < (i+1)*t.n; k++ {
@@ -558,6 +565,14 @@ func along(dst, src []float32, outer, in, out, inner int, t taps) {
 		for q := lo; q < hi; q++ {
 			o, i := q/out, q%out
 			row := dst[q*inner : (q+1)*inner]
+			if t.n == 2 {
+				a, b := src[(o*in+t.i[2*i])*inner:][:len(row)], src[(o*in+t.i[2*i+1])*inner:][:len(row)]
+				wa, wb := w[2*i], w[2*i+1]
+				for j := range row {
+					row[j] = float32(wa*a[j]) + float32(wb*b[j])
+				}
+				continue
+			}
 			for k := i * t.n; k < (i+1)*t.n; k++ {
 				from, wk := src[(o*in+t.i[k])*inner:][:len(row)], w[k]
 				if k == i*t.n {

@@ -91,7 +91,8 @@ func show(t *ir.Tensor) string {
 	return fmt.Sprintf("%v %x", t.Type(), t.Bytes())
 }
 
-// checkCases runs every case with its inputs fed, and again with all of them constant where inference may fold them.
+// checkCases runs every case with its inputs fed, and again with all of them constant where inference may fold them; a case
+// of an older opset also in the form that ToOpset gives it.
 func checkCases(t *testing.T, cases []nodeCase) {
 	for _, tc := range cases {
 		t.Run(tc.op+"/"+tc.name, func(t *testing.T) {
@@ -115,6 +116,23 @@ func checkCases(t *testing.T, cases []nodeCase) {
 				}
 				if err := op.Infer(m); err != nil {
 					t.Fatal(err)
+				}
+				if tc.opset > 0 {
+					if err := op.ToOpset(m, 25); err != nil {
+						t.Fatalf("upgrade from opset %d: %v", tc.opset, err)
+					}
+					if err := ir.Check(m); err != nil {
+						t.Fatalf("upgraded: %v", err)
+					}
+					again, err := runModel(m, feed)
+					if err != nil {
+						t.Fatalf("upgraded: %v", err)
+					}
+					for name, w := range got {
+						if !equal(again[name], w) {
+							t.Errorf("%s is %s, upgraded %s", name, show(w), show(again[name]))
+						}
+					}
 				}
 				for i, w := range tc.want {
 					name := fmt.Sprintf("out%d", i)
