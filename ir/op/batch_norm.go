@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/runtime/kernel"
 	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
@@ -162,6 +163,18 @@ func batchNorm[T floatElem](c *Call) ([]*ir.Tensor, error) {
 
 // normalize sets dst to (x - mean)·f + bias, each step rounded.
 func normalize[T floatElem](dst, x []T, mean, f, bias T) {
+	if dst, ok := any(dst).([]float32); ok {
+		x := any(x).([]float32)
+		const piece = 4096 // stays in the first cache
+		for len(x) > 0 {
+			n := min(piece, len(x))
+			kernel.SubScalar(dst[:n], x[:n], float32(mean))
+			kernel.MulScalar(dst[:n], dst[:n], float32(f))
+			kernel.AddScalar(dst[:n], dst[:n], float32(bias))
+			dst, x = dst[n:], x[n:]
+		}
+		return
+	}
 	for i, v := range x {
 		dst[i] = T((v-mean)*f) + bias
 	}

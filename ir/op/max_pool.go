@@ -38,21 +38,7 @@ func maxPool[T float32 | float64 | int8 | uint8](c *Call, lowest T) ([]*ir.Tenso
 	}
 	x, y := ir.Data[T](c.In[0]), ir.Data[T](out)
 	if !c.HasOut(1) {
-		pool(p, x, y, nil, func(dst, src []T, at, step, count int) {
-			if count == 0 {
-				for j := range dst {
-					dst[j] = lowest
-				}
-				return
-			}
-			copy(dst, src[at:])
-			for range count - 1 {
-				at += step
-				for j, v := range src[at : at+len(dst)] {
-					dst[j] = max(dst[j], v)
-				}
-			}
-		}, nil)
+		pool(p, x, y, nil, maxima(lowest), nil)
 		return []*ir.Tensor{out}, nil
 	}
 	index, err := c.New(ir.Int64, p.shape...)
@@ -70,25 +56,63 @@ func maxPool[T float32 | float64 | int8 | uint8](c *Call, lowest T) ([]*ir.Tenso
 	for i, v := range x {
 		from[i] = found{v, i}
 	}
-	pool(p, from, to, nil, func(dst, src []found, at, step, count int) {
-		for j := range dst {
-			dst[j] = found{v: lowest}
-		}
+	better := func(f, d found) bool {
+		return f.v > d.v || f.v == d.v && f.at < d.at || f.v != f.v && (d.v == d.v || f.at < d.at)
+	}
+	over := func(src []found, at, step, count int) found {
+		best := found{v: lowest}
 		for k := range count {
-			for j, f := range src[at : at+len(dst)] {
-				d := dst[j]
-				if k == 0 || f.v > d.v || f.v == d.v && f.at < d.at || f.v != f.v && (d.v == d.v || f.at < d.at) {
-					dst[j] = f
-				}
+			if f := src[at+k*step]; k == 0 || better(f, best) {
+				best = f
 			}
-			at += step
 		}
+		return best
+	}
+	pool(p, from, to, nil, combiner[found]{
+		rows: func(dst, src []found, at, step, count int) {
+			for j := range dst {
+				dst[j] = over(src, at+j, step, count)
+			}
+		},
+		line: func(dst, src []found, taps []tap, step int) {
+			for o, t := range taps {
+				dst[o] = over(src, t.at, step, t.count)
+			}
+		},
 	}, nil)
 	at := ir.Data[int64](index)
 	for i, f := range to {
 		y[i], at[i] = f.v, int64(f.at-f.at%size+order[f.at%size])
 	}
 	return []*ir.Tensor{out, index}, nil
+}
+
+// maxima takes the maximum of what a window covers, NaN if it covers one, and lowest if it covers nothing.
+func maxima[T float32 | float64 | int8 | uint8](lowest T) combiner[T] {
+	return combiner[T]{
+		rows: func(dst, src []T, at, step, count int) {
+			if count == 0 {
+				setAll(dst, lowest)
+				return
+			}
+			copy(dst, src[at:])
+			for range count - 1 {
+				at += step
+				for j, v := range src[at : at+len(dst)] {
+					dst[j] = max(dst[j], v)
+				}
+			}
+		},
+		line: func(dst, src []T, taps []tap, step int) {
+			for o, t := range taps {
+				top := lowest
+				for at := t.at; at < t.at+t.count*step; at += step {
+					top = max(top, src[at])
+				}
+				dst[o] = top
+			}
+		},
+	}
 }
 
 // order returns the number that each element of a plane has, row-major or, on request, column-major.

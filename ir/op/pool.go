@@ -57,19 +57,25 @@ func poolingOf(c *Call) (*pooling, error) {
 	return p, nil
 }
 
-// reduce is how a pooling combines the elements that one window covers along one axis: dst[i] = f over the rows of src at
-// at, at+step, … (count of them, each len(dst) long); count may be 0.
-type reduce[T any] func(dst, src []T, at, step, count int)
+// tap says which elements a window covers along one axis: count of them from at on, a dilation apart; count may be 0.
+type tap struct{ at, count int }
+
+// combiner is how a pooling combines the elements that windows cover along one axis. rows works on whole rows: dst[j] =
+// over src[at+k·step+j]. line works along a row: dst[o] = over src[taps[o].at+k·step].
+type combiner[T any] struct {
+	rows func(dst, src []T, at, step, count int)
+	line func(dst, src []T, taps []tap, step int)
+}
 
 // pool pools each plane of x into y, one axis after the other: a window is a box, so that its maximum or sum can be taken
 // axis by axis. The axes that shrink most come first, so that no plane in between is larger than the first and the last.
 // pre is applied to a copy of the plane before, post to the result; nil: nothing.
-func pool[T any](p *pooling, x, y []T, pre func([]T), f reduce[T], post func(plane []T)) {
+func pool[T any](p *pooling, x, y []T, pre func([]T), f combiner[T], post func(plane []T)) {
 	size, result := product(p.in), product(p.out)
 	widest := max(size, result)
-	axes := make([]int, len(p.in))
+	axes, taps := make([]int, len(p.in)), make([][]tap, len(p.in))
 	for i := range axes {
-		axes[i] = i
+		axes[i], taps[i] = i, p.taps(i)
 	}
 	slices.SortStableFunc(axes, func(i, j int) int { return cmp.Compare(p.out[i]*p.in[j], p.out[j]*p.in[i]) })
 	par.For(p.planes, 1+(1<<15)/(size+1), func(lo, hi int) {
@@ -88,8 +94,8 @@ func pool[T any](p *pooling, x, y []T, pre func([]T), f reduce[T], post func(pla
 					dst = y[k*result : (k+1)*result]
 				}
 				outer, inner := product(shape[:i]), product(shape[i+1:])
+				f.axis(dst, src, outer, p.in[i], inner, taps[i], p.w.dilation[i])
 				shape[i] = p.out[i]
-				p.axis(i, outer, inner, func(at, step, count, o int) { f(dst[o:o+inner], src, at, step, count) })
 				src, a, b = dst, b, a
 			}
 			if post != nil {
@@ -99,24 +105,51 @@ func pool[T any](p *pooling, x, y []T, pre func([]T), f reduce[T], post func(pla
 	})
 }
 
-// axis calls f for each output row of inner elements of a plane seen as [outer, in[i], inner]: o is where the row lies in
-// the result, at, step and count say which rows of the source the window covers.
-func (p *pooling) axis(i, outer, inner int, f func(at, step, count, o int)) {
+// taps lists what each output position along axis i covers.
+func (p *pooling) taps(i int) []tap {
+	all := make([]tap, p.out[i])
+	for o := range all {
+		lo, hi, start := p.w.taps(i, o, p.in[i])
+		all[o] = tap{start + lo*p.w.dilation[i], hi - lo}
+	}
+	return all
+}
+
+// axis reduces the middle axis of src [outer, size, inner] into dst [outer, len(taps), inner].
+func (f combiner[T]) axis(dst, src []T, outer, size, inner int, taps []tap, step int) {
 	for q := range outer {
-		for o := range p.out[i] {
-			lo, hi, start := p.w.taps(i, o, p.in[i])
-			f((q*p.in[i]+start+lo*p.w.dilation[i])*inner, p.w.dilation[i]*inner, hi-lo, (q*p.out[i]+o)*inner)
+		from, to := src[q*size*inner:(q+1)*size*inner], dst[q*len(taps)*inner:(q+1)*len(taps)*inner]
+		if inner == 1 {
+			f.line(to, from, taps, step)
+			continue
+		}
+		for o, t := range taps {
+			f.rows(to[o*inner:(o+1)*inner], from, t.at*inner, step*inner, t.count)
 		}
 	}
 }
 
-func sumRows[T floatElem](dst, src []T, at, step, count int) {
-	clear(dst)
-	for range count {
-		for j, v := range src[at : at+len(dst)] {
-			dst[j] += v
-		}
-		at += step
+// sums adds up what a window covers.
+func sums[T floatElem]() combiner[T] {
+	return combiner[T]{
+		rows: func(dst, src []T, at, step, count int) {
+			clear(dst)
+			for range count {
+				for j, v := range src[at : at+len(dst)] {
+					dst[j] += v
+				}
+				at += step
+			}
+		},
+		line: func(dst, src []T, taps []tap, step int) {
+			for o, t := range taps {
+				var sum T
+				for at := t.at; at < t.at+t.count*step; at += step {
+					sum += src[at]
+				}
+				dst[o] = sum
+			}
+		},
 	}
 }
 
@@ -138,7 +171,7 @@ func averagePool[T floatElem](c *Call) ([]*ir.Tensor, error) {
 		return nil, err
 	}
 	counts := p.counts(c.Node.Int("count_include_pad", 0) != 0)
-	pool(p, ir.Data[T](c.In[0]), ir.Data[T](out), nil, sumRows[T], func(plane []T) {
+	pool(p, ir.Data[T](c.In[0]), ir.Data[T](out), nil, sums[T](), func(plane []T) {
 		for i := range plane {
 			plane[i] /= T(max(counts[i], 1))
 		}
@@ -239,6 +272,6 @@ func lpPool[T floatElem](c *Call) ([]*ir.Tensor, error) {
 			}
 		}
 	}
-	pool(p, ir.Data[T](c.In[0]), ir.Data[T](out), each(normPower[T]), sumRows[T], each(normRoot[T]))
+	pool(p, ir.Data[T](c.In[0]), ir.Data[T](out), each(normPower[T]), sums[T](), each(normRoot[T]))
 	return []*ir.Tensor{out}, nil
 }

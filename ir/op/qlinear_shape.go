@@ -183,7 +183,7 @@ var qLinearAveragePoolDef = &Def{
 			}
 			v := ir.Data[float32](probe)
 			counts := p.counts(n.Int("count_include_pad", 0) != 0)
-			pool(p, x, v, nil, sumRows[float32], func(plane []float32) {
+			pool(p, x, v, nil, sums[float32](), func(plane []float32) {
 				for i := range plane {
 					plane[i] /= float32(max(counts[i], 1))
 				}
