@@ -144,11 +144,6 @@ var generic = impl{
 			}
 		}
 	},
-	expSub: func(dst, x []float32, m float32) {
-		for i, v := range x {
-			dst[i] = expGeneric(v - m)
-		}
-	},
 	expSum: func(dst, x []float32, m float32) float32 {
 		for i, v := range x {
 			dst[i] = expGeneric(v - m)

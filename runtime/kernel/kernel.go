@@ -41,8 +41,7 @@ type impl struct {
 	axpy    func(dst, x []float32, s float32)               // dst += s*x, rounded twice
 	taps    func(dst, x []float32, offs []int, w []float32) // dst[i] = Σ w[t]·x[offs[t]+i]
 	add64   func(dst []float64, x []float32)                // dst += x
-	expSub  func(dst, x []float32, m float32)               // dst = exp(x-m)
-	expSum  func(dst, x []float32, m float32) float32       // expSub and the sum of the results
+	expSum  func(dst, x []float32, m float32) float32       // dst = exp(x-m), and the sum of it
 	max     func(x []float32) float32                       // anything where x holds a NaN
 	affine  func(dst, x []float32, mean, inv float32)       // dst = (x-mean)*inv
 	sum     func(x []float32) float32                       // lane order of reduce.go

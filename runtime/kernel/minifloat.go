@@ -1,6 +1,9 @@
 package kernel
 
-import "math"
+import (
+	"fmt"
+	"math"
+)
 
 // Minifloat is a floating-point grid: sign, ExpBits of exponent, ManBits of mantissa, values
 //
@@ -27,6 +30,10 @@ type minifloat struct {
 }
 
 func (f Minifloat) prepare() minifloat {
+	// No code is above the all-ones one.
+	if top := math.Ldexp(2-math.Ldexp(1, -f.ManBits), 1<<f.ExpBits-1-f.Bias); !(float64(f.Max) > 0 && float64(f.Max) <= top) {
+		panic(fmt.Sprintf("BUG: kernel.Minifloat %+v: the greatest value lies outside the grid, which ends at %v", f, top))
+	}
 	minExp := 1 - f.Bias
 	g := minifloat{max: f.Max, nan: f.NaN, man: f.ManBits, minExp: minExp}
 	_, e := math.Frexp(float64(f.Max)) // Max < 2^e
