@@ -369,7 +369,7 @@ func variadicDef(name, doc, types string, versions []int, k *arith, finish func(
 			t := c.In[0]
 			for _, next := range c.In[1:] {
 				if next == nil {
-					return nil, fmt.Errorf("an input is absent")
+					return nil, fmt.Errorf("one of %d inputs is absent", len(c.In))
 				}
 				var err error
 				if t, err = k.apply(c, t, next); err != nil {

@@ -16,6 +16,9 @@ var einsumDef = &Def{
 		elem := c.Type(0).Elem
 		ranks := make([]int, c.Node.NumIn())
 		for i := range ranks {
+			if !c.Has(i) {
+				return nil, fmt.Errorf("input %d is absent", i)
+			}
 			if ranks[i] = c.Type(i).Rank(); ranks[i] < 0 {
 				return []ir.Type{{Elem: elem}}, nil
 			}

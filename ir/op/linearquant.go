@@ -333,6 +333,9 @@ func evalDequantizeLinear(c *Call) ([]*ir.Tensor, error) {
 	if elem == ir.Undefined {
 		elem = scale.Elem()
 	}
+	if elem != ir.Float32 && !isHalf(elem) {
+		return nil, fmt.Errorf("a result of element type %v: %w", elem, ErrUnsupported)
+	}
 	out, err := c.New(ir.Float32, x.Shape()...)
 	if err != nil {
 		return nil, err

@@ -120,7 +120,10 @@ var slowPowRow = rowOf(func(x, y float32) float32 { return float32(math.Pow(floa
 
 // intPow multiplies integers, which wrap. A negative power of anything but 1 and -1 is 0, and of 0 an error.
 func intPow[T int32 | int64](c *Call, a, b *ir.Tensor) ([]*ir.Tensor, error) {
-	exp, _ := b.Int64s()
+	exp, ok := b.Int64s()
+	if !ok {
+		return nil, badType(c, 1)
+	}
 	least := int64(0)
 	for _, e := range exp {
 		if b.Elem() != ir.Uint64 {
