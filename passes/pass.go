@@ -70,7 +70,7 @@ func (b bound[T]) with(args []arg) (config, error) {
 }
 
 // All lists the passes, in the order in which a pipeline usually has them.
-var All = []*Pass{Fold, FakeQuant, Lower, Prune}
+var All = []*Pass{Inline, Fold, FakeQuant, Lower, Prune}
 
 // Lookup returns the pass of the given name.
 func Lookup(name string) (*Pass, bool) {
@@ -86,6 +86,8 @@ type Order struct{ Before, After, Reason string }
 
 // Orders lists the constraints on the order of passes, each with its reason.
 var Orders = []Order{
+	{"inline", "fold", "what is constant in a function is so only for the arguments of a call"},
+	{"inline", "fakequant", "products inside functions are sites only where the functions are written out"},
 	{"fold", "fakequant", "batch normalization must be in the weights before they are quantized, and weights behind constant arithmetic become sites only when folded"},
 	{"fakequant", "lower", "lower turns the FakeQuant nodes that fakequant inserts into operators of ONNX"},
 	{"fold", "lower", "what lower writes is no constant arithmetic any more"},

@@ -31,7 +31,7 @@ func TestParsePipeline(t *testing.T) {
 		{in: nil, text: ""},
 		{in: []string{"fold", "fakequant measure=4", "lower opset=21"}, text: "fold; fakequant; lower opset=21"},
 		{in: []string{"fold; fakequant measure=0 ;; lower format=qdq"}, text: "fold; fakequant measure=0; lower"},
-		{in: []string{"smooth"}, err: `passes: "smooth" is no pass, wanted one of fold, fakequant, lower, prune`},
+		{in: []string{"smooth"}, err: `passes: "smooth" is no pass, wanted one of inline, fold, fakequant, lower, prune`},
 		{in: []string{"fold x=1"}, err: `passes: fold: option "x": the pass has no options`},
 		{in: []string{"lower", "fakequant"}, err: "passes: fakequant must come before lower: lower turns the FakeQuant nodes that fakequant inserts into operators of ONNX"},
 	} {

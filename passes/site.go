@@ -76,7 +76,7 @@ func FindSites(m *ir.Model) []*Site {
 		f.node(n)
 	}
 	for _, fn := range m.Functions {
-		f.function(fn.Body, fmt.Sprintf("it is inside the model-local function %s.%s, whose calls share it: write functions out (--inline) to quantize it",
+		f.function(fn.Body, fmt.Sprintf("it is inside the model-local function %s.%s, whose calls share it: the pass inline (--inline) writes functions out",
 			fn.Domain, fn.Name))
 	}
 	return f.sites

@@ -94,3 +94,88 @@ func bindAttrs(g *ir.Graph, call *ir.Node, f *ir.Function) error {
 	}
 	return nil
 }
+
+// Inline writes the model-local functions out: every call in the main graph and its subgraphs is replaced by the body of its
+// function, and the functions are dropped. It returns the number of nodes that were calls. A function of another opset than
+// the model's is refused where an operator of it changed between the two.
+func Inline(m *ir.Model) (calls int, err error) {
+	if len(m.Functions) == 0 {
+		return 0, nil
+	}
+	for n := range m.Nodes() {
+		if m.Function(n.Op) != nil {
+			calls++
+		}
+	}
+	for _, f := range m.Functions {
+		if err := sameOperators(m, f); err != nil {
+			return 0, err
+		}
+		for domain, v := range f.Opset {
+			if _, ok := m.Opset[domain]; !ok {
+				m.Opset[domain] = v
+			}
+		}
+	}
+	inf := &inferrer{model: m, opset: map[*ir.Node]int{}}
+	if err := inf.inline(m.Graph, 0); err != nil {
+		return 0, err
+	}
+	for _, f := range m.Functions {
+		if !usesDomain(m.Graph, f.Domain) {
+			delete(m.Opset, f.Domain)
+		}
+	}
+	m.Functions = nil
+	return calls, Infer(m)
+}
+
+// sameOperators fails if an operator in the function's body means something else in the model's opset.
+func sameOperators(m *ir.Model, f *ir.Function) error {
+	from, ok := f.Opset[""]
+	to := m.Opset[""]
+	if !ok || from == to {
+		return nil
+	}
+	check := func(g *ir.Graph) error {
+		for n := range g.Nodes() {
+			d, ok := Lookup(n)
+			if !ok || !standard(n) {
+				continue
+			}
+			for _, up := range d.Upgrades {
+				if up.To > min(from, to) && up.To <= max(from, to) {
+					return fmt.Errorf("function %s.%s is of opset %d, the model of %d, and %s changed in %d: %w",
+						f.Domain, f.Name, from, to, n.Op.Type, up.To, ErrUnsupported)
+				}
+			}
+		}
+		return nil
+	}
+	for g := range m.Graphs() {
+		top := g
+		for top.Owner() != nil {
+			top = top.Owner().Graph()
+		}
+		if top == f.Body {
+			if err := check(g); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+func usesDomain(g *ir.Graph, domain string) bool {
+	for n := range g.Nodes() {
+		if n.Op.Domain == domain {
+			return true
+		}
+		for _, sub := range n.Subgraphs() {
+			if usesDomain(sub, domain) {
+				return true
+			}
+		}
+	}
+	return false
+}
