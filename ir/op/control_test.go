@@ -228,3 +228,31 @@ func TestScan(t *testing.T) {
 		t.Errorf("inferred %s and %s, want float[b,2] and float[b,3,4]", y, z)
 	}
 }
+
+// TestIfKnown has a branch that cannot be meant: exporters write both, and only the shapes tell which one runs.
+func TestIfKnown(t *testing.T) {
+	t.Parallel()
+	m := ir.NewModel(11)
+	x := m.Graph.AddInput("x", ir.TensorType(ir.Float32, ir.FixedDim(2), ir.FixedDim(3)))
+	size := insert(m.Graph, "Gather", []*ir.Value{insert(m.Graph, "Shape", []*ir.Value{x}, "shape"), m.Graph.Const("at", ir.ScalarInt(0))}, "size")
+	cond := insert(m.Graph, "Equal", []*ir.Value{size, m.Graph.Const("one", ir.ScalarInt(1))}, "cond")
+	then := ir.NewGraph(m, "then")
+	then.AddOutput("squeezed", insert(then, "Squeeze", []*ir.Value{x}, "squeezed", ir.IntsAttr("axes", 0)))
+	other := ir.NewGraph(m, "else")
+	other.AddOutput("kept", insert(other, "Identity", []*ir.Value{x}, "kept"))
+	n := m.Graph.Insert(nil, "if", ir.Op("If"), []*ir.Value{cond}, []string{"y"}, ir.GraphAttr("then_branch", then), ir.GraphAttr("else_branch", other))
+	m.Graph.AddOutput("y", n.Out(0))
+	got, err := runModel(m, ir.Tensors{"x": iota32(2, 3)})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if !equal(got["y"], iota32(2, 3)) {
+		t.Errorf("y is %s", show(got["y"]))
+	}
+	if err := op.Infer(m); err != nil {
+		t.Fatal(err)
+	}
+	if y := m.Find("y").Type.String(); y != "float[2,3]" {
+		t.Errorf("inferred %s, want float[2,3]", y)
+	}
+}

@@ -6,6 +6,7 @@ import (
 
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/runtime/kernel"
+	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
 // move makes a result of the given type by a kernel that only moves elements: dst and src hold elements as w bytes each,
@@ -141,6 +142,27 @@ func strided(dst, src []byte, w, do, so int, steps []step) {
 	if len(m) == 0 {
 		m = []step{{1, 1, 1}}
 	}
+	if n := m[0].n; len(m) > 1 && n > 1 {
+		rest := w
+		for _, t := range m[1:] {
+			rest *= t.n
+		}
+		if n*rest > parallelBytes {
+			par.For(n, max(1, parallelBytes/8/rest), func(lo, hi int) {
+				chunk := append([]step{{hi - lo, m[0].d, m[0].s}}, m[1:]...)
+				copySteps(dst, src, w, do+lo*m[0].d, so+lo*m[0].s, chunk)
+			})
+			return
+		}
+	}
+	copySteps(dst, src, w, do, so, m)
+}
+
+// parallelBytes is the size from which on a copy is split among the cores.
+const parallelBytes = 1 << 22
+
+// copySteps is strided on steps that cannot be merged.
+func copySteps(dst, src []byte, w, do, so int, m []step) {
 	if last := m[len(m)-1]; last.d == 1 && last.s == 1 {
 		run := last.n * w
 		odometer(m[:len(m)-1], do, so, func(d, s int) { copy(dst[d*w:d*w+run], src[s*w:]) })

@@ -196,7 +196,8 @@ func inferSlice(c *Call) ([]ir.Type, error) {
 	return typed(x.Elem, dims), nil
 }
 
-// sliceDim returns the size of dimension d's slice.
+// sliceDim returns the size of dimension d's slice. A slice up to a symbolic end is taken to stay inside the dimension: tables
+// of positions and masks are cut that way, and a run past their end fails where the result meets what has the symbol's size.
 func sliceDim(start, end ir.Dim, by int64, d ir.Dim) ir.Dim {
 	lo, ok1 := literal(start)
 	hi, ok2 := literal(end)
@@ -207,6 +208,8 @@ func sliceDim(start, end ir.Dim, by int64, d ir.Dim) ir.Dim {
 		return ir.FixedDim(n)
 	case ok1 && lo == 0 && by == 1 && (ok2 && hi >= math.MaxInt32 || end.Same(d)):
 		return whole
+	case ok1 && lo == 0 && by == 1 && !ok2 && end.Name != "" && d.Known():
+		return ir.NamedDim(end.Name)
 	case ok1 && ok2 && by == -1 && lo == -1 && hi <= -math.MaxInt32:
 		return whole
 	case ok1 && ok2 && by > 0 && (lo >= 0) == (hi >= 0) && hi <= lo:

@@ -36,6 +36,7 @@ func TestSymbolicShapes(t *testing.T) {
 	wide := insert(g, "Expand", []*ir.Value{row, cat("s3", batch1, seq1)}, "wide")
 	mask := insert(g, "ConstantOfShape", []*ir.Value{cat("s4", batch1, one, seq1, seq1)}, "mask")
 	cut := insert(g, "Slice", []*ir.Value{mask, zero, seq1, k("axes4", 3)}, "cut")
+	table := insert(g, "Slice", []*ir.Value{g.Const("table", i64([]int{1, 64}, make([]int64, 64)...)), zero, seq1, k("axes6", 1)}, "positions_of")
 	all := insert(g, "Slice", []*ir.Value{mask, zero, k("max", 1<<62), k("axes5", 2)}, "all")
 	matrix := insert(g, "Flatten", []*ir.Value{x}, "matrix", ir.IntAttr("axis", 1))
 	count := insert(g, "Size", []*ir.Value{batch1}, "count")
@@ -49,7 +50,7 @@ func TestSymbolicShapes(t *testing.T) {
 		back: "float[batch,seq,?]", kept: "float[batch,seq,2,6]", positions: "int64[seq]", wide: "int64[batch,seq]",
 		mask: "float[batch,1,seq,seq]", cut: "float[batch,1,seq,seq]", all: "float[batch,1,seq,seq]", matrix: "float[batch,?]",
 		count: "int64", repeated: "float[batch,seq,24]", joined: "float[batch,seq,24]", rows: "float[batch,seq,12]",
-		padded: "float[batch,seq,14]", ranked: "float[]",
+		table: "int64[1,seq]", padded: "float[batch,seq,14]", ranked: "float[]",
 	}
 	for v := range want {
 		g.AddOutput(v.Name, v)
