@@ -72,9 +72,12 @@ func rangeCount(start, limit, delta *ir.Tensor) (int64, error) {
 		}
 	}
 	if start.Elem().IsInt() {
-		a, _ := start.Int64s()
+		a, ok := start.Int64s()
 		b, _ := limit.Int64s()
 		d, _ := delta.Int64s()
+		if !ok {
+			return 0, fmt.Errorf("type %v: %w", start.Elem(), ErrUnsupported)
+		}
 		if d[0] == 0 {
 			return 0, fmt.Errorf("delta is 0")
 		}

@@ -109,6 +109,9 @@ func reduceAxes(c *Call, rank int) (reduced []bool, known bool, err error) {
 		if err != nil {
 			return nil, false, err
 		}
+		if reduced[k] {
+			return nil, false, fmt.Errorf("axes %v name dimension %d twice", axes, k)
+		}
 		reduced[k] = true
 	}
 	return reduced, true, nil

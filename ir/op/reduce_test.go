@@ -114,6 +114,7 @@ func TestReduceForms(t *testing.T) {
 		{name: "integers", op: "ReduceL1", opset: 18, in: []*ir.Tensor{i32([]int{2}, -3, 1)}, want: []*ir.Tensor{i32([]int{1}, 4)}},
 		{name: "no operation", op: "ReduceSumSquare", opset: 18, in: []*ir.Tensor{f32([]int{2}, -3, 1)}, attrs: []ir.Attr{ir.IntAttr("noop_with_empty_axes", 1)}, want: []*ir.Tensor{f32([]int{2}, 9, 1)}},
 		{name: "many small", op: "ReduceSum", in: []*ir.Tensor{tenths(1 << 20)}, want: []*ir.Tensor{f32([]int{1}, float32(float64(float32(0.1))*(1<<20)))}},
+		{name: "axis twice", op: "ReduceSum", in: []*ir.Tensor{none, i64([]int{2}, 0, -3)}, fails: "twice"},
 		{name: "bad axis", op: "ReduceSum", in: []*ir.Tensor{none, i64([]int{1}, 3)}, fails: "axis 3"},
 	})
 }

@@ -353,6 +353,17 @@ func (r *resizer) outside(a resizeAxis) []bool {
 }
 
 func (r *resizer) nearest(c *Call, x *ir.Tensor, axes []resizeAxis, shape []int) (*ir.Tensor, error) {
+	out, err := move(c, x.Elem(), shape, []*ir.Tensor{x}, func(dst []byte, src [][]byte, w int) {
+		mapped(dst, src[0], w, x.Shape(), r.nearestMaps(axes)) // after the allocation, which refuses forged sizes
+	})
+	if err != nil {
+		return nil, err
+	}
+	return r.extrapolate(out, axes)
+}
+
+// nearestMaps returns, for each axis, the place that each of its results takes its value from.
+func (r *resizer) nearestMaps(axes []resizeAxis) [][]int {
 	maps := make([][]int, len(axes))
 	for k, a := range axes {
 		maps[k] = make([]int, a.out)
@@ -375,13 +386,7 @@ func (r *resizer) nearest(c *Call, x *ir.Tensor, axes []resizeAxis, shape []int)
 			maps[k][i] = int(min(max(p, 0), float64(a.in-1)))
 		}
 	}
-	out, err := move(c, x.Elem(), shape, []*ir.Tensor{x}, func(dst []byte, src [][]byte, w int) {
-		mapped(dst, src[0], w, x.Shape(), maps)
-	})
-	if err != nil {
-		return nil, err
-	}
-	return r.extrapolate(out, axes)
+	return maps
 }
 
 // extrapolate overwrites what lies outside of the input.
@@ -477,8 +482,12 @@ func cubicWeight(d, a float64) float64 {
 func (r *resizer) interpolate(c *Call, x *ir.Tensor, axes []resizeAxis, shape []int) (*ir.Tensor, error) {
 	elem := x.Elem()
 	if elem == ir.Float64 {
-		v := ir.Data[float64](x)
-		return r.extrapolate(ir.FromSlice(elem, shape, r.separable64(v, x.Shape(), axes)), axes)
+		out, err := c.New(elem, shape...)
+		if err != nil {
+			return nil, err
+		}
+		copy(ir.Data[float64](out), r.separable64(ir.Data[float64](x), x.Shape(), axes))
+		return r.extrapolate(out, axes)
 	}
 	v, ok := x.Float32s()
 	if !ok || !elem.IsFloat() && (!elem.IsInt() || elem.Bits() > 32) {
