@@ -23,6 +23,7 @@ type attention[T floatElem] struct {
 	scores    []T      // not nil: receives [batch, head, query, key] at a stage
 	stage     int      // 0: scaled products, 1: capped, 2: with bias, 3: probabilities
 	precision ir.DType // type the softmax is taken in, where it is not T
+	sinks     []T      // by query head: a score that takes part in the softmax and has no value; nil: none
 }
 
 // check fails where the operands do not fit each other.
@@ -68,7 +69,7 @@ func (a *attention[T]) run() {
 		clear(a.y.data)
 		return
 	}
-	if a.softcap == 0 && a.scores == nil && a.precision == ir.Undefined && a.q.size > 0 && a.v.size > 0 && a.q.rows > 0 {
+	if a.softcap == 0 && a.scores == nil && a.sinks == nil && a.precision == ir.Undefined && a.q.size > 0 && a.v.size > 0 && a.q.rows > 0 {
 		if _, ok := any(a.q.data).([]float32); ok {
 			a.fast()
 			return
@@ -148,7 +149,7 @@ func (a *attention[T]) block(b, h, from, to int, s []T) {
 	}
 	show(2)
 	for r := range rows {
-		a.softmax(s[r*keys : (r+1)*keys])
+		a.softmax(s[r*keys:(r+1)*keys], h)
 	}
 	show(3)
 	multiplyHeads(rows, a.v.size, keys, s, keys, a.v.at(b, kv), a.v.row, false, rowsFrom(a.y.at(b, h), from*a.y.row), a.y.row)
@@ -157,10 +158,14 @@ func (a *attention[T]) block(b, h, from, to int, s []T) {
 // rowsFrom returns a matrix from the row at the given distance on; heads without elements have none.
 func rowsFrom[T floatElem](m []T, at int) []T { return m[min(at, len(m)):] }
 
-// softmax turns a row of scores into probabilities, zeros where every score is -Inf, in the type that the node asks for.
-func (a *attention[T]) softmax(row []T) {
+// softmax turns a row of scores into probabilities, zeros where every score is -Inf, in the type that the node asks
+// for. h is the query head.
+func (a *attention[T]) softmax(row []T, h int) {
 	a.round(row)
 	top := math.Inf(-1)
+	if a.sinks != nil {
+		top = float64(a.sinks[h])
+	}
 	for _, v := range row {
 		top = math.Max(top, float64(v))
 	}
@@ -169,6 +174,9 @@ func (a *attention[T]) softmax(row []T) {
 		return
 	}
 	sum := 0.0
+	if a.sinks != nil {
+		sum = math.Exp(float64(a.sinks[h]) - top)
+	}
 	for i, v := range row {
 		e := math.Exp(float64(v) - top)
 		row[i] = T(e)

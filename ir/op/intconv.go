@@ -23,11 +23,6 @@ var convIntegerDef = &Def{
 		acc, _, err := intConv(c, c.In[0], c.In[1], intInput(c, 2), intInput(c, 3))
 		return one(acc, err)
 	},
-	Linear: func(n *ir.Node) (Linear, bool) {
-		l, ok := convLinear(n, 1, 0)
-		l.B = -1
-		return l, ok
-	},
 }
 
 var qLinearConvDef = &Def{
@@ -42,16 +37,6 @@ var qLinearConvDef = &Def{
 		return t, nil
 	},
 	Eval: evalQLinearConv,
-	Linear: func(n *ir.Node) (Linear, bool) {
-		if w := n.In(3); w == nil || w.Const() == nil {
-			return Linear{}, false
-		}
-		l := Linear{X: 0, W: 3, B: -1, XAxis: 1, InAxis: 1, OutAxis: 0, Groups: int(n.Int("group", 1))}
-		if n.In(8) != nil {
-			l.B = 8
-		}
-		return l, true
-	},
 }
 
 func evalQLinearConv(c *Call) ([]*ir.Tensor, error) {

@@ -293,15 +293,6 @@ var matMulIntegerDef = &Def{
 		}
 		return one(p.accumulate(c))
 	},
-	Linear: func(n *ir.Node) (Linear, bool) { return intLinear(n, 0, 1) },
-}
-
-// intLinear describes a product whose weight is constant input w.
-func intLinear(n *ir.Node, x, w int) (Linear, bool) {
-	if v := n.In(w); v == nil || v.Const() == nil || v.Type.Rank() != 2 {
-		return Linear{}, false
-	}
-	return Linear{X: x, W: w, B: -1, XAxis: -1, InAxis: 0, OutAxis: 1, Groups: 1}, true
 }
 
 var qLinearMatMulDef = &Def{
@@ -354,5 +345,4 @@ var qLinearMatMulDef = &Def{
 			}
 		}))
 	},
-	Linear: func(n *ir.Node) (Linear, bool) { return intLinear(n, 0, 3) },
 }

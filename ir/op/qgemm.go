@@ -33,19 +33,6 @@ var qGemmDef = &Def{
 		return typed(elem, []ir.Dim{m, n}), nil
 	},
 	Eval: evalQGemm,
-	Linear: func(n *ir.Node) (Linear, bool) {
-		l, ok := intLinear(n, 0, 3)
-		if n.Int("transB", 0) != 0 {
-			l.InAxis, l.OutAxis = 1, 0
-		}
-		if n.Int("transA", 0) != 0 {
-			l.XAxis = 0
-		}
-		if n.In(6) != nil {
-			l.B = 6
-		}
-		return l, ok
-	},
 }
 
 // transposed8 returns the transpose of a matrix of 8-bit codes.
@@ -174,7 +161,6 @@ var matMulIntegerToFloatDef = &Def{
 		}
 		return floatProduct(c, p, as, 3, 6)
 	},
-	Linear: func(n *ir.Node) (Linear, bool) { return intLinear(n, 0, 1) },
 }
 
 // floatProduct runs a product and scales it by as and the scales of B at input bScale, plus the bias at the given input.
@@ -218,5 +204,4 @@ var dynamicQuantizeMatMulDef = &Def{
 		}
 		return floatProduct(c, p, scale, 2, 4)
 	},
-	Linear: func(n *ir.Node) (Linear, bool) { return intLinear(n, 0, 1) },
 }

@@ -66,7 +66,8 @@ func (a affine) encode(c *Call, v []float32, elem ir.DType, shape []int) ([]*ir.
 	}))
 }
 
-// qlinearBinary defines QLinearAdd and QLinearMul: inputs A, its scale and zero point, B likewise, the result's likewise.
+// qlinearBinary defines QLinearAdd and QLinearMul: inputs A, its scale and zero point, B likewise, the result's
+// likewise. f works on codes and gives the code before rounding.
 func qlinearBinary(name, doc string, f func(x, y, z affine) row[float32, float32]) *Def {
 	return &Def{
 		Domain: Microsoft, Name: name, Doc: doc, Since: 1, Versions: []int{1}, Types: "int8, uint8",
@@ -110,7 +111,7 @@ func qlinearBinary(name, doc string, f func(x, y, z affine) row[float32, float32
 			if err != nil {
 				return nil, err
 			}
-			ta, tb := affine{1, x.zero}.table(a.Elem()), affine{1, y.zero}.table(a.Elem())
+			codes := affine{scale: 1}.table(a.Elem())
 			u, v, w := a.Bytes(), b.Bytes(), out.Bytes()
 			last := len(p.dims) - 1
 			su, sv := p.steps[0][last], p.steps[1][last]
@@ -119,10 +120,10 @@ func qlinearBinary(name, doc string, f func(x, y, z affine) row[float32, float32
 			p.run(func(i, n int, at []int) {
 				ra, rb, rc := make([]float32, max(n*su, 1)), make([]float32, max(n*sv, 1)), make([]float32, n)
 				for k := range ra {
-					ra[k] = ta[u[at[0]+k]]
+					ra[k] = codes[u[at[0]+k]]
 				}
 				for k := range rb {
-					rb[k] = tb[v[at[1]+k]]
+					rb[k] = codes[v[at[1]+k]]
 				}
 				kernel(rc, ra, rb)
 				if len(ra) == 1 && len(rb) == 1 {
@@ -131,7 +132,7 @@ func qlinearBinary(name, doc string, f func(x, y, z affine) row[float32, float32
 					}
 				}
 				for k, s := range rc {
-					w[i+k] = byte(int32(rounded(s, z.zero, lowest, highest)))
+					w[i+k] = byte(int32(rounded(s, 0, lowest, highest)))
 				}
 			})
 			return []*ir.Tensor{out}, nil
@@ -139,14 +140,21 @@ func qlinearBinary(name, doc string, f func(x, y, z affine) row[float32, float32
 	}
 }
 
+// ONNX Runtime sums with fused multiply-adds, the zero points as one constant, and rounds once the zero point is added.
 var qLinearAddDef = qlinearBinary("QLinearAdd", "the sum of quantized tensors, quantized", func(x, y, z affine) row[float32, float32] {
 	a, b := x.scale/z.scale, y.scale/z.scale
-	return rowOf(func(p, q float32) float32 { return float32(p*a) + float32(q*b) })
+	shift := z.zero - float32(float32(a*x.zero)+float32(b*y.zero))
+	return rowOf(func(p, q float32) float32 { return multiplyAdd(p, a, multiplyAdd(q, b, shift)) })
 })
+
+// multiplyAdd is x·y + z rounded once, for x of few bits.
+func multiplyAdd(x, y, z float32) float32 {
+	return float32(float64(float64(x)*float64(y)) + float64(z))
+}
 
 var qLinearMulDef = qlinearBinary("QLinearMul", "the product of quantized tensors, quantized", func(x, y, z affine) row[float32, float32] {
 	s := float32(x.scale*y.scale) / z.scale
-	return rowOf(func(p, q float32) float32 { return float32(p*q) * s })
+	return rowOf(func(p, q float32) float32 { return float32(float32((p-x.zero)*(q-y.zero))*s) + z.zero })
 })
 
 // qlinearUnary defines a function of one quantized tensor: inputs X, its scale and zero point, the result's likewise. Codes

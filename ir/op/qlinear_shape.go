@@ -104,15 +104,11 @@ func evalQPool(c *Call, pool func(n *ir.Node, shape []int, x []float32) ([]float
 	if last {
 		x = channelsFirst(x)
 	}
-	v, shape, err := pool(c.Node, x.Shape(), affine{1, from.zero}.floats(x))
+	v, shape, err := pool(c.Node, x.Shape(), from.floats(x))
 	if err != nil {
 		return nil, err
 	}
-	ratio := from.scale / to.scale
-	for i := range v {
-		v[i] *= ratio
-	}
-	out, err := affine{1, to.zero}.encode(c, v, x.Elem(), shape)
+	out, err := to.encode(c, v, x.Elem(), shape)
 	if err != nil || !last {
 		return out, err
 	}

@@ -1,9 +1,25 @@
 package op
 
-// contribTable: operators of ONNX Runtime's own domain that exported files contain.
+// contribTable: operators of ONNX Runtime's own domain that exported files contain, and the one that it writes in the
+// default domain.
 var contribTable = []*Def{
+	biasGeluDef,
 	dynamicQuantizeMatMulDef,
+	embedLayerNormalizationDef,
+	fastGeluDef,
+	fusedConvDef,
+	fusedGemmDef,
+	fusedMatMulDef,
+	gatherBlockQuantizedDef,
+	groupQueryAttentionDef,
 	matMulIntegerToFloatDef,
+	matMulNBitsDef,
+	msAttentionDef,
+	msDequantizeLinearDef,
+	msGeluDef,
+	msQuantizeLinearDef,
+	msRotaryEmbeddingDef,
+	multiHeadAttentionDef,
 	qGemmDef,
 	qLinearAddDef,
 	qLinearAveragePoolDef,
@@ -13,4 +29,8 @@ var contribTable = []*Def{
 	qLinearMulDef,
 	qLinearSigmoidDef,
 	qLinearSoftmaxDef,
+	quickGeluDef,
+	simplifiedLayerNormalizationDef,
+	skipLayerNormalizationDef,
+	skipSimplifiedLayerNormalizationDef,
 }
