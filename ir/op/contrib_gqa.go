@@ -9,7 +9,7 @@ import (
 
 var groupQueryAttentionDef = &Def{
 	Domain: Microsoft, Name: "GroupQueryAttention", Doc: "causal attention in which groups of query heads share a key head, with a cache and rotary embedding",
-	Since: 1, Versions: []int{1}, Types: "float, float16, bfloat16", In: Between(7, 16), Out: Between(1, 4), Widen: true,
+	Since: 1, Versions: []int{1}, Types: "float, float16, bfloat16", In: Between(7, 16), Optional: []int{1, 2, 3, 4}, Out: Between(1, 4), Widen: true,
 	Infer: func(c *Call) ([]ir.Type, error) {
 		q := c.Type(0)
 		heads, kv := c.Node.Int("num_heads", 0), c.Node.Int("kv_num_heads", 0)
@@ -106,6 +106,13 @@ func evalGQA(c *Call) ([]*ir.Tensor, error) {
 		a.scores, a.stage = ir.Data[float32](results[3]), 1+int(c.Node.Int("qk_output", 0))
 	}
 	a.run()
+	if a.scores != nil && a.stage == 2 { // ONNX Runtime shows scores that do not count as 0
+		for i, v := range a.scores {
+			if math.IsInf(float64(v), -1) {
+				a.scores[i] = 0
+			}
+		}
+	}
 	return results, nil
 }
 
@@ -245,7 +252,7 @@ func (g *groupQuery) cache(past *ir.Tensor, h headView[float32], what string) (*
 		for k := range h.heads {
 			i := b*h.heads + k
 			dst := y[i*g.total*h.size : (i+1)*g.total*h.size]
-			copy(dst, old[i*before*h.size:(i+1)*before*h.size])
+			copy(dst, old[i*before*h.size:][:g.past[b]*h.size])
 			for r := range h.rows {
 				copy(dst[(g.past[b]+r)*h.size:][:h.size], h.at(b, k)[r*h.row:])
 			}
@@ -281,7 +288,7 @@ func (g *groupQuery) bias(a *attention[float32]) error {
 		row := a.bias[i*keys : (i+1)*keys]
 		for j := range row {
 			switch {
-			case j > at && causal || j >= g.past[b]+rows || window >= 0 && int64(j) < int64(at)-window:
+			case j > at && causal || j >= g.past[b]+rows || window >= 0 && int64(j) <= int64(at)-window:
 				row[j] = inf
 			case extra != nil && j < s[3]:
 				row[j] = extra[((b%s[0]*s[1]+h)*rows+r)*s[3]+j]

@@ -161,7 +161,7 @@ var skipSimplifiedLayerNormalizationDef = skipNorm("SkipSimplifiedLayerNormaliza
 
 var embedLayerNormalizationDef = &Def{
 	Domain: Microsoft, Name: "EmbedLayerNormalization", Doc: "LayerNormalization of the sum of word, position and segment embeddings", Since: 1,
-	Versions: []int{1}, Types: "float, float16", In: Between(7, 9), Out: Between(1, 3), Widen: true,
+	Versions: []int{1}, Types: "float, float16", In: Between(7, 9), Optional: []int{1, 4}, Out: Between(1, 3), Widen: true,
 	Infer: func(c *Call) ([]ir.Type, error) {
 		ids, word := c.Type(0), c.Type(2)
 		t, mask := ir.Type{Elem: word.Elem}, ir.Type{Elem: ir.Int32}

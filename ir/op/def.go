@@ -50,6 +50,7 @@ type Def struct {
 	Versions     []int  // the versions at which its definition changed, Since first; for the table qsimc ops prints
 	Types        string // the element types its kernel runs, for the same table
 	In, Out      Arity
+	Optional     []int // inputs below In.Min that may be absent all the same
 
 	// Upgrades turn older forms into newer ones, in rising order of To.
 	Upgrades []Upgrade

@@ -3,6 +3,7 @@ package op
 import (
 	"errors"
 	"fmt"
+	"slices"
 
 	"github.com/qsimc/qsimc/ir"
 )
@@ -124,7 +125,7 @@ func (inf *inferrer) node(n *ir.Node) error {
 		return fmt.Errorf("node %v: has %d outputs, wants %v", n, n.NumOut(), d.Out)
 	}
 	for i := range d.In.Min {
-		if n.In(i) == nil {
+		if n.In(i) == nil && !slices.Contains(d.Optional, i) {
 			return fmt.Errorf("node %v: input %d is required and absent", n, i)
 		}
 	}

@@ -46,7 +46,7 @@ var matMulNBitsDef = &Def{
 		return typed(a.Elem, dims), nil
 	},
 	Prepare: func(c *Call) (any, error) {
-		for i := 1; i < 5; i++ {
+		for i := 1; i < 4; i++ {
 			if c.Node.In(i) != nil && !c.Has(i) {
 				return nil, nil
 			}
@@ -127,16 +127,8 @@ func packNBits(c *Call) (*kernel.PackedB, error) {
 			return nil, fmt.Errorf("zero_points are %v, wants uint8[%d,%d] or float[%d,%d]", z.Type(), n, row, n, blocks)
 		}
 	}
-	var group []int64
 	if c.Has(4) {
-		if group, ok = c.ConstInts(4); !ok || len(group) < k {
-			return nil, fmt.Errorf("g_idx is %v, wants %d integers", c.In[4].Type(), k)
-		}
-		for i, g := range group[:k] {
-			if g < 0 || g >= int64(blocks) {
-				return nil, fmt.Errorf("g_idx %d of element %d is outside the %d blocks", g, i, blocks)
-			}
-		}
+		return nil, fmt.Errorf("g_idx (input 4), which is deprecated: %w", ErrUnsupported)
 	}
 	w, data := make([]float32, n*k), b.Bytes()
 	par.For(n, max(1, chunk/k), func(lo, hi int) {
@@ -145,9 +137,6 @@ func packNBits(c *Call) (*kernel.PackedB, error) {
 			row := w[r*k : (r+1)*k]
 			for i := range row {
 				g := i / block
-				if group != nil {
-					g = int(group[i])
-				}
 				row[i] = (float32(packedCode(codes, i, bits)) - zero(r, g)) * scale[r*blocks+g]
 			}
 		}

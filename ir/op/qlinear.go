@@ -53,15 +53,15 @@ func (a affine) floats(t *ir.Tensor) []float32 {
 	return out
 }
 
-// encode quantizes to an integer type: the quotient is rounded half to even.
+// encode quantizes to an integer type: the quotient plus the zero point is rounded half to even, as ONNX Runtime's pools do.
 func (a affine) encode(c *Call, v []float32, elem ir.DType, shape []int) ([]*ir.Tensor, error) {
 	out, err := c.New(elem, shape...)
 	if err != nil {
 		return nil, err
 	}
-	return one(out, storeCodes(out, a.zero, func(dst []float32, lo, hi int) {
+	return one(out, storeCodes(out, 0, func(dst []float32, lo, hi int) {
 		for i, x := range v[lo:hi] {
-			dst[i] = x / a.scale
+			dst[i] = x/a.scale + a.zero
 		}
 	}))
 }
@@ -71,7 +71,7 @@ func (a affine) encode(c *Call, v []float32, elem ir.DType, shape []int) ([]*ir.
 func qlinearBinary(name, doc string, f func(x, y, z affine) row[float32, float32]) *Def {
 	return &Def{
 		Domain: Microsoft, Name: name, Doc: doc, Since: 1, Versions: []int{1}, Types: "int8, uint8",
-		In: Between(7, 8), Out: Exactly(1),
+		In: Between(7, 8), Optional: []int{2, 5}, Out: Exactly(1),
 		Infer: func(c *Call) ([]ir.Type, error) {
 			a, b := c.Type(0), c.Type(3)
 			if !a.Ranked || !b.Ranked {
@@ -162,7 +162,7 @@ var qLinearMulDef = qlinearBinary("QLinearMul", "the product of quantized tensor
 func qlinearUnary(name, doc string, f func(n *ir.Node) func(float64) float64) *Def {
 	return &Def{
 		Domain: Microsoft, Name: name, Doc: doc, Since: 1, Versions: []int{1}, Types: "int8, uint8",
-		In: Between(4, 5), Out: Exactly(1), Infer: same,
+		In: Between(4, 5), Optional: []int{2}, Out: Exactly(1), Infer: same,
 		Eval: func(c *Call) ([]*ir.Tensor, error) {
 			x := c.In[0]
 			if err := codes8(x, "X"); err != nil {
@@ -213,7 +213,7 @@ var qLinearLeakyReluDef = qlinearUnary("QLinearLeakyRelu", "LeakyRelu of a quant
 
 var qLinearSoftmaxDef = &Def{
 	Domain: Microsoft, Name: "QLinearSoftmax", Doc: "Softmax of a quantized tensor, quantized; below opset 13 over all axes from axis on", Since: 1,
-	Versions: []int{1}, Types: "int8, uint8", In: Exactly(5), Out: Exactly(1), Infer: same,
+	Versions: []int{1}, Types: "int8, uint8", In: Exactly(5), Optional: []int{2}, Out: Exactly(1), Infer: same,
 	Eval: func(c *Call) ([]*ir.Tensor, error) {
 		x := c.In[0]
 		if err := codes8(x, "X"); err != nil {

@@ -148,7 +148,7 @@ var qLinearGlobalAveragePoolDef = &Def{
 
 var qLinearAveragePoolDef = &Def{
 	Domain: Microsoft, Name: "QLinearAveragePool", Doc: "the mean of each window of a quantized tensor, quantized", Since: 1,
-	Versions: []int{1}, Types: "int8, uint8", In: Between(4, 5), Out: Exactly(1),
+	Versions: []int{1}, Types: "int8, uint8", In: Between(4, 5), Optional: []int{2}, Out: Exactly(1),
 	Infer: func(c *Call) ([]ir.Type, error) {
 		return inferQPool(c, func(n *ir.Node, dims []ir.Dim) ([]ir.Dim, error) {
 			w, err := windowOf(n, len(dims)-2, nil)
