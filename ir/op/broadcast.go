@@ -2,6 +2,7 @@ package op
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/runtime/kernel/par"
@@ -81,17 +82,11 @@ func spreadOf(shapes ...[]int) (*spread, error) {
 			p.steps[k] = []int{0}
 		}
 	}
-	reverse(p.dims)
+	slices.Reverse(p.dims)
 	for _, s := range p.steps {
-		reverse(s)
+		slices.Reverse(s)
 	}
 	return p, nil
-}
-
-func reverse(s []int) {
-	for i, j := 0, len(s)-1; i < j; i, j = i+1, j-1 {
-		s[i], s[j] = s[j], s[i]
-	}
 }
 
 // spreadGrain is the number of result elements that are worth a core's while.
