@@ -135,6 +135,9 @@ func concatHeads[T floatElem](c *Call, past *ir.Tensor, h headView[T], name stri
 	if err != nil {
 		return nil, err
 	}
+	if out.Len() == 0 {
+		return out, nil
+	}
 	y := ir.Data[T](out)
 	for b := range h.batches {
 		for k := range h.heads {

@@ -57,18 +57,32 @@ func TestAttention(t *testing.T) {
 		got := run([]*ir.Tensor{q, k, v, nil, nil, nil, longs([]int{1}, 1)}, 1)[0]
 		sameTensor(t, f([]int{5}, ir.Data[float32](got)[:5]...), f([]int{5}, ir.Data[float32](v)[:5]...))
 	})
-	runNNCases(t, []nnCase{
+	runNNCases(t, attentionCases())
+}
+
+// attentionCases are one that runs and some that fail.
+func attentionCases() []nnCase {
+	q, k, v := noise(1, 1, 2, 3, 4), noise(2, 1, 2, 3, 4), noise(3, 1, 2, 3, 5)
+	past, pastV := noise(4, 1, 2, 2, 4), noise(5, 1, 2, 2, 5)
+	return []nnCase{
+		{name: "all inputs", op: "Attention", in: []*ir.Tensor{q, k, v, count(3, 5), past, pastV}, want: []*ir.Tensor{nil, nil, nil, nil},
+			attrs: []ir.Attr{ir.IntAttr("is_causal", 1), ir.FloatAttr("softcap", 2)}},
+		{name: "cache outside", op: "Attention", in: []*ir.Tensor{q, k, v, count(2, 3, 3), nil, nil, longs([]int{1}, 2)}},
 		{name: "heads", op: "Attention", in: []*ir.Tensor{noise(1, 1, 3, 2, 4), noise(1, 1, 2, 2, 4), noise(1, 1, 2, 2, 4)}, err: "divisor of the query heads"},
 		{name: "mask", op: "Attention", in: []*ir.Tensor{q, k, v, count(2, 3)}, err: "does not broadcast"},
 		{name: "no heads", op: "Attention", in: []*ir.Tensor{noise(1, 1, 2, 4), noise(1, 1, 2, 4), noise(1, 1, 2, 4)}, err: "q_num_heads is absent"},
 		{name: "half past", op: "Attention", in: []*ir.Tensor{q, k, v, nil, noise(1, 1, 2, 2, 4)}, err: "both or none"},
-	})
+	}
 }
 
 func TestSequenceOperators(t *testing.T) {
 	t.Parallel()
+	runNNCases(t, sequenceCases())
+}
+
+func sequenceCases() []nnCase {
 	e := float32(math.E)
-	runNNCases(t, []nnCase{
+	return []nnCase{
 		{name: "halves", op: "RotaryEmbedding", in: []*ir.Tensor{f([]int{1, 1, 1, 4}, 1, 2, 3, 4), f([]int{1, 1, 2}, 0, 1), f([]int{1, 1, 2}, 1, 0)}, want: []*ir.Tensor{f([]int{1, 1, 1, 4}, -3, 2, 1, 4)}},
 		{name: "interleaved, partial, positions", op: "RotaryEmbedding", attrs: []ir.Attr{ir.IntAttr("interleaved", 1), ir.IntAttr("rotary_embedding_dim", 2)},
 			in:   []*ir.Tensor{f([]int{1, 1, 1, 4}, 1, 2, 3, 4), f([]int{2, 1}, 1, 0), f([]int{2, 1}, 0, 1), longs([]int{1, 1}, 1)},
@@ -89,5 +103,5 @@ func TestSequenceOperators(t *testing.T) {
 			want: []*ir.Tensor{f([]int{1, 1, 2, 2}, 4, 4, 6, 4)}},
 		{name: "regions", op: "MaxRoiPool", attrs: []ir.Attr{ir.IntsAttr("pooled_shape", 1, 2)}, in: []*ir.Tensor{count(1, 1, 2, 4), f([]int{1, 5}, 0, 0, 0, 3, 0)}, want: []*ir.Tensor{f([]int{1, 1, 1, 2}, 1, 3)}},
 		{name: "region of no number", op: "MaxRoiPool", attrs: []ir.Attr{ir.IntsAttr("pooled_shape", 1, 2)}, in: []*ir.Tensor{count(1, 1, 2, 4), f([]int{1, 5}, 0, float32(math.NaN()), 0, 3, 0)}, err: "finite corners"},
-	})
+	}
 }

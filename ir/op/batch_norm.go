@@ -67,6 +67,9 @@ func batchNormSpatial(u *Up) error {
 	if spatial != 0 {
 		return nil
 	}
+	if err := u.Require(5); err != nil {
+		return err
+	}
 	elem := n.In(0).Type.Elem
 	if elem == ir.Undefined {
 		elem = n.In(3).Type.Elem
@@ -150,6 +153,9 @@ func batchNorm[T floatElem](c *Call) ([]*ir.Tensor, error) {
 			}
 			results = append(results, running)
 		}
+	}
+	if out.Len() == 0 {
+		return results, nil
 	}
 	par.For(shape[0]*channels, 1+(1<<15)/(size+1), func(lo, hi int) {
 		for i := lo; i < hi; i++ {

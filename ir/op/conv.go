@@ -107,6 +107,9 @@ func convolutionOf(n *ir.Node, x, weight []int) (*convolution, error) {
 	if x[1] != v.cg*v.groups {
 		return nil, fmt.Errorf("the input %v has %d channels, the weight %v in %d groups wants %d", x, x[1], weight, v.groups, v.cg*v.groups)
 	}
+	if v.cg < 1 {
+		return nil, fmt.Errorf("the weight %v has no input channels", weight)
+	}
 	v.mg = weight[0] / v.groups
 	for _, k := range weight[2:] {
 		if k < 1 {
@@ -121,14 +124,14 @@ func convolutionOf(n *ir.Node, x, weight []int) (*convolution, error) {
 		return nil, err
 	}
 	v.size, v.positions, v.taps = product(v.in), product(v.out), product(v.w.kernel)
-	v.tables()
 	return v, nil
 }
 
 // shape returns the shape of the result.
 func (v *convolution) shape() []int { return append([]int{v.batch, v.groups * v.mg}, v.out...) }
 
-// tables fills kernelAt and rowFrom.
+// tables fills kernelAt and rowFrom, which row, shift and columns read. It comes after the result has found its memory:
+// they grow with it.
 func (v *convolution) tables() {
 	v.kernelAt = positionsOf(v.w.kernel)
 	last := len(v.out) - 1
@@ -260,11 +263,15 @@ func conv[T floatElem](c *Call) ([]*ir.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
+	if out.Len() == 0 {
+		return []*ir.Tensor{out}, nil
+	}
 	x, w, y := ir.Data[T](c.In[0]), ir.Data[T](c.In[1]), ir.Data[T](out)
 	if x, ok := any(x).([]float32); ok && len(v.in) <= 2 {
 		kernel.Conv(v.flat(), any(y).([]float32), x, any(w).([]float32), &kernel.Epilogue{RowBias: any(bias).([]float32)})
 		return []*ir.Tensor{out}, nil
 	}
+	v.tables()
 	if v.cg == 1 && v.mg <= 4 {
 		depthwise(v, x, w, bias, y)
 		return []*ir.Tensor{out}, nil

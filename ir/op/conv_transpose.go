@@ -129,6 +129,9 @@ func convTranspose[T floatElem](c *Call) ([]*ir.Tensor, error) {
 		return nil, fmt.Errorf("input %v and weight %v: wants [N, C, D1, …] and [C, M/group, k1, …]", xs, ws)
 	}
 	groups := int(c.Node.Int("group", 1))
+	if ws[0] < 1 || ws[1] < 1 {
+		return nil, fmt.Errorf("the weight %v has no channels", ws)
+	}
 	if groups < 1 || xs[1]%groups != 0 {
 		return nil, fmt.Errorf("%d groups do not divide the %d input channels", groups, xs[1])
 	}
@@ -142,7 +145,6 @@ func convTranspose[T floatElem](c *Call) ([]*ir.Tensor, error) {
 	if v.taps == 0 {
 		return nil, fmt.Errorf("the weight %v has an empty kernel", ws)
 	}
-	v.tables()
 	bias, err := vector[T](c, 2, groups*v.cg, "the bias")
 	if err != nil {
 		return nil, err
@@ -151,6 +153,10 @@ func convTranspose[T floatElem](c *Call) ([]*ir.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
+	if out.Len() == 0 {
+		return []*ir.Tensor{out}, nil
+	}
+	v.tables()
 	x, w, y := ir.Data[T](c.In[0]), ir.Data[T](c.In[1]), ir.Data[T](out)
 	// a piece is some of the result's channels of a group: what the kernels add to them is one product
 	step := max(min(v.cg, columnBlock/max(v.taps*v.positions, 1)), 1)
@@ -161,12 +167,8 @@ func convTranspose[T floatElem](c *Call) ([]*ir.Tensor, error) {
 			k, c0 := i/pieces, i%pieces*step // k: which image and group
 			c1, g := min(c0+step, v.cg), k%groups
 			rows, ld := (c1-c0)*v.taps, v.cg*v.taps
-			if v.mg > 0 {
-				multiply(rows, v.positions, v.mg, w[g*v.mg*ld+c0*v.taps:], ld, true,
-					x[k*v.mg*v.positions:], v.positions, cols, v.positions)
-			} else {
-				clear(cols)
-			}
+			multiply(rows, v.positions, v.mg, w[g*v.mg*ld+c0*v.taps:], ld, true,
+				x[k*v.mg*v.positions:], v.positions, cols, v.positions)
 			for ch := c0; ch < c1; ch++ {
 				plane := y[(k*v.cg+ch)*v.size:][:v.size]
 				var start T

@@ -43,6 +43,10 @@ func deformConv[T floatElem](c *Call) ([]*ir.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
+	if out.Len() == 0 {
+		return []*ir.Tensor{out}, nil
+	}
+	v.tables()
 	x, w, y := ir.Data[T](c.In[0]), ir.Data[T](c.In[1]), ir.Data[T](out)
 	offset, mask := ir.Data[T](c.In[2]), optional[T](c, 4)
 	places := positionsOf(v.out)

@@ -79,6 +79,9 @@ func dropoutMask(u *Up) error {
 	if mask == nil || mask.NumUses() == 0 {
 		return nil
 	}
+	if err := u.Require(1); err != nil {
+		return err
+	}
 	elem := old.In(0).Type.Elem
 	if elem == ir.Undefined {
 		return fmt.Errorf("the type of the mask %q is not known: %w", mask.Name, ErrUnsupported)
@@ -103,6 +106,9 @@ func dropoutInputs(u *Up) error {
 	mask := n.Out(1)
 	if mask == nil || mask.NumUses() == 0 {
 		return nil
+	}
+	if err := u.Require(1); err != nil {
+		return err
 	}
 	shape := u.Value("shape", "Shape", []*ir.Value{n.In(0)})
 	off := u.Const("off", ir.FromSlice(ir.Bool, []int{1}, []bool{false}))

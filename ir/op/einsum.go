@@ -47,7 +47,10 @@ var einsumDef = &Def{
 		return []ir.Type{ir.TensorType(elem, dims...)}, nil
 	},
 	Eval: func(c *Call) ([]*ir.Tensor, error) {
-		for i := range c.In {
+		for i, t := range c.In {
+			if t == nil {
+				return nil, fmt.Errorf("input %d is absent", i)
+			}
 			if err := sameElem(c, i); err != nil {
 				return nil, err
 			}
@@ -210,7 +213,6 @@ func einsum[T productElem](c *Call) ([]*ir.Tensor, error) {
 			return nil, err
 		}
 	}
-	result = result.arrange(e.out, true)
 	shape := make([]int, len(e.out))
 	for i, l := range e.out {
 		shape[i] = size[l]
@@ -219,8 +221,10 @@ func einsum[T productElem](c *Call) ([]*ir.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	full := result.spread(shape)
-	copy(ir.Data[T](out), full)
+	if result, err = result.arrange(c, e.out); err != nil {
+		return nil, err
+	}
+	copy(ir.Data[T](out), result.spread(shape))
 	return []*ir.Tensor{out}, nil
 }
 
@@ -272,12 +276,11 @@ func stridedCopy[T any](shape, steps []int, data []T) []T {
 	return out
 }
 
-// arrange returns the operand with the given labels in order; labels that it lacks get size 1, its others are summed over
-// where sum is set (and must not exist otherwise).
-func (t *labelled[T]) arrange(labels []int, sum bool) *labelled[T] {
+// arrange returns the operand with the given labels in order; labels that it lacks get size 1, its others are summed over.
+func (t *labelled[T]) arrange(c *Call, labels []int) (*labelled[T], error) {
 	var rest []int
 	for _, l := range t.labels {
-		if sum && !slices.Contains(labels, l) {
+		if !slices.Contains(labels, l) {
 			rest = append(rest, l)
 		}
 	}
@@ -300,13 +303,20 @@ func (t *labelled[T]) arrange(labels []int, sum bool) *labelled[T] {
 	}
 	if len(rest) > 0 {
 		n, k := product(out.shape), product(shape[len(labels):])
-		sums := make([]T, n)
-		ones := make([]T, k)
+		scratch, err := c.New(c.In[0].Elem(), n)
+		if err != nil {
+			return nil, err
+		}
+		sums := ir.Data[T](scratch)
+		var ones []T
+		if n > 0 {
+			ones = make([]T, k)
+		}
 		setAll(ones, 1)
 		matrixProduct(kernel.Batch{Count: 1}, n, 1, k, out.data, false, ones, false, sums)
 		out.data = sums
 	}
-	return out
+	return out, nil
 }
 
 // spread repeats dimensions of size 1 to the given shape.
@@ -350,8 +360,14 @@ func contract[T productElem](c *Call, a, b *labelled[T], needed []int) (*labelle
 		}
 		return n
 	}
-	x := a.arrange(slices.Concat(stack, rows, depth), true)
-	y := b.arrange(slices.Concat(stack, depth, cols), true)
+	x, err := a.arrange(c, slices.Concat(stack, rows, depth))
+	if err != nil {
+		return nil, err
+	}
+	y, err := b.arrange(c, slices.Concat(stack, depth, cols))
+	if err != nil {
+		return nil, err
+	}
 	s, m, k, n := sizes(a, stack), sizes(a, rows), sizes(a, depth), sizes(b, cols)
 	t, err := c.New(c.In[0].Elem(), s, m, n)
 	if err != nil {
@@ -359,7 +375,11 @@ func contract[T productElem](c *Call, a, b *labelled[T], needed []int) (*labelle
 	}
 	out := &labelled[T]{labels: slices.Concat(stack, rows, cols), data: ir.Data[T](t)}
 	for _, l := range out.labels {
-		out.shape = append(out.shape, max(a.size(l), b.size(l)))
+		if slices.Contains(a.labels, l) {
+			out.shape = append(out.shape, a.size(l))
+		} else {
+			out.shape = append(out.shape, b.size(l))
+		}
 	}
 	matrixProduct(kernel.Batch{Count: s, A: m * k, B: k * n, C: m * n}, m, n, k, x.data, false, y.data, false, out.data)
 	return out, nil

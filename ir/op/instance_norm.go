@@ -42,6 +42,9 @@ func groupNormChannels(u *Up) error {
 	if groups < 1 {
 		return fmt.Errorf("attribute num_groups is %d, wants at least 1", groups)
 	}
+	if err := u.Require(3); err != nil {
+		return err
+	}
 	var shape *ir.Value // [num_groups, channels of a group]
 	if ch := n.In(0).Type.Dim(1); ch.Known() {
 		shape = u.Const("per_group", ir.Ints(groups, ch.Size/groups))
@@ -133,8 +136,8 @@ func meanVarianceNorm[T floatElem](c *Call) ([]*ir.Tensor, error) {
 		reduced[i] = true
 	}
 	out, err := c.Like(x, x.Elem())
-	if err != nil {
-		return nil, err
+	if err != nil || out.Len() == 0 {
+		return []*ir.Tensor{out}, err
 	}
 	// group[i]: the number of the group that element i belongs to, counted over the kept axes
 	in, y := ir.Data[T](x), ir.Data[T](out)

@@ -118,9 +118,8 @@ func intConv(c *Call, x, w, zx, zw *ir.Tensor) (*ir.Tensor, *convolution, error)
 	if len(y) == 0 {
 		return out, v, nil
 	}
+	v.tables()
 	switch {
-	case v.cg == 0:
-		clear(y)
 	case x.Elem() == ir.Int8 && w.Elem() == ir.Int8:
 		runIntConv(v, ir.Data[int8](x), viewZeros[int8](zx), ir.Data[int8](w), viewZeros[int8](zw), y)
 	case x.Elem() == ir.Int8:

@@ -82,9 +82,34 @@ func layerNorm[T floatElem](c *Call, norm func(rows, cols int, dst, x, gamma, be
 	if err != nil {
 		return nil, err
 	}
-	stats := [2][]T{}
+	shape := append([]int{}, s...)
+	for i := axis; i < len(s); i++ {
+		shape[i] = 1
+	}
+	var saved [2]*ir.Tensor
+	var stats [2][]T
 	if c.HasOut(1) || c.HasOut(2) {
-		stats[0], stats[1] = make([]T, rows), make([]T, rows)
+		for i := range saved {
+			if saved[i], err = c.New(x.Elem(), shape...); err != nil {
+				return nil, err
+			}
+			stats[i] = ir.Data[T](saved[i])
+			setAll(stats[i], T(math.NaN())) // of rows without elements
+		}
+	}
+	results := func() ([]*ir.Tensor, error) {
+		all := []*ir.Tensor{out}
+		for i, t := range saved {
+			if t == nil || !c.HasOut(i+1) {
+				all = append(all, nil)
+			} else {
+				all = append(all, floatAs(t, stashType(c.Node)))
+			}
+		}
+		return all, nil
+	}
+	if out.Len() == 0 {
+		return results()
 	}
 	in, y := ir.Data[T](x), ir.Data[T](out)
 	gamma, err := normParam[T](c, 1, s, axis)
@@ -107,20 +132,7 @@ func layerNorm[T floatElem](c *Call, norm func(rows, cols int, dst, x, gamma, be
 			y[i] = T(y[i]*gamma[i%len(gamma)]) + beta[i%len(beta)]
 		}
 	}
-	shape := append([]int{}, s...)
-	for i := axis; i < len(s); i++ {
-		shape[i] = 1
-	}
-	results := []*ir.Tensor{out}
-	for i, v := range stats {
-		if v == nil || !c.HasOut(i+1) {
-			results = append(results, nil)
-			continue
-		}
-		t := floatAs(ir.FromSlice(x.Elem(), shape, v), stashType(c.Node))
-		results = append(results, t)
-	}
-	return results, nil
+	return results()
 }
 
 // normParam returns scale or bias of a normalization of shape s from the given axis on: the elements of one row where it
@@ -220,6 +232,9 @@ func rmsNorm[T floatElem](c *Call, norm func(rows, cols int, dst, x, gamma []T, 
 	out, err := c.Like(x, x.Elem())
 	if err != nil {
 		return nil, err
+	}
+	if out.Len() == 0 {
+		return []*ir.Tensor{out}, nil
 	}
 	gamma, err := normParam[T](c, 1, s, axis)
 	if err != nil {

@@ -80,6 +80,9 @@ func lpNormalize[T floatElem](c *Call) ([]*ir.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
+	if out.Len() == 0 {
+		return []*ir.Tensor{out}, nil
+	}
 	in, y := ir.Data[T](x), ir.Data[T](out)
 	outer, inner := product(s[:axis]), product(s[axis+1:])
 	for o := range outer {

@@ -161,6 +161,9 @@ func matMul[T productElem](c *Call) ([]*ir.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
+	if out.Len() == 0 {
+		return []*ir.Tensor{out}, nil
+	}
 	if len(sa) == 1 {
 		sa = []int{1, sa[0]}
 	}

@@ -37,9 +37,13 @@ func maxPool[T float32 | float64 | int8 | uint8](c *Call, lowest T) ([]*ir.Tenso
 		return nil, err
 	}
 	x, y := ir.Data[T](c.In[0]), ir.Data[T](out)
-	if !c.HasOut(1) {
+	if !c.HasOut(1) || len(y) == 0 {
 		pool(p, x, y, nil, maxima(lowest), nil)
-		return []*ir.Tensor{out}, nil
+		if !c.HasOut(1) {
+			return []*ir.Tensor{out}, nil
+		}
+		index, err := c.New(ir.Int64, p.shape...)
+		return []*ir.Tensor{out, index}, err
 	}
 	index, err := c.New(ir.Int64, p.shape...)
 	if err != nil {

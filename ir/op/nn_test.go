@@ -135,7 +135,11 @@ func longs(shape []int, v ...int64) *ir.Tensor { return ir.FromSlice(ir.Int64, s
 
 func TestProducts(t *testing.T) {
 	t.Parallel()
-	runNNCases(t, []nnCase{
+	runNNCases(t, productCases())
+}
+
+func productCases() []nnCase {
+	return []nnCase{
 		{name: "plain", op: "MatMul", in: []*ir.Tensor{count(2, 3), count(3, 2)}, want: []*ir.Tensor{f([]int{2, 2}, 10, 13, 28, 40)}},
 		{name: "vectors", op: "MatMul", in: []*ir.Tensor{count(3), count(3)}, want: []*ir.Tensor{f([]int{}, 5)}},
 		{name: "row", op: "MatMul", in: []*ir.Tensor{count(3), count(3, 2)}, want: []*ir.Tensor{f([]int{2}, 10, 13)}},
@@ -159,13 +163,17 @@ func TestProducts(t *testing.T) {
 		{name: "no bias", op: "Gemm", in: []*ir.Tensor{count(1, 2), count(2, 1)}, want: []*ir.Tensor{f([]int{1, 1}, 1)}},
 		{name: "bad bias", op: "Gemm", in: []*ir.Tensor{count(1, 2), count(2, 1), count(3)}, err: "does not broadcast"},
 		{name: "rank", op: "Gemm", in: []*ir.Tensor{count(1, 2, 1), count(2, 1)}, err: "wants a matrix"},
-	})
+	}
 }
 
 func TestEinsum(t *testing.T) {
 	t.Parallel()
+	runNNCases(t, einsumCases())
+}
+
+func einsumCases() []nnCase {
 	eq := func(s string) []ir.Attr { return []ir.Attr{ir.StringAttr("equation", s)} }
-	runNNCases(t, []nnCase{
+	return []nnCase{
 		{name: "transpose", op: "Einsum", attrs: eq("ij->ji"), in: []*ir.Tensor{count(2, 3)}, want: []*ir.Tensor{f([]int{3, 2}, 0, 3, 1, 4, 2, 5)}},
 		{name: "sum", op: "Einsum", attrs: eq("ij->i"), in: []*ir.Tensor{count(2, 3)}, want: []*ir.Tensor{f([]int{2}, 3, 12)}},
 		{name: "trace", op: "Einsum", attrs: eq("ii"), in: []*ir.Tensor{count(2, 2)}, want: []*ir.Tensor{f([]int{}, 3)}},
@@ -177,11 +185,15 @@ func TestEinsum(t *testing.T) {
 		{name: "terms", op: "Einsum", attrs: eq("ij"), in: []*ir.Tensor{count(2), count(2)}, err: "1 terms for 2 inputs"},
 		{name: "sizes", op: "Einsum", attrs: eq("i,i->i"), in: []*ir.Tensor{count(2), count(3)}, err: "i is 2 and 3"},
 		{name: "label", op: "Einsum", attrs: eq("i->j"), in: []*ir.Tensor{count(2)}, err: "in no term"},
-	})
+	}
 }
 
 func TestConvolutions(t *testing.T) {
 	t.Parallel()
+	runNNCases(t, convolutionCases())
+}
+
+func convolutionCases() []nnCase {
 	ones := func(shape ...int) *ir.Tensor {
 		x := ir.NewTensor(ir.Float32, shape...)
 		for i := range ir.Data[float32](x) {
@@ -189,7 +201,7 @@ func TestConvolutions(t *testing.T) {
 		}
 		return x
 	}
-	runNNCases(t, []nnCase{
+	return []nnCase{
 		{name: "line", op: "Conv", in: []*ir.Tensor{count(1, 1, 4), ones(1, 1, 2)}, want: []*ir.Tensor{f([]int{1, 1, 3}, 1, 3, 5)}},
 		{name: "same upper", op: "Conv", in: []*ir.Tensor{count(1, 1, 4), ones(1, 1, 2)}, attrs: []ir.Attr{ir.StringAttr("auto_pad", "SAME_UPPER")},
 			want: []*ir.Tensor{f([]int{1, 1, 4}, 1, 3, 5, 3)}},
@@ -217,14 +229,18 @@ func TestConvolutions(t *testing.T) {
 			want: []*ir.Tensor{f([]int{1, 1, 3}, 0, 1, 3)}},
 		{name: "groups", op: "ConvTranspose", in: []*ir.Tensor{count(1, 2, 1), f([]int{2, 1, 2}, 1, 2, 3, 4)}, attrs: []ir.Attr{ir.IntAttr("group", 2)},
 			want: []*ir.Tensor{f([]int{1, 2, 2}, 0, 0, 3, 4)}},
-	})
+	}
 }
 
 func TestPools(t *testing.T) {
 	t.Parallel()
+	runNNCases(t, poolCases())
+}
+
+func poolCases() []nnCase {
 	attrs := func(k ...int64) []ir.Attr { return []ir.Attr{ir.IntsAttr("kernel_shape", k...)} }
 	with := func(a []ir.Attr, more ...ir.Attr) []ir.Attr { return append(a, more...) }
-	runNNCases(t, []nnCase{
+	return []nnCase{
 		{name: "plane", op: "MaxPool", attrs: attrs(2, 2), in: []*ir.Tensor{count(1, 1, 3, 3)}, want: []*ir.Tensor{f([]int{1, 1, 2, 2}, 4, 5, 7, 8), longs([]int{1, 1, 2, 2}, 4, 5, 7, 8)}},
 		{name: "ties", op: "MaxPool", attrs: attrs(2, 2), in: []*ir.Tensor{f([]int{1, 1, 2, 2}, 0, 1, 1, 1)}, want: []*ir.Tensor{nil, longs([]int{1, 1, 1, 1}, 1)}},
 		{name: "column major", op: "MaxPool", attrs: with(attrs(2, 2), ir.IntAttr("storage_order", 1)), in: []*ir.Tensor{count(1, 2, 2, 2)}, want: []*ir.Tensor{nil, longs([]int{1, 2, 1, 1}, 3, 7)}},
@@ -248,15 +264,19 @@ func TestPools(t *testing.T) {
 		{name: "unpool", op: "MaxUnpool", attrs: with(attrs(2), ir.IntsAttr("strides", 2)), in: []*ir.Tensor{f([]int{1, 1, 2}, 5, 6), longs([]int{1, 1, 2}, 1, 2)},
 			want: []*ir.Tensor{f([]int{1, 1, 4}, 0, 5, 6, 0)}},
 		{name: "index", op: "MaxUnpool", attrs: attrs(2), in: []*ir.Tensor{f([]int{1, 1, 2}, 5, 6), longs([]int{1, 1, 2}, 1, 20)}, err: "outside [0, 3)"},
-	})
+	}
 }
 
 func TestNorms(t *testing.T) {
 	t.Parallel()
+	runNNCases(t, normCases())
+}
+
+func normCases() []nnCase {
 	one, two := f([]int{1}, 1), f([]int{1}, 2)
 	noEps := ir.FloatAttr("epsilon", 0)
 	half := ir.FromSlice(ir.Float16, []int{1, 2}, []uint16{0x3c00, 0x4200}) // 1, 3
-	runNNCases(t, []nnCase{
+	return []nnCase{
 		{name: "inference", op: "BatchNormalization", attrs: []ir.Attr{noEps}, in: []*ir.Tensor{f([]int{1, 1, 2}, 1, 5), two, one, one, f([]int{1}, 4)},
 			want: []*ir.Tensor{f([]int{1, 1, 2}, 1, 5)}},
 		{name: "training", op: "BatchNormalization", attrs: []ir.Attr{noEps, ir.IntAttr("training_mode", 1), ir.FloatAttr("momentum", 0.5)},
@@ -289,7 +309,7 @@ func TestNorms(t *testing.T) {
 		{name: "mask of opset 7", opset: 7, op: "Dropout", in: []*ir.Tensor{count(2)}, want: []*ir.Tensor{count(2), f([]int{2}, 0, 0)}},
 		{name: "mask of opset 10", opset: 10, op: "Dropout", in: []*ir.Tensor{count(2)}, want: []*ir.Tensor{count(2), ir.FromSlice(ir.Bool, []int{2}, []bool{false, false})}},
 		{name: "ratio", op: "Dropout", in: []*ir.Tensor{count(2), f([]int{}, 1)}, err: "[0, 1)"},
-	})
+	}
 }
 
 // TestWindowSymbols checks that inference keeps symbols through windows and products.

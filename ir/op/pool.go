@@ -71,6 +71,9 @@ type combiner[T any] struct {
 // axis by axis. The axes that shrink most come first, so that no plane in between is larger than the first and the last.
 // pre is applied to a copy of the plane before, post to the result; nil: nothing.
 func pool[T any](p *pooling, x, y []T, pre func([]T), f combiner[T], post func(plane []T)) {
+	if p.planes == 0 {
+		return
+	}
 	size, result := product(p.in), product(p.out)
 	widest := max(size, result)
 	axes, taps := make([]int, len(p.in)), make([][]tap, len(p.in))
@@ -169,6 +172,9 @@ func averagePool[T floatElem](c *Call) ([]*ir.Tensor, error) {
 	out, err := c.New(c.In[0].Elem(), p.shape...)
 	if err != nil {
 		return nil, err
+	}
+	if out.Len() == 0 {
+		return []*ir.Tensor{out}, nil
 	}
 	counts := p.counts(c.Node.Int("count_include_pad", 0) != 0)
 	pool(p, ir.Data[T](c.In[0]), ir.Data[T](out), nil, sums[T](), func(plane []T) {

@@ -64,6 +64,10 @@ func results(t *testing.T, k nnCase, outs int) []*ir.Tensor {
 
 func TestRecurrentByHand(t *testing.T) {
 	t.Parallel()
+	runNNCases(t, recurrentCases())
+}
+
+func recurrentCases() []nnCase {
 	sigmoid := func(x float64) float64 { return 1 / (1 + math.Exp(-x)) }
 	x, w, r := []float64{0.5, -1}, []float64{0.1, 0.2, 0.3, 0.4}, []float64{0.5, -0.6, 0.7, -0.8}
 	var h, c float64
@@ -112,7 +116,7 @@ func TestRecurrentByHand(t *testing.T) {
 		return b
 	}
 	y := func(v []float32) *ir.Tensor { return f([]int{2, 1, 1, 1}, v...) }
-	runNNCases(t, []nnCase{
+	return []nnCase{
 		{name: "plain", op: "LSTM", in: in(4, split(4)...), attrs: []ir.Attr{ir.IntAttr("hidden_size", 1)}, want: []*ir.Tensor{y(lstm), f([]int{1, 1, 1}, lstm[1]), f([]int{1, 1, 1}, float32(c))}},
 		{name: "plain", op: "GRU", in: in(3, split(3)...), want: []*ir.Tensor{y(gru), f([]int{1, 1, 1}, gru[1])}},
 		{name: "linear before reset", op: "GRU", in: in(3, split(3)...), attrs: []ir.Attr{ir.IntAttr("linear_before_reset", 1)}, want: []*ir.Tensor{y(linear)}},
@@ -122,7 +126,7 @@ func TestRecurrentByHand(t *testing.T) {
 			want: []*ir.Tensor{y(simple)}},
 		{name: "unknown activation", op: "RNN", in: in(1, split(1)...), attrs: []ir.Attr{{Name: "activations", Kind: ir.AttrStrings, Strings: [][]byte{[]byte("Step")}}}, err: `activation "Step"`},
 		{name: "weights", op: "LSTM", in: in(3, split(3)...), err: "want [1 4 1]"},
-	})
+	}
 }
 
 // TestRecurrentRelations checks what must hold between layouts, directions, lengths and precisions.

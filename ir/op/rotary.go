@@ -54,6 +54,9 @@ func evalRotary[T floatElem](c *Call) ([]*ir.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
+	if out.Len() == 0 {
+		return []*ir.Tensor{out}, nil
+	}
 	y, err := headsOf[T](out, x.heads, "Y")
 	if err != nil {
 		return nil, err

@@ -59,6 +59,16 @@ func (u *Up) Replace(opType string, in []*ir.Value, attrs ...ir.Attr) error {
 	return nil
 }
 
+// Require fails unless the node's first k inputs are present: upgrades run before arities are checked.
+func (u *Up) Require(k int) error {
+	for i := range k {
+		if u.Node.In(i) == nil {
+			return fmt.Errorf("input %d is required and absent", i)
+		}
+	}
+	return nil
+}
+
 // AttrToInput moves a list-of-integers attribute to input slot i as an int64 constant; nothing happens if it is absent.
 func (u *Up) AttrToInput(attr string, i int) {
 	if a := u.Node.Attr(attr); a != nil {
