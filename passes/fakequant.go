@@ -84,6 +84,7 @@ func fakeQuant(ctx context.Context, u *Unit, o FakeQuantOptions) error {
 		}
 	}
 	in.report()
+	in.warn()
 	if u.DryRun {
 		return nil
 	}
@@ -348,6 +349,28 @@ func (in *inserter) report() {
 		if !quantized && reasons != nil {
 			u.skip(d.Name, strings.Join(reasons, "; "))
 		}
+	}
+}
+
+// warn notes what holds for the whole model: products that overflow where the processor lacks the wide instruction.
+func (in *inserter) warn() {
+	sites := 0
+	for _, d := range in.decisions {
+		unsigned, signed := false, false
+		for i := range d.Choices {
+			c := &d.Choices[i]
+			f := c.Scheme.Format
+			wide := f.Kind == numfmt.Int && f.Bits == 8 && c.Scheme.Range != numfmt.Narrow7
+			unsigned = unsigned || c.Role == numfmt.Input && wide && !f.Signed
+			signed = signed || c.Role == numfmt.Weight && wide && f.Signed
+		}
+		if unsigned && signed {
+			sites++
+		}
+	}
+	if sites > 0 {
+		in.u.note(fmt.Sprintf("%d sites multiply uint8 inputs by int8 weights: integer kernels on x86 processors without VNNI "+
+			"saturate such sums; weights with /narrow7 (ONNX Runtime's reduce_range) avoid it", sites))
 	}
 }
 

@@ -87,8 +87,35 @@ func lower(_ context.Context, u *Unit, o LowerOptions) error {
 	if len(all) > 0 {
 		delete(u.Model.Opset, op.Domain)
 		u.Model.Graph.Prune()
+		nameNodes(u.Model)
 	}
 	return nil
+}
+
+// nameNodes gives every node a name of its own: tools that read quantized files go by names. The first that has a name keeps
+// it.
+func nameNodes(m *ir.Model) {
+	taken := map[string]bool{}
+	for g := range m.Graphs() {
+		for n := range g.Nodes() {
+			if n.Name == "" {
+				n.Name = m.FreshNode(nodeHint(n))
+			} else if taken[n.Name] {
+				n.Name = m.FreshNode(n.Name)
+			}
+			taken[n.Name] = true
+		}
+	}
+}
+
+// nodeHint names a node after its first result, else after its operator.
+func nodeHint(n *ir.Node) string {
+	for _, v := range n.Outs() {
+		if v != nil {
+			return v.Name
+		}
+	}
+	return n.Op.Type
 }
 
 // carry chooses how ONNX holds a FakeQuant's scheme: the smallest storage with float scales that the opset limit (0: none)

@@ -38,7 +38,15 @@ func (m *measures) add(sample int, s numfmt.Scheme, l numfmt.Layout, p numfmt.Pa
 	if err != nil {
 		return err
 	}
-	t := &tally{n: len(x)}
+	if m.samples == nil {
+		m.samples = map[int]*tally{}
+	}
+	t := m.samples[sample] // a value inside a loop comes several times a sample
+	if t == nil {
+		t = &tally{}
+		m.samples[sample] = t
+	}
+	t.n += len(x)
 	for i, v := range x {
 		d := float64(q[i]) - float64(v)
 		t.noise += d * d
@@ -48,16 +56,12 @@ func (m *measures) add(sample int, s numfmt.Scheme, l numfmt.Layout, p numfmt.Pa
 		}
 		m.amax = max(m.amax, v, -v)
 	}
-	if !s.Dynamic && s.Scaled() {
-		if t.clipped, err = clipped(s, l, p, x); err != nil {
-			return err
-		}
+	if s.Dynamic || !s.Scaled() {
+		return nil
 	}
-	if m.samples == nil {
-		m.samples = map[int]*tally{}
-	}
-	m.samples[sample] = t
-	return nil
+	n, err := clipped(s, l, p, x)
+	t.clipped += n
+	return err
 }
 
 // clipped counts the values that lie beyond the largest or smallest that their group can hold, by more than rounding of the

@@ -188,6 +188,9 @@ func (u *Unit) skip(site, reason string) {
 	u.entry.Skipped = append(u.entry.Skipped, Skip{site, reason})
 }
 
+// note reports what is no site's matter: warnings.
+func (u *Unit) note(text string) { u.entry.Notes = append(u.entry.Notes, text) }
+
 func (u *Unit) progress(what string, done, total int) {
 	if u.Progress != nil {
 		u.Progress(Step{u.entry.Name, what, done, total})

@@ -142,8 +142,8 @@ func (f *finder) product(n *ir.Node) {
 		if e := v.Type.Elem; e == ir.Undefined {
 			s.Float = fmt.Sprintf("the type of %q is unknown", v.Name)
 			return
-		} else if !e.IsFloat() {
-			s.Float = fmt.Sprintf("it multiplies numbers of type %v", e)
+		} else if e != ir.Float32 && e != ir.Float16 && e != ir.BFloat16 {
+			s.Float = fmt.Sprintf("it multiplies numbers of type %v, quantizers take float, float16 and bfloat16", e)
 			return
 		}
 	}

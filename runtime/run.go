@@ -219,6 +219,9 @@ func (r *run) Run(g *ir.Graph, in []*ir.Tensor) ([]*ir.Tensor, error) {
 	}
 	for i, s := range pl.inputs {
 		r.put(s, in[i])
+		if err := r.show(s); err != nil {
+			return nil, err
+		}
 	}
 	r.depth++
 	defer func() { r.depth-- }()
