@@ -37,6 +37,7 @@ type rewriteFlags struct {
 	dryRun     bool
 	noCheck    bool
 	external   bool
+	inline     bool
 	keep       bool
 	memory     int64
 }
@@ -122,6 +123,7 @@ memory; --no-check leaves that out. Where no samples are given that one run take
 	fl.BoolVar(&f.noCheck, "no-check", false, "do not read the written file back and run it")
 	fl.StringVar(&f.printAfter, "print-after", "", "print the graph to stderr after this pass, or after all")
 	fl.IntVar(&f.stopAfter, "stop-after", 0, "end the pipeline after N steps")
+	fl.BoolVar(&f.inline, "inline", false, "write model-local functions out first, so that products inside them become sites")
 	fl.BoolVar(&f.external, "external-data", false, "put weights into OUT.onnx.data")
 	fl.StringVar(&f.maxMemory, "max-memory", "", "bound for tensors alive in a run of the model, as 8GB or 512MiB (default: 80 % of the machine's)")
 	fl.BoolVar(&f.keep, "keep-quantized", false, "leave sites that are already quantized as they are instead of refusing the model")
@@ -148,6 +150,12 @@ func (a *app) rewrite(c *cobra.Command, path string, f *rewriteFlags) (err error
 	pipeline, err := rec.Pipeline()
 	if err != nil {
 		return usageError{err}
+	}
+	if f.inline && !pipeline.Has(passes.Inline.Name) {
+		rec.Passes = append([]string{passes.Inline.Name}, rec.Passes...)
+		if pipeline, err = rec.Pipeline(); err != nil {
+			return usageError{err}
+		}
 	}
 	if pipeline, err = f.lowerOptions(c, pipeline); err != nil {
 		return err
