@@ -34,17 +34,19 @@ var roles = map[ir.OpID]Role{
 	ir.Op("RandomUniformLike"): RandomRole, ir.Op("Multinomial"): RandomRole, ir.Op("Bernoulli"): RandomRole,
 	ir.Op("LSTM"): RecurrentRole, ir.Op("GRU"): RecurrentRole, ir.Op("RNN"): RecurrentRole,
 
-	FakeQuantOp: QuantRole,
-	{Domain: "com.microsoft", Type: "QuantizeLinear"}:        QuantRole,
-	{Domain: "com.microsoft", Type: "DequantizeLinear"}:      QuantRole,
-	{Domain: "com.microsoft", Type: "MatMulNBits"}:           QuantRole,
-	{Domain: "com.microsoft", Type: "QGemm"}:                 QuantRole,
-	{Domain: "com.microsoft", Type: "QLinearAdd"}:            QuantRole,
-	{Domain: "com.microsoft", Type: "QAttention"}:            QuantRole,
-	{Domain: "com.microsoft", Type: "DynamicQuantizeMatMul"}: QuantRole,
-	{Domain: "com.microsoft", Type: "MatMulIntegerToFloat"}:  QuantRole,
-	{Domain: "com.microsoft", Type: "GatherBlockQuantized"}:  QuantRole,
+	FakeQuantOp:       QuantRole,
+	ms("FusedMatMul"): ProductRole, ms("FusedGemm"): ProductRole, ms("FusedConv"): ProductRole,
+	ms("Attention"): AttentionRole, ms("MultiHeadAttention"): AttentionRole, ms("GroupQueryAttention"): AttentionRole,
+	ir.Op("LinearAttention"): AttentionRole,
+	ms("QuantizeLinear"):     QuantRole, ms("DequantizeLinear"): QuantRole, ms("MatMulNBits"): QuantRole,
+	ms("GatherBlockQuantized"): QuantRole, ms("DynamicQuantizeMatMul"): QuantRole, ms("MatMulIntegerToFloat"): QuantRole,
+	ms("QGemm"): QuantRole, ms("QAttention"): QuantRole, ms("QLinearAdd"): QuantRole, ms("QLinearMul"): QuantRole,
+	ms("QLinearAveragePool"): QuantRole, ms("QLinearGlobalAveragePool"): QuantRole, ms("QLinearConcat"): QuantRole,
+	ms("QLinearSigmoid"): QuantRole, ms("QLinearSoftmax"): QuantRole, ms("QLinearLeakyRelu"): QuantRole,
 }
+
+// ms names an operator of ONNX Runtime's own domain.
+func ms(name string) ir.OpID { return ir.OpID{Domain: "com.microsoft", Type: name} }
 
 // FakeQuantOp is the one quantization node that passes insert: inputs x, scale, zero; see its definition.
 var FakeQuantOp = ir.OpID{Domain: "qsimc", Type: "FakeQuant"}
