@@ -64,6 +64,8 @@ type Options struct {
 	MaxMemory int64
 	// Poison fills the storage handed to kernels with ones: NaN, -1. It finds kernels that lean on zeroed memory.
 	Poison bool
+	// Plain runs simulations of quantizers operator by operator, as other runtimes do, instead of as one kernel each.
+	Plain bool
 }
 
 // Compile compiles a model, which may be of any opset. The error for operators that cannot be run is an *Unsupported that
@@ -78,6 +80,9 @@ func CompileWith(m *ir.Model, o Options) (*Program, error) {
 	}
 	if err := supported(form.Model); err != nil {
 		return nil, err
+	}
+	if !o.Plain {
+		op.Recognize(form.Model)
 	}
 	form.Model.Graph.Prune()
 	p := &Program{form: form, plans: map[*ir.Graph]*plan{}, slots: map[*ir.Value]int{}, origin: map[int][]*ir.Value{}, limit: o.MaxMemory, poison: o.Poison}

@@ -10,7 +10,10 @@ import (
 
 // deadAmax is the largest magnitude at and below which a group counts as zero: its step is 1 (METHODS §0). E8M0 scales
 // reach further down and ignore it.
-const deadAmax = 0x1p-24
+const deadAmax = DeadAmax
+
+// DeadAmax is the largest magnitude at and below which a group of values counts as zero.
+const DeadAmax = 0x1p-24
 
 // Fit makes parameters from the least and the largest value of each group. The answers at the edges:
 //
