@@ -449,6 +449,13 @@ func (in *inserter) place(q *quantizer, order map[*ir.Node]int) error {
 		if q.params.Zero != nil {
 			ins = append(ins, g.Const(v.Name+"_zero_point", ir.Floats(q.params.Zero, shape...)))
 		}
+		if c := q.params.Coarse; c != nil {
+			coarse := []int{len(c)}
+			if len(c) == 1 {
+				coarse = []int{}
+			}
+			ins = append(ins, nil, g.Const(v.Name+"_coarse_scale", ir.Floats(c, coarse...)))
+		}
 	}
 	in.u.Model.Opset[op.Domain] = 1
 	f := op.FakeQuant{Scheme: q.key.scheme, Axes: q.key.axes, Clip: q.clip}

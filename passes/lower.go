@@ -12,84 +12,249 @@ import (
 
 // LowerOptions are the options of the pass lower.
 type LowerOptions struct {
-	Format string `opt:"format" enum:"qdq" doc:"what quantizers become: qdq is QuantizeLinear and DequantizeLinear of ONNX"`
+	Format string `opt:"format" enum:"qdq|fakequant" doc:"what quantizers become: qdq is QuantizeLinear and DequantizeLinear where ONNX has the type and the granularity, else as fakequant; fakequant is exact simulation of activations in float operators"`
 	Opset  int    `opt:"opset" doc:"opset of the result; 0: the smallest that can carry it, not below the model's"`
+	Inline bool   `opt:"inline" doc:"write simulations out where they are used instead of calling model-local functions"`
 }
 
 // Lower turns FakeQuant nodes into operators of ONNX.
 var Lower = Define("lower", lowerDoc, LowerOptions{Format: "qdq"}, lower)
 
-const lowerDoc = `turns qsimc.FakeQuant nodes into QuantizeLinear and DequantizeLinear
+const lowerDoc = `turns qsimc.FakeQuant nodes into operators of ONNX
 
-A weight becomes an initializer of the small type and one DequantizeLinear that all its users read; an activation becomes a
-pair QuantizeLinear, DequantizeLinear with an explicit zero point, behind a Clip where the type has codes that the scheme
-does not use and values beyond the range occur. Scales stay float32: a model of another float type gets Casts around the
-pair. The model is upgraded to a newer opset only where the result needs it: 13 for scales per channel, 21 for int4, int16
-and blocks.`
+A weight becomes an initializer of the small type and one DequantizeLinear that all its users read; the scales of two-level
+schemes are dequantized by a DequantizeLinear of their own. A weight whose format ONNX has no type for is folded to the float
+values it takes, and the report says so. An activation becomes a pair QuantizeLinear, DequantizeLinear, behind a Clip where
+the type has codes that the scheme does not use and values beyond the range occur; a dynamic scale is computed from the
+values by operators before the pair. What QuantizeLinear cannot say (element types ONNX lacks, second-level scales, clipping
+to a dynamic range) becomes a call of a model-local function of domain qsimc whose body is standard operators: the same
+values bit for bit on any runtime. Scales stay float32: a model of another float type gets Casts around. The model is
+upgraded to a newer opset only where the result needs it: 13 for scales per channel, 19 for 8-bit floats, 21 for int4,
+int16 and blocks, 23 for float4e2m1, 25 for int2; block scales that are powers of two are stored as float8e8m0 where the
+opset is 24 or newer anyway.`
 
-// lowered is one FakeQuant node with the way ONNX carries its scheme.
+// form is how a FakeQuant node is written.
+type form uint8
+
+const (
+	codes   form = iota // a weight in the small type and a DequantizeLinear
+	folded              // a weight as the float values it takes
+	halved              // a weight in a half type and a Cast
+	pair                // QuantizeLinear, DequantizeLinear with constant scales
+	spelled             // operators of op.Simulation
+)
+
+// lowered is one FakeQuant node with the way it is written.
 type lowered struct {
 	node    *ir.Node
 	fq      *op.FakeQuant
-	carrier numfmt.Carrier
-	weight  *ir.Tensor // nil for activations
+	form    form
+	carrier numfmt.Carrier // of codes, halved and pair
+	weight  *ir.Tensor     // nil for activations
 	clip    bool
+	sim     op.Simulation // of spelled
+	reason  string        // why the form is folded or a function
+}
+
+// lowering is one run of the pass.
+type lowering struct {
+	u         *Unit
+	o         LowerOptions
+	all       []*lowered
+	functions map[string]ir.OpID // by the simulation they compute
 }
 
 func lower(_ context.Context, u *Unit, o LowerOptions) error {
 	if u.DryRun {
 		return nil
 	}
-	var all []*lowered
+	w := &lowering{u: u, o: o, functions: map[string]ir.OpID{}}
+	if err := w.plan(); err != nil {
+		return err
+	}
+	for _, l := range w.all {
+		u.at(l.base())
+		if err := w.write(l); err != nil {
+			return fmt.Errorf("value %q: %w", l.base(), err)
+		}
+		u.edit()
+	}
+	for _, l := range w.all {
+		if err := l.node.Graph().Remove(l.node); err != nil {
+			return err
+		}
+	}
+	if len(w.all) > 0 {
+		if len(w.functions) == 0 {
+			delete(u.Model.Opset, op.Domain)
+		}
+		u.Model.Graph.Prune()
+		nameNodes(u.Model)
+	}
+	return nil
+}
+
+// plan chooses every node's form and raises the model to the opset that they need.
+func (w *lowering) plan() error {
 	var errs []error
 	need := 0
-	for g := range u.Model.Graphs() {
+	for g := range w.u.Model.Graphs() {
 		for n := range g.Nodes() {
 			if n.Op != op.FakeQuantOp {
 				continue
 			}
-			l, err := carry(n, o.Opset)
+			l, opset, err := w.choose(n)
 			if err != nil {
 				errs = append(errs, fmt.Errorf("value %q: %w", n.In(0).Name, err))
 				continue
 			}
-			all = append(all, l)
-			need = max(need, l.carrier.Opset)
-			if l.clip {
-				need = max(need, 11) // Clip takes its bounds as inputs
-			}
+			w.all = append(w.all, l)
+			need = max(need, opset)
 		}
 	}
 	if errs != nil {
 		return errors.Join(errs...)
 	}
-	if err := raiseOpset(u.Model, max(need, o.Opset)); err != nil {
+	if err := raiseOpset(w.u.Model, max(need, w.o.Opset)); err != nil {
 		return err
 	}
-	for _, l := range all {
-		u.at(l.node.In(0).Name)
-		var err error
-		if l.weight != nil {
-			err = l.lowerWeight()
-		} else {
-			err = l.lowerActivation()
-		}
-		if err != nil {
-			return fmt.Errorf("value %q: %w", l.node.In(0).Name, err)
-		}
-		u.edit()
-	}
-	for _, l := range all {
-		if err := l.node.Graph().Remove(l.node); err != nil {
-			return err
-		}
-	}
-	if len(all) > 0 {
-		delete(u.Model.Opset, op.Domain)
-		u.Model.Graph.Prune()
-		nameNodes(u.Model)
+	for _, l := range w.all {
+		l.sim.Opset = w.u.Model.Opset[""]
+		l.smallScale(w.u.Model.Opset[""])
 	}
 	return nil
+}
+
+// limit is the newest opset that the result may have.
+func (w *lowering) limit() int {
+	if w.o.Opset == 0 {
+		return op.Canonical
+	}
+	return max(w.o.Opset, w.u.Model.Opset[""])
+}
+
+// choose decides how one FakeQuant node is written, and which opset that needs.
+func (w *lowering) choose(n *ir.Node) (l *lowered, opset int, err error) {
+	f, err := op.ReadFakeQuant(n)
+	if err != nil {
+		return nil, 0, err
+	}
+	l = &lowered{node: n, fq: f, weight: op.ConstantOf(n.In(0))}
+	if f.Scheme.Scaled() && !f.Scheme.Dynamic && (n.In(1) == nil || op.ConstantOf(n.In(1)) == nil) {
+		return nil, 0, errors.New("the scale of a static scheme is no constant")
+	}
+	if l.weight != nil {
+		return l, l.chooseWeight(w.limit()), nil
+	}
+	l.sim = op.Simulation{FakeQuant: *f, Rank: n.In(0).Type.Rank(), Length: -1, Factor: 1}
+	if k := f.Axes.K; k >= 0 && k < l.sim.Rank && n.In(0).Type.Dims[k].Known() {
+		l.sim.Length = int(n.In(0).Type.Dims[k].Size)
+	}
+	opset, err = l.chooseActivation(w.limit(), w.u.Model.Opset[""], w.o.Format)
+	return l, opset, err
+}
+
+// fitting returns the carriers with float scales of opsets up to the limit, or says why there are none.
+func (l *lowered) fitting(limit int) (fit []numfmt.Carrier, reason string) {
+	carriers, err := l.fq.Scheme.Carriers()
+	if err != nil {
+		return nil, err.Error()
+	}
+	first := 0
+	for _, c := range carriers {
+		switch {
+		case c.Scale == numfmt.ElemE8M0:
+		case c.Opset <= limit:
+			fit = append(fit, c)
+		case first == 0 || c.Opset < first:
+			first = c.Opset
+		}
+	}
+	if fit == nil {
+		reason = fmt.Sprintf("ONNX stores %v from opset %d on, opset %d was asked for", l.fq.Scheme.Format, first, limit)
+	}
+	return fit, reason
+}
+
+func (l *lowered) chooseWeight(limit int) (opset int) {
+	fit, reason := l.fitting(limit)
+	if fit == nil {
+		l.form, l.reason = folded, reason
+		return 0
+	}
+	l.carrier = fit[0]
+	if l.fq.Scheme.Format.Kind == numfmt.Cast {
+		l.form = halved
+		return l.carrier.Opset
+	}
+	l.form = codes
+	if l.node.In(3) == nil {
+		l.carrier.Inner = numfmt.ElemNone
+	}
+	return max(l.carrier.Opset, 10)
+}
+
+// smallScale stores an MX weight's scales as powers of two where the opset has their type.
+func (l *lowered) smallScale(opset int) {
+	if l.form != codes || l.fq.Scheme.Scale != numfmt.ScaleE8M0 || opset < 24 || l.carrier.Factor != 1 {
+		return
+	}
+	carriers, _ := l.fq.Scheme.Carriers()
+	for _, c := range carriers {
+		if c.Scale == numfmt.ElemE8M0 && c.Elem == l.carrier.Elem && c.Opset <= opset {
+			l.carrier = c
+		}
+	}
+}
+
+func (l *lowered) chooseActivation(limit, model int, format string) (opset int, err error) {
+	s := l.fq.Scheme
+	l.form = spelled
+	if format == "qdq" && s.Format.Kind != numfmt.Cast {
+		fit, reason := l.fitting(limit)
+		for _, c := range fit {
+			if !s.Dynamic {
+				l.form, l.carrier = pair, c
+				l.clip = c.Clip && (l.fq.Clip || !s.Scaled() || s.Format.Bits > 8 || c.Elem.Bits() != s.Format.Bits)
+				if l.clip {
+					return max(c.Opset, 11), nil // Clip takes its bounds as inputs
+				}
+				return c.Opset, nil
+			}
+			l.sim.Native, l.sim.Factor, l.sim.Opset = c.Elem, c.Factor, max(c.Opset, model, 13)
+			if err := l.sim.Check(); err != nil {
+				reason = err.Error()
+				continue
+			}
+			return max(c.Opset, 13), nil
+		}
+		l.reason = reason
+	}
+	l.sim.Native, l.sim.Factor, l.sim.Opset = numfmt.ElemNone, 1, max(model, 13)
+	if limit < 13 {
+		return 0, fmt.Errorf("scheme %v needs opset 13, opset=%d was asked for", s, limit)
+	}
+	return 13, l.sim.Check()
+}
+
+func (w *lowering) write(l *lowered) error {
+	switch l.form {
+	case codes:
+		return l.writeCodes()
+	case folded:
+		w.note("weight %q is stored as float: %s", l.base(), l.reason)
+		return l.writeFolded()
+	case halved:
+		return l.writeHalved()
+	case pair:
+		return l.writePair()
+	}
+	return w.writeSpelled(l)
+}
+
+// note adds a remark to the pass's report.
+func (w *lowering) note(format string, args ...any) {
+	w.u.entry.Notes = append(w.u.entry.Notes, fmt.Sprintf(format, args...))
 }
 
 // nameNodes gives every node a name of its own: tools that read quantized files go by names. The first that has a name keeps
@@ -118,46 +283,6 @@ func nodeHint(n *ir.Node) string {
 	return n.Op.Type
 }
 
-// carry chooses how ONNX holds a FakeQuant's scheme: the smallest storage with float scales that the opset limit (0: none)
-// allows.
-func carry(n *ir.Node, limit int) (*lowered, error) {
-	f, err := op.ReadFakeQuant(n)
-	if err != nil {
-		return nil, err
-	}
-	l := &lowered{node: n, fq: f, weight: op.ConstantOf(n.In(0))}
-	if f.Scheme.Dynamic {
-		return nil, fmt.Errorf("scheme %v is dynamic, QuantizeLinear wants a scale that is known", f.Scheme)
-	}
-	if !f.Scheme.Scaled() {
-		return nil, fmt.Errorf("scheme %v has no scale, QuantizeLinear wants one", f.Scheme)
-	}
-	if n.In(1) == nil || op.ConstantOf(n.In(1)) == nil {
-		return nil, errors.New("the scale of a static scheme is no constant")
-	}
-	carriers, err := f.Scheme.Carriers()
-	if err != nil {
-		return nil, err
-	}
-	first := 0
-	for _, c := range carriers {
-		if c.Scale != numfmt.ElemFloat {
-			continue
-		}
-		if limit == 0 || c.Opset <= limit {
-			l.carrier = c
-			l.clip = c.Clip && l.weight == nil && (f.Clip || f.Scheme.Format.Bits > 8 || elemBits(c) != f.Scheme.Format.Bits)
-			return l, nil
-		}
-		if first == 0 || c.Opset < first {
-			first = c.Opset
-		}
-	}
-	return nil, fmt.Errorf("scheme %v needs opset %d, opset=%d was asked for", f.Scheme, first, limit)
-}
-
-func elemBits(c numfmt.Carrier) int { return c.Elem.Bits() }
-
 // raiseOpset upgrades the model where it is below the opset, and its IR version with it.
 func raiseOpset(m *ir.Model, to int) error {
 	if m.Opset[""] >= to {
@@ -170,205 +295,8 @@ func raiseOpset(m *ir.Model, to int) error {
 	return nil
 }
 
-// params reads scale and zero point from the node's inputs.
-func (l *lowered) params() (p numfmt.Params, scaleShape []int, err error) {
-	t := op.ConstantOf(l.node.In(1))
-	scale, ok := t.Float32s()
-	if !ok {
-		return p, nil, fmt.Errorf("scale has type %v", t.Elem())
-	}
-	p.Scale = append([]float32(nil), scale...)
-	if z := l.node.In(2); z != nil {
-		if p.Zero, ok = op.ConstantOf(z).Float32s(); !ok {
-			return p, nil, fmt.Errorf("zero point has type %v", z.Type.Elem)
-		}
-	}
-	return p, t.Shape(), nil
-}
-
 // base is the name that the new nodes and tensors are named after.
 func (l *lowered) base() string { return l.node.In(0).Name }
-
-// constants makes the scale and zero-point initializers. They take over the FakeQuant node's own where nothing else reads
-// these, so that the names stay.
-func (l *lowered) constants(p numfmt.Params, shape []int) (scale, zero *ir.Value, err error) {
-	g := l.node.Graph()
-	stored := make([]float32, len(p.Scale))
-	for i, s := range p.Scale {
-		stored[i] = s * l.carrier.Factor
-		if s == 0 { // a group of zeros: no scale that is stored may be 0 (METHODS §0)
-			stored[i] = 1 // the weight's codes are 0 already
-			if l.weight == nil {
-				stored[i] = 0x1p126 // all that enters becomes code 0
-			}
-		}
-	}
-	codes := make([]float32, len(p.Scale))
-	copy(codes, p.Zero)
-	ones := make([]float32, len(codes))
-	for i := range ones {
-		ones[i] = 1
-	}
-	// a zero point is an integer: quantizing it with scale 1 and no offset gives its code
-	one, err := numfmt.Scheme{}.Layout([]int{len(codes)}, numfmt.Axes{})
-	if err != nil {
-		return nil, nil, err
-	}
-	c, err := numfmt.QuantizeLinear(codes, one, numfmt.Params{Scale: []float32{1}}, l.carrier.Elem, true)
-	if err != nil {
-		return nil, nil, fmt.Errorf("zero point: %w", err)
-	}
-	zt, err := ir.TensorOf(ir.DType(c.Elem), shape, c.Data)
-	if err != nil {
-		return nil, nil, fmt.Errorf("zero point: %w", err)
-	}
-	return own(g, l.node, 1, l.base()+"_scale", ir.Floats(stored, shape...)), own(g, l.node, 2, l.base()+"_zero_point", zt), nil
-}
-
-// own gives the constant at an input of the node new data if the node is its only user, else makes a new constant.
-func own(g *ir.Graph, n *ir.Node, slot int, name string, t *ir.Tensor) *ir.Value {
-	v := n.In(slot)
-	if v != nil && v.Const() != nil && v.NumUses() == 1 && v.Graph() == g {
-		v.SetConst(t)
-		return v
-	}
-	return g.Const(name, t)
-}
-
-func (l *lowered) lowerWeight() error {
-	if err := l.weight.Load(); err != nil {
-		return err
-	}
-	x, ok := l.weight.Float32s()
-	if !ok {
-		return fmt.Errorf("weight has type %v", l.weight.Elem())
-	}
-	layout, err := l.fq.Layout(l.weight.Shape())
-	if err != nil {
-		return err
-	}
-	p, shape, err := l.params()
-	if err != nil {
-		return err
-	}
-	codes, err := l.fq.Scheme.Encode(x, layout, p)
-	if err != nil {
-		return err
-	}
-	if codes.Elem != l.carrier.Elem {
-		if codes, err = codes.Widen(l.carrier.Elem); err != nil {
-			return err
-		}
-	}
-	q, err := ir.TensorOf(ir.DType(codes.Elem), l.weight.Shape(), codes.Data)
-	if err != nil {
-		return err
-	}
-	scale, zero, err := l.constants(p, shape)
-	if err != nil {
-		return err
-	}
-	return l.dequantize(l.node.Graph().Const(l.base()+"_quantized", q), scale, zero, l.attrs(layout))
-}
-
-func (l *lowered) lowerActivation() error {
-	p, shape, err := l.params()
-	if err != nil {
-		return err
-	}
-	x, g := l.node.In(0), l.node.Graph()
-	attrs, err := l.activationAttrs(x, shape)
-	if err != nil {
-		return err
-	}
-	if x.Type.Elem != ir.Float32 {
-		if x, err = l.insert("_Cast", "Cast", []*ir.Value{x}, ir.IntAttr("to", int64(ir.Float32))); err != nil {
-			return err
-		}
-	}
-	if l.clip {
-		if x, err = l.clipTo(x, p, shape); err != nil {
-			return err
-		}
-	}
-	scale, zero, err := l.constants(p, shape)
-	if err != nil {
-		return err
-	}
-	n, err := op.Insert(g, l.node, l.base()+"_QuantizeLinear", ir.Op("QuantizeLinear"), []*ir.Value{x, scale, zero},
-		[]string{l.base() + "_QuantizeLinear_Output"}, attrs...)
-	if err != nil {
-		return err
-	}
-	n.Origin = l.node.Origin
-	return l.dequantize(n.Out(0), scale, zero, attrs)
-}
-
-// attrs are axis and block_size for a layout.
-func (l *lowered) attrs(layout numfmt.Layout) []ir.Attr {
-	switch layout.Gran {
-	case numfmt.PerAxis:
-		return []ir.Attr{ir.IntAttr("axis", int64(layout.Axis))}
-	case numfmt.PerBlock:
-		return []ir.Attr{ir.IntAttr("axis", int64(layout.Axis)), ir.IntAttr("block_size", int64(layout.Block))}
-	}
-	return nil
-}
-
-// activationAttrs are the attributes for a value whose dimensions need not be known: per tensor or per axis.
-func (l *lowered) activationAttrs(x *ir.Value, scale []int) ([]ir.Attr, error) {
-	switch l.fq.Scheme.Gran {
-	case numfmt.PerTensor:
-		return nil, nil
-	case numfmt.PerAxis:
-		axis := l.fq.Scheme.Axis
-		if axis == numfmt.AxisOut {
-			axis = l.fq.Axes.Out
-		}
-		return []ir.Attr{ir.IntAttr("axis", int64(axis))}, nil
-	}
-	shape, ok := x.Type.Shape()
-	if !ok {
-		return nil, fmt.Errorf("scheme %v is static and its blocks need a fixed shape, found %v", l.fq.Scheme, x.Type)
-	}
-	layout, err := l.fq.Layout(shape)
-	return l.attrs(layout), err
-}
-
-// clipTo limits x to what the scheme's codes hold, per tensor by a Clip, per axis by Max and Min.
-func (l *lowered) clipTo(x *ir.Value, p numfmt.Params, shape []int) (*ir.Value, error) {
-	lo, hi := make([]float32, len(p.Scale)), make([]float32, len(p.Scale))
-	for g, s := range p.Scale {
-		z := float32(0)
-		if p.Zero != nil {
-			z = p.Zero[g]
-		}
-		lo[g], hi[g] = l.fq.Scheme.Bounds(s, z)
-	}
-	g := l.node.Graph()
-	if l.fq.Scheme.Gran == numfmt.PerTensor {
-		return l.insert("_Clip", "Clip", []*ir.Value{x, g.Const(l.base()+"_min", ir.Scalar(lo[0])), g.Const(l.base()+"_max", ir.Scalar(hi[0]))})
-	}
-	if l.fq.Scheme.Gran != numfmt.PerAxis || !x.Type.Ranked {
-		return nil, fmt.Errorf("scheme %v: its range cannot be clipped to", l.fq.Scheme)
-	}
-	axis := l.fq.Scheme.Axis
-	if axis == numfmt.AxisOut {
-		axis = l.fq.Axes.Out
-	}
-	if axis < 0 {
-		axis += x.Type.Rank()
-	}
-	bound := []int{shape[0]}
-	for range x.Type.Rank() - 1 - axis {
-		bound = append(bound, 1)
-	}
-	x, err := l.insert("_Max", "Max", []*ir.Value{x, g.Const(l.base()+"_min", ir.Floats(lo, bound...))})
-	if err != nil {
-		return nil, err
-	}
-	return l.insert("_Min", "Min", []*ir.Value{x, g.Const(l.base()+"_max", ir.Floats(hi, bound...))})
-}
 
 // insert puts a node before the FakeQuant node and returns its result; both are named after the value and the suffix.
 func (l *lowered) insert(suffix, opType string, in []*ir.Value, attrs ...ir.Attr) (*ir.Value, error) {
@@ -380,15 +308,20 @@ func (l *lowered) insert(suffix, opType string, in []*ir.Value, attrs ...ir.Attr
 	return n.Out(0), nil
 }
 
-// dequantize inserts the DequantizeLinear, and a Cast where the model computes in another float type, and hands its result to
-// all that read the FakeQuant's.
-func (l *lowered) dequantize(q, scale, zero *ir.Value, attrs []ir.Attr) error {
-	v, err := l.insert("_DequantizeLinear", "DequantizeLinear", []*ir.Value{q, scale, zero}, attrs...)
-	if err != nil {
-		return err
+// input is the value to quantize as float32, through a Cast in a model of another float type.
+func (l *lowered) input() (*ir.Value, error) {
+	x := l.node.In(0)
+	if x.Type.Elem == ir.Float32 {
+		return x, nil
 	}
+	return l.insert("_Cast", "Cast", []*ir.Value{x}, ir.IntAttr("to", int64(ir.Float32)))
+}
+
+// finish hands a float32 result to all that read the FakeQuant's, through a Cast where the model computes in another float
+// type.
+func (l *lowered) finish(v *ir.Value, castName string) (err error) {
 	if t := l.node.Out(0).Type.Elem; t != ir.Float32 {
-		if v, err = l.insert("_DequantizeLinear_Cast", "Cast", []*ir.Value{v}, ir.IntAttr("to", int64(t))); err != nil {
+		if v, err = l.insert(castName, "Cast", []*ir.Value{v}, ir.IntAttr("to", int64(t))); err != nil {
 			return err
 		}
 	}

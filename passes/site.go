@@ -207,6 +207,9 @@ func (f *finder) linear(s *Site, l op.Linear) bool {
 	switch q := quantizedBy(x); {
 	case t.Rank() < 2:
 		return false
+	case op.SaysQuantized(root.Doc):
+		s.Float, s.Already = fmt.Sprintf("it is quantized already: %q holds quantized values", root.Name), true
+		return true
 	case anglesAfter(n.Out(0)):
 		s.Float = "it makes the angles of position embeddings: rounding positions ruins a model"
 		return true
@@ -249,6 +252,10 @@ func (f *finder) table(n *ir.Node) {
 		return
 	}
 	if t := op.ConstantOf(root); t.Rank() != 2 || !t.Elem().IsFloat() {
+		return
+	}
+	if op.SaysQuantized(root.Doc) {
+		f.add(&Site{Node: n, Kind: Table, Float: fmt.Sprintf("it is quantized already: %q holds quantized values", root.Name), Already: true})
 		return
 	}
 	f.add(&Site{Node: n, Kind: Table, Operands: []Operand{{Role: numfmt.Weight, Slot: 0, Value: root, Axes: axes, Chain: chain}}})

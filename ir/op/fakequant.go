@@ -14,9 +14,10 @@ const Domain = "qsimc"
 // fakeQuantDef is the one quantization node that passes insert: x quantized and dequantized as the attribute scheme says,
 // along the attributes axis (contraction axis, for blocks and tokens) and out_axis. Static schemes take their scale, and
 // affine ones their zero point, from inputs 1 and 2, in the shape numfmt.Layout.ScaleShape gives; dynamic ones fit x itself.
+// Input 3 is the coarse scale of two-level schemes, for lowering to store both levels; the scale of input 1 counts.
 var fakeQuantDef = &Def{
 	Domain: Domain, Name: "FakeQuant", Doc: "quantize and dequantize by a scheme, float in and out", Since: 1, Versions: []int{1},
-	Types: "float, float16, bfloat16", In: Between(1, 3), Out: Exactly(1), Widen: true,
+	Types: "float, float16, bfloat16", In: Between(1, 4), Out: Exactly(1), Widen: true,
 	Infer: func(c *Call) ([]ir.Type, error) {
 		f, err := ReadFakeQuant(c.Node)
 		if err != nil {

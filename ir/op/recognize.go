@@ -30,7 +30,7 @@ type recognizer struct{ made map[string]*ir.Graph }
 
 // readSimulation parses what Simulation.text wrote.
 func readSimulation(n *ir.Node) (*Simulation, bool) {
-	text, ok := strings.CutPrefix(n.Doc, "qsimc.FakeQuant ")
+	text, ok := strings.CutPrefix(n.Doc, saysQuantized)
 	if !ok || n.NumOut() != 1 {
 		return nil, false
 	}

@@ -289,13 +289,13 @@ func (s *Simulation) lookup(b *builder, v *ir.Value) *ir.Value {
 
 // view is x arranged so that a group's values can be reduced along some axes and its scale broadcast again.
 type view struct {
-	axes    []int64 // to reduce; nil: all
-	keep    bool    // keep reduced axes
-	perm    []int64 // moves the axis last; nil where it is there
-	back    []int64
-	x       *ir.Value // before padding, transposed
-	padded  *ir.Value // its shape is what the result is brought back to; nil where nothing was reshaped
-	cut     bool      // rows were padded
+	axes   []int64 // to reduce; nil: all
+	keep   bool    // keep reduced axes
+	perm   []int64 // moves the axis last; nil where it is there
+	back   []int64
+	x      *ir.Value // before padding, transposed
+	padded *ir.Value // its shape is what the result is brought back to; nil where nothing was reshaped
+	cut    bool      // rows were padded
 }
 
 // whole reports that a group is the axis as a whole.

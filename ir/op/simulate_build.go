@@ -6,6 +6,7 @@ import (
 	"strings"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/ir/numfmt"
 )
 
 // builder emits standard operators: into a function's body, untyped and with Constant nodes, or typed into a graph with
@@ -121,9 +122,18 @@ func (b *builder) reduce(op string, v *ir.Value, axes []int64, keep bool) *ir.Va
 	return b.na(op, in, attrs...)
 }
 
+// saysQuantized begins the description of nodes and constants that hold quantized values in a float type.
+const saysQuantized = "qsimc.FakeQuant "
+
+// SaysQuantized reports whether a description tells that the node or constant holds quantized values in a float type.
+func SaysQuantized(doc string) bool { return strings.HasPrefix(doc, saysQuantized) }
+
+// QuantizedDoc is the description of a constant that holds values quantized by a scheme in a float type.
+func QuantizedDoc(s numfmt.Scheme) string { return saysQuantized + s.Text(numfmt.Weight) }
+
 // text describes the simulation in the description of its last node, for Recognize.
 func (s *Simulation) text() string {
-	t := fmt.Sprintf("qsimc.FakeQuant %s rank=%d length=%d native=%d factor=%v", s.Scheme.Text(inputRole), s.Rank, s.Length, s.Native, s.Factor)
+	t := fmt.Sprintf(saysQuantized+"%s rank=%d length=%d native=%d factor=%v", s.Scheme.Text(inputRole), s.Rank, s.Length, s.Native, s.Factor)
 	if a := s.axis(); a >= 0 {
 		t += fmt.Sprintf(" axis=%d", a)
 	}
@@ -138,4 +148,16 @@ func numberField(fields []string, key string, def float64) (float64, error) {
 		}
 	}
 	return def, nil
+}
+
+// Name is an identifier that tells simulations of the same opset apart.
+func (s *Simulation) Name() string {
+	name := "FakeQuant_" + strings.NewReplacer("/", "_", "=", "_").Replace(s.Scheme.Text(inputRole))
+	if a := s.axis(); s.Scheme.Gran != numfmt.PerTensor && a >= 0 {
+		name += fmt.Sprintf("_axis%dof%d", a, s.Rank)
+		if s.Scheme.Gran != numfmt.PerAxis && s.Length >= 0 {
+			name += fmt.Sprintf("_len%d", s.Length)
+		}
+	}
+	return name
 }

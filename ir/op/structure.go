@@ -34,7 +34,6 @@ var roles = map[ir.OpID]Role{
 	ir.Op("RandomUniformLike"): RandomRole, ir.Op("Multinomial"): RandomRole, ir.Op("Bernoulli"): RandomRole,
 	ir.Op("LSTM"): RecurrentRole, ir.Op("GRU"): RecurrentRole, ir.Op("RNN"): RecurrentRole,
 
-	FakeQuantOp:       QuantRole,
 	ms("FusedMatMul"): ProductRole, ms("FusedGemm"): ProductRole, ms("FusedConv"): ProductRole,
 	ms("Attention"): AttentionRole, ms("MultiHeadAttention"): AttentionRole, ms("GroupQueryAttention"): AttentionRole,
 	ir.Op("LinearAttention"): AttentionRole,
@@ -58,6 +57,12 @@ func RoleOf(n *ir.Node) Role {
 		id.Domain = ""
 	}
 	id.Overload = ""
+	if SaysQuantized(n.Doc) {
+		return QuantRole
+	}
+	if id.Domain == Domain {
+		return QuantRole // FakeQuant, and calls of the functions that simulate it
+	}
 	return roles[id]
 }
 
