@@ -29,7 +29,7 @@ func elemKind(k AttrKind) AttrKind {
 // attr reads an attribute behind its name; s is the scope that graphs in it see.
 func (p *parser) attr(name string, s *names) Attr {
 	p.skip()
-	at := p.pos
+	var at int
 	kind, annotated := AttrUndefined, p.eat(':')
 	if annotated {
 		p.skip()

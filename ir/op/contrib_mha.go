@@ -31,7 +31,8 @@ func inferMHA(c *Call) ([]ir.Type, error) {
 		return ir.UnknownDim
 	}
 	h := ir.Dim{Size: heads}
-	batch, rows, keys, size, vsize, hidden := q.Dim(0), q.Dim(1), ir.UnknownDim, ir.UnknownDim, ir.UnknownDim, ir.UnknownDim
+	batch, rows, keys, vsize, hidden := q.Dim(0), q.Dim(1), ir.UnknownDim, ir.UnknownDim, ir.UnknownDim
+	var size ir.Dim
 	switch {
 	case len(q.Dims) == 5:
 		keys, size, vsize = rows, q.Dim(4), q.Dim(4)

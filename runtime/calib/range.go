@@ -17,7 +17,6 @@ type Range struct {
 	axis   int // -1: the whole tensor
 	groups []group
 	seen   bool
-	pass   int
 }
 
 // group is what is known of one group of elements.

@@ -47,7 +47,7 @@ func TestPermute(t *testing.T) {
 						off = off*d + idx[k]
 					}
 					if got[i] != x[off] {
-						t.Fatal(fmt.Sprintf("dims %v perm %v: element %d is %d, want %d", dims, perm, i, got[i], x[off]))
+						t.Fatalf("dims %v perm %v: element %d is %d, want %d", dims, perm, i, got[i], x[off])
 					}
 				}
 			}
