@@ -1,7 +1,6 @@
 package kernel_test
 
 import (
-	"fmt"
 	"testing"
 
 	"github.com/qsimc/qsimc/runtime/kernel"
