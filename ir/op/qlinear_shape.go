@@ -179,14 +179,46 @@ var qLinearAveragePoolDef = &Def{
 			}
 			v := ir.Data[float32](probe)
 			counts := p.counts(n.Int("count_include_pad", 0) != 0)
-			pool(p, x, v, nil, sums[float32](), func(plane []float32) {
-				for i := range plane {
-					plane[i] /= float32(max(counts[i], 1))
+			size, result := product(p.in), product(p.out)
+			position := make([]int, len(p.out))
+			for i := range v {
+				for d, rest := len(p.out)-1, i%result; d >= 0; d-- {
+					position[d] = rest % p.out[d]
+					rest /= p.out[d]
 				}
-			})
+				v[i] = p.sum(x[i/result*size:][:size], position) / float32(max(counts[i%result], 1))
+			}
 			return v, out, nil
 		})
 	},
+}
+
+// sum adds the elements of a plane under the window of one output position, one after the other in the plane's order.
+func (p *pooling) sum(plane []float32, position []int) float32 {
+	lo, hi, start := make([]int, len(position)), make([]int, len(position)), make([]int, len(position))
+	for i, o := range position {
+		if lo[i], hi[i], start[i] = p.w.taps(i, o, p.in[i]); lo[i] >= hi[i] {
+			return 0
+		}
+	}
+	s, tap := float32(0), append([]int{}, lo...)
+	for {
+		at := 0
+		for i, k := range tap {
+			at = at*p.in[i] + start[i] + k*p.w.dilation[i]
+		}
+		s += plane[at]
+		d := len(tap) - 1
+		for ; d >= 0; d-- {
+			if tap[d]++; tap[d] < hi[d] {
+				break
+			}
+			tap[d] = lo[d]
+		}
+		if d < 0 {
+			return s
+		}
+	}
 }
 
 var qLinearConcatDef = &Def{

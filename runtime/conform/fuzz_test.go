@@ -28,6 +28,12 @@ func FuzzRun(f *testing.F) {
 		f.Add(data)
 	}
 	f.Fuzz(func(t *testing.T, data []byte) {
+		start := time.Now()
+		defer func() {
+			if took := time.Since(start); took > 4*fuzzTime {
+				t.Errorf("took %v", took)
+			}
+		}()
 		m, err := frontend.Decode(data, nil)
 		if err == nil {
 			err = op.Infer(m)
