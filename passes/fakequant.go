@@ -31,17 +31,18 @@ operators of ONNX.`
 
 // quantizer is one FakeQuant node to be: a value, its scheme, and where it goes.
 type quantizer struct {
-	key    quantKey
-	role   numfmt.Role
-	params numfmt.Params
-	amax   float32
-	clip   bool // values beyond the range occur
-	drop   string
-	before *ir.Node
-	out    *ir.Value
-	users  []*Choice
-	stats  measures
-	axis   int // of the layout, -1 per tensor
+	key     quantKey
+	role    numfmt.Role
+	params  numfmt.Params
+	amax    float32
+	clip    bool // values beyond the range occur
+	drop    string
+	before  *ir.Node
+	out     *ir.Value
+	users   []*Choice
+	stats   measures
+	axis    int      // of the layout, -1 per tensor
+	profile *Profile // nil unless wanted
 }
 
 // quantKey tells quantizers apart: graph is where its users are, since a value captured by a subgraph is quantized there.
@@ -84,6 +85,7 @@ func fakeQuant(ctx context.Context, u *Unit, o FakeQuantOptions) error {
 		}
 	}
 	in.report()
+	in.profiles()
 	in.warn()
 	if u.DryRun {
 		return nil
@@ -133,6 +135,9 @@ func (in *inserter) gather() {
 			q := in.by[key]
 			if q == nil {
 				q = &quantizer{key: key, role: c.Role, before: d.Node, axis: -1}
+				if in.u.Profile {
+					q.profile = newProfile(q)
+				}
 				in.by[key] = q
 				in.quants = append(in.quants, q)
 			}
@@ -175,6 +180,9 @@ func (in *inserter) fitWeights() error {
 		name := q.key.value.Name
 		in.u.at(name)
 		in.u.progress("weights", i, len(weights))
+		if in.u.Fits.take(q) {
+			continue
+		}
 		t := op.ConstantOf(q.key.value)
 		if err := t.Load(); err != nil {
 			return fmt.Errorf("weight %q: %w", name, err)
@@ -199,6 +207,13 @@ func (in *inserter) fitWeights() error {
 		}
 		q.stats.bits = q.key.scheme.BitsPerValue(l)
 		q.amax = q.stats.amax
+		if q.profile != nil {
+			q.profile.bounds(x)
+			if err := q.profileFor(l, x); err != nil {
+				return fmt.Errorf("weight %q: %w", name, err)
+			}
+		}
+		in.u.Fits.keep(q)
 	}
 	in.u.progress("weights", len(weights), len(weights))
 	return nil
@@ -208,7 +223,7 @@ func (in *inserter) fitWeights() error {
 func (in *inserter) calibrate(ctx context.Context) error {
 	var static []*quantizer
 	for _, q := range in.quants {
-		if q.role != numfmt.Weight && q.key.scheme.Scaled() && !q.key.scheme.Dynamic {
+		if q.role != numfmt.Weight && q.key.scheme.Scaled() && !q.key.scheme.Dynamic && !in.u.Fits.take(q) {
 			static = append(static, q)
 		}
 	}
@@ -244,6 +259,7 @@ func (in *inserter) calibrate(ctx context.Context) error {
 		lo, hi, err := ranges[i].Range()
 		if err != nil {
 			q.drop = fmt.Sprintf("its value %q could not be calibrated: %v", q.key.value.Name, err)
+			in.u.Fits.keep(q)
 			continue
 		}
 		if q.params, err = q.key.scheme.Fit(lo, hi); err != nil {
@@ -253,6 +269,7 @@ func (in *inserter) calibrate(ctx context.Context) error {
 			q.amax = max(q.amax, -lo[g], hi[g])
 		}
 		q.clip = method.Name != "max"
+		in.u.Fits.keep(q)
 	}
 	return nil
 }
@@ -296,14 +313,20 @@ func (in *inserter) measure(ctx context.Context, n int) error {
 	return in.sweep(ctx, func() iterTensors { return first }, probes, "measured samples")
 }
 
-// Passes, Ordered and Observe make a quantizer an observer that measures its own error.
-func (q *quantizer) Passes() int { return 1 }
+// Passes, Ordered and Observe make a quantizer an observer that measures its own error. A profile of a format without scales
+// wants the range of the values first.
+func (q *quantizer) Passes() int {
+	if q.profile != nil && !q.key.scheme.Scaled() {
+		return 2
+	}
+	return 1
+}
 
 // Ordered reports that samples may come in any order.
 func (q *quantizer) Ordered() bool { return false }
 
 // Observe adds one sample's tensor to the measures.
-func (q *quantizer) Observe(_, sample int, t *ir.Tensor) error {
+func (q *quantizer) Observe(pass, sample int, t *ir.Tensor) error {
 	x, ok := t.Float32s()
 	if !ok {
 		return fmt.Errorf("%v values cannot be quantized", t.Elem())
@@ -313,6 +336,15 @@ func (q *quantizer) Observe(_, sample int, t *ir.Tensor) error {
 		return err
 	}
 	q.stats.bits = q.key.scheme.BitsPerValue(l)
+	if q.profile != nil {
+		if pass < q.Passes()-1 {
+			q.profile.bounds(x)
+			return nil
+		}
+		if err := q.profileFor(l, x); err != nil {
+			return err
+		}
+	}
 	return q.stats.add(sample, q.key.scheme, l, q.params, x)
 }
 
@@ -324,8 +356,7 @@ func (in *inserter) report() {
 		var reasons []string
 		for i := range d.Choices {
 			c := &d.Choices[i]
-			e := SiteEntry{Site: d.Name, Node: d.Node.Name, Op: d.OpType(), Role: c.Role.String(), Scheme: c.Scheme.Text(c.Role),
-				Amax: NotMeasured, ClipFraction: NotMeasured, ZeroFraction: NotMeasured, SQNR: NotMeasured, Bits: NotMeasured}
+			e := in.entry(d, c)
 			q := in.of[c]
 			switch {
 			case q == nil && c.Role == numfmt.Output:
@@ -372,13 +403,6 @@ func (in *inserter) warn() {
 		in.u.note(fmt.Sprintf("%d sites multiply uint8 inputs by int8 weights: integer kernels on x86 processors without VNNI "+
 			"saturate such sums; weights with /narrow7 (ONNX Runtime's reduce_range) avoid it", sites))
 	}
-}
-
-func (q *quantizer) describe(e *SiteEntry) {
-	if q.amax > 0 || q.params.Scale != nil {
-		e.Amax = Measure(q.amax)
-	}
-	q.stats.describe(e)
 }
 
 // insert puts the FakeQuant nodes in place and makes the sites read them.

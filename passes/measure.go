@@ -118,3 +118,17 @@ func (m *measures) describe(e *SiteEntry) {
 		e.Amax = Measure(m.amax)
 	}
 }
+
+// entry is the report's line of an operand, with nothing measured yet.
+func (in *inserter) entry(d *Decision, c *Choice) SiteEntry {
+	return SiteEntry{Site: d.Name, Node: d.Node.Name, Op: d.OpType(), Role: c.Role.String(), Scheme: c.Scheme.Text(c.Role),
+		Amax: NotMeasured, ClipFraction: NotMeasured, ZeroFraction: NotMeasured, SQNR: NotMeasured, Bits: NotMeasured}
+}
+
+// describe adds what was measured of the quantizer.
+func (q *quantizer) describe(e *SiteEntry) {
+	if q.amax > 0 || q.params.Scale != nil {
+		e.Amax = Measure(q.amax)
+	}
+	q.stats.describe(e)
+}

@@ -162,6 +162,8 @@ type Unit struct {
 	Runtime       runtime.Options // for runs of the model: memory limit
 	KeepQuantized bool            // leave quantized sites as they are instead of refusing the model
 	DryRun        bool            // decide and report, edit nothing, run nothing
+	Profile       bool            // fakequant fills Report.Profiles
+	Fits          *Fits           // what fakequant fits is kept here and taken from here; nil: each run fits anew
 	Debug         Debug
 
 	entry  *PassEntry // of the pass at work

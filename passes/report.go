@@ -22,6 +22,8 @@ type Report struct {
 	Passes      []*PassEntry  `json:"passes"`
 	Sites       []SiteEntry   `json:"sites"`
 	Outputs     []OutputEntry `json:"outputs"`
+
+	Profiles []*Profile `json:"-"` // pictures for people; filled if Unit.Profile asks for it
 }
 
 // PassEntry is the report of one pass.
