@@ -30,6 +30,27 @@ type DataOptions struct {
 	Extra bool
 	// Seed is that of synthetic samples.
 	Seed uint64
+	// Tokenizer, a tokenizer.json, makes a text file token ids in sequences of SeqLen.
+	Tokenizer string
+	SeqLen    int
+	// Preprocess makes a folder of images tensors (see ParsePreprocess); Labels is the table of their classes, "" none.
+	Preprocess string
+	Labels     string
+}
+
+// check refuses options that contradict each other.
+func (o DataOptions) check() error {
+	switch {
+	case o.Batch < 0 || o.Count < 0 || o.SeqLen < 0:
+		return fmt.Errorf("batch %d, count %d, sequence length %d: want 0 or more", o.Batch, o.Count, o.SeqLen)
+	case (o.Tokenizer == "") != (o.SeqLen == 0):
+		return errors.New("text wants both a tokenizer and a sequence length")
+	case o.Labels != "" && o.Preprocess == "":
+		return errors.New("labels are for images: preprocess says how they become tensors")
+	case o.Tokenizer != "" && o.Preprocess != "":
+		return errors.New("tokenizer is for text, preprocess for images: one of them")
+	}
+	return nil
 }
 
 // Synthetic is the path that stands for random samples.
@@ -76,6 +97,8 @@ func (d *Data) Samples() ir.Samples {
 //   - a folder with test_data_set_N folders, or one of these: input_K.pb is the K-th input without a default, or the one its
 //     tensor names
 //   - a folder of .npz files, each with the arrays of one run, which may differ in shape
+//   - a text file, with a tokenizer and a sequence length: its ids, cut into sequences; what is left over is dropped
+//   - a folder of JPEG and PNG files, with preprocess: those in the table of labels, or all by name
 //   - Synthetic: random values, the same for the same seed: eight samples unless a count is given, free dimensions 1 (leading)
 //     and 8, integers 0 or 1
 //
@@ -83,10 +106,15 @@ func (d *Data) Samples() ir.Samples {
 // last sample. Numbers are converted where nothing is lost but the precision of float64. Everything else that does not fit
 // is an error that names the input.
 func OpenData(path string, m *ir.Model, o DataOptions) (*Data, error) {
-	if o.Batch < 0 || o.Count < 0 {
-		return nil, fmt.Errorf("batch %d, count %d: want 0 or more", o.Batch, o.Count)
+	if err := o.check(); err != nil {
+		return nil, err
 	}
-	if path == Synthetic {
+	switch {
+	case o.Tokenizer != "":
+		return textData(path, m, o)
+	case o.Preprocess != "":
+		return imageData(path, m, o)
+	case path == Synthetic:
 		return synthetic(m, o)
 	}
 	info, err := os.Stat(path)
@@ -114,7 +142,7 @@ func OpenData(path string, m *ir.Model, o DataOptions) (*Data, error) {
 		}
 		return d, nil
 	}
-	return nil, fmt.Errorf("%s: samples are .npy or .npz files, or a folder of .npz files or of test_data_set_N", path)
+	return nil, fmt.Errorf("%s: samples are .npy or .npz files, a folder of .npz files or of test_data_set_N, text with a tokenizer, or a folder of images with preprocess", path)
 }
 
 // Inputs that token ids bring with them.

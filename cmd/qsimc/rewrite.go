@@ -44,6 +44,7 @@ type rewriteFlags struct {
 
 // recipeFlags choose a recipe.
 type recipeFlags struct {
+	sourceFlags
 	config, preset, passes, samples string
 	count                           int
 	hasPasses                       bool
@@ -55,6 +56,7 @@ func (f *recipeFlags) add(c *cobra.Command) {
 	c.Flags().StringVarP(&f.passes, "passes", "p", "", `"STEP; STEP" in place of the recipe's passes; '' is the empty pipeline`)
 	c.Flags().StringVar(&f.samples, "samples", "", "calibration inputs: .npz, .npy, a folder, or synthetic")
 	c.Flags().IntVar(&f.count, "count", 0, "samples to use (default: all)")
+	f.sourceFlags.add(c)
 }
 
 // recipe resolves the flags to a recipe without preset.
@@ -91,8 +93,10 @@ func (f *recipeFlags) recipe(c *cobra.Command) (*recipe.Recipe, error) {
 			}
 		}
 	}
-	if f.samples != "" {
-		full.Samples.Path = f.samples
+	if s := &full.Samples; f.samples != "" {
+		s.Path, s.Tokenizer, s.SeqLen, s.Preprocess = f.samples, f.tokenizer, f.seqLen, f.preprocess
+	} else if f.tokenizer != "" || f.seqLen != 0 || f.preprocess != "" {
+		return nil, usagef("--tokenizer, --seq-len and --preprocess say how --samples are read: --samples PATH is wanted")
 	}
 	if f.count != 0 {
 		full.Samples.Count = f.count
@@ -215,7 +219,7 @@ func (j *rewriting) run(ctx context.Context, m *ir.Model, pipeline *passes.Pipel
 	j.unit = u
 	if s := j.recipe.Samples; s.Path != "" {
 		var err error
-		if j.data, err = frontend.OpenData(s.Path, m, frontend.DataOptions{Count: s.Count, Seed: uint64(j.seed)}); err != nil {
+		if j.data, err = frontend.OpenData(s.Path, m, sampleOptions(s, j.seed)); err != nil {
 			return err
 		}
 		u.Samples = j.data.Samples()

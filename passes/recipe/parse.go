@@ -202,6 +202,15 @@ func (d *decoder) samples(n ast.Node) error {
 	return d.mapping(n, "samples", map[string]reader{
 		"path":  func(n ast.Node) (err error) { d.r.Samples.Path, err = d.text(n, "samples.path"); return err },
 		"count": func(n ast.Node) (err error) { d.r.Samples.Count, err = d.count(n, "samples.count"); return err },
+		"tokenizer": func(n ast.Node) (err error) {
+			d.r.Samples.Tokenizer, err = d.text(n, "samples.tokenizer")
+			return err
+		},
+		"seq-len": func(n ast.Node) (err error) { d.r.Samples.SeqLen, err = d.count(n, "samples.seq-len"); return err },
+		"preprocess": func(n ast.Node) (err error) {
+			d.r.Samples.Preprocess, err = d.text(n, "samples.preprocess")
+			return err
+		},
 	}, nil)
 }
 

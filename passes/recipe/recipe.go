@@ -26,6 +26,10 @@ type Recipe struct {
 type Samples struct {
 	Path  string
 	Count int // 0: all
+
+	Tokenizer  string // tokenizer.json, where Path is a text file
+	SeqLen     int    // tokens in a sequence of it
+	Preprocess string // where Path is a folder of images
 }
 
 // Resolved returns the recipe laid over its preset: single keys override the preset's, rules for sites come after the
@@ -45,8 +49,8 @@ func (r *Recipe) Resolved() (*Recipe, error) {
 func (r *Recipe) Over(base *Recipe) *Recipe {
 	c := *r
 	c.Preset = ""
-	if c.Samples.Path == "" {
-		c.Samples.Path = base.Samples.Path
+	if s, b := &c.Samples, base.Samples; s.Path == "" {
+		s.Path, s.Tokenizer, s.SeqLen, s.Preprocess = b.Path, b.Tokenizer, b.SeqLen, b.Preprocess
 	}
 	if c.Samples.Count == 0 {
 		c.Samples.Count = base.Samples.Count
@@ -92,6 +96,15 @@ func (r *Recipe) String() string {
 		}
 		if r.Samples.Count != 0 {
 			parts = append(parts, fmt.Sprintf("count: %d", r.Samples.Count))
+		}
+		if r.Samples.Tokenizer != "" {
+			parts = append(parts, "tokenizer: "+quote(r.Samples.Tokenizer))
+		}
+		if r.Samples.SeqLen != 0 {
+			parts = append(parts, fmt.Sprintf("seq-len: %d", r.Samples.SeqLen))
+		}
+		if r.Samples.Preprocess != "" {
+			parts = append(parts, "preprocess: "+quote(r.Samples.Preprocess))
 		}
 		fmt.Fprintf(&b, "samples: {%s}\n", strings.Join(parts, ", "))
 	}
