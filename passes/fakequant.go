@@ -63,6 +63,10 @@ type inserter struct {
 	of        map[*Choice]*quantizer
 }
 
+func newInserter(u *Unit, ds []*Decision) *inserter {
+	return &inserter{u: u, decisions: ds, by: map[quantKey]*quantizer{}, of: map[*Choice]*quantizer{}}
+}
+
 func fakeQuant(ctx context.Context, u *Unit, o FakeQuantOptions) error {
 	if err := refuseQuantized(u); err != nil {
 		return err
@@ -71,7 +75,7 @@ func fakeQuant(ctx context.Context, u *Unit, o FakeQuantOptions) error {
 	if err != nil {
 		return err
 	}
-	in := &inserter{u: u, decisions: ds, by: map[quantKey]*quantizer{}, of: map[*Choice]*quantizer{}}
+	in := newInserter(u, ds)
 	in.gather()
 	if !u.DryRun {
 		if err := in.fitWeights(); err != nil {

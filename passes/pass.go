@@ -70,7 +70,7 @@ func (b bound[T]) with(args []arg) (config, error) {
 }
 
 // All lists the passes, in the order in which a pipeline usually has them.
-var All = []*Pass{Inline, Fold, FakeQuant, Lower, Prune}
+var All = []*Pass{Inline, Fold, GPTQ, FakeQuant, Lower, Prune}
 
 // Lookup returns the pass of the given name.
 func Lookup(name string) (*Pass, bool) {
@@ -89,6 +89,9 @@ var Orders = []Order{
 	{"inline", "fold", "what is constant in a function is so only for the arguments of a call"},
 	{"inline", "fakequant", "products inside functions are sites only where the functions are written out"},
 	{"fold", "fakequant", "batch normalization must be in the weights before they are quantized, and weights behind constant arithmetic become sites only when folded"},
+	{"inline", "gptq", "products inside functions are sites only where the functions are written out"},
+	{"fold", "gptq", "batch normalization must be in the weights before they are rounded"},
+	{"gptq", "fakequant", "fakequant stores the codes that gptq chose"},
 	{"fakequant", "lower", "lower turns the FakeQuant nodes that fakequant inserts into operators of ONNX"},
 	{"fold", "lower", "what lower writes is no constant arithmetic any more"},
 }
@@ -192,6 +195,11 @@ func (u *Unit) skip(site, reason string) {
 
 // note reports what is no site's matter: warnings.
 func (u *Unit) note(text string) { u.entry.Notes = append(u.entry.Notes, text) }
+
+// did reports what the pass did to a site.
+func (u *Unit) did(site, what string) {
+	u.entry.Changed = append(u.entry.Changed, Change{site, what})
+}
 
 func (u *Unit) progress(what string, done, total int) {
 	if u.Progress != nil {

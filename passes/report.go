@@ -34,6 +34,8 @@ type PassEntry struct {
 	Edits   int     `json:"edits"`
 	Skipped []Skip  `json:"skipped"`
 
+	Changed []Change `json:"changed,omitempty"` // what the pass did, for passes that have more to say of a site than its schemes
+
 	Notes []string `json:"notes,omitempty"` // warnings, and what the pass has to say beside its sites
 }
 
@@ -41,6 +43,12 @@ type PassEntry struct {
 type Skip struct {
 	Site   string `json:"site"`
 	Reason string `json:"reason"`
+}
+
+// Change is what a pass did to a site.
+type Change struct {
+	Site string `json:"site"`
+	What string `json:"what"`
 }
 
 // SiteEntry is one operand of a site. The measures are absent for operands left float and where nothing was measured.
@@ -139,6 +147,20 @@ func (r *Report) WriteTable(w io.Writer) error {
 		}
 	}
 	first := true
+	for _, p := range r.Passes {
+		for _, c := range p.Changed {
+			if first {
+				fmt.Fprintln(w)
+				row("changed", "by", "what")
+				first = false
+			}
+			row(c.Site, p.Name, c.What)
+		}
+	}
+	if err := t.Flush(); err != nil {
+		return err
+	}
+	first = true
 	for _, p := range r.Passes {
 		for _, s := range p.Skipped {
 			if first {

@@ -24,6 +24,7 @@ type Program struct {
 	consts []*ir.Tensor        // initial contents of a run's frame: constants and what folds to constants
 	origin map[int][]*ir.Value // slot → values of the compiled model, for Watch
 	folded []int               // slots whose contents were computed at compile time, in order
+	folds  []step              // the steps that computed them
 	limit  int64
 	held   int64 // bytes of what was folded
 	poison bool
@@ -222,6 +223,8 @@ func (p *Program) fold(st *step) (bool, error) {
 	if err != nil {
 		return false, nil // the run reports it, if it gets there
 	}
+	st.state = state
+	p.folds = append(p.folds, *st)
 	for i, s := range st.out {
 		if s >= 0 && i < len(out) {
 			p.consts[s] = out[i]

@@ -408,6 +408,9 @@ func reportText(r *passes.Report) []byte {
 	var b bytes.Buffer
 	for _, p := range r.Passes {
 		fmt.Fprintf(&b, "%s: %d edits\n", p.Name, p.Edits)
+		for _, c := range p.Changed {
+			fmt.Fprintf(&b, "%s: %q: %s\n", p.Name, c.Site, c.What)
+		}
 		for _, s := range p.Skipped {
 			fmt.Fprintf(&b, "%s: left %q: %s\n", p.Name, s.Site, s.Reason)
 		}

@@ -1,0 +1,221 @@
+package passes
+
+import (
+	"fmt"
+
+	"github.com/qsimc/qsimc/ir/numfmt"
+	"github.com/qsimc/qsimc/ir/op"
+)
+
+// weightView reads a weight as one matrix for each group of a convolution (else one): a row for each output channel, a column
+// for each number that it contracts.
+type weightView struct {
+	shape      []int
+	conv       bool
+	rows, cols int // of each matrix
+	groups     int
+	row, col   int // strides in the tensor
+}
+
+// viewWeight finds the matrices of a linear site's weight, or says why there are none.
+func viewWeight(s *Site, w Operand) (weightView, string) {
+	shape := op.ConstantOf(w.Value).Shape()
+	v := weightView{shape: shape, groups: 1}
+	switch {
+	case s.Linear.XAxis == 1 && len(shape) > 2 && w.Axes.K == 0 && w.Axes.Out == 1:
+		return v, "the patches that a ConvTranspose's weight makes overlap in its result"
+	case s.Linear.XAxis == 1 && len(shape) > 2:
+		v.conv, v.groups = true, s.Linear.Groups
+		if w.Axes.K != 1 || w.Axes.Out != 0 {
+			return v, "the weight of the convolution is transposed on its way"
+		}
+		if v.groups < 1 || shape[0]%v.groups != 0 {
+			return v, fmt.Sprintf("its %d groups do not divide %d channels", v.groups, shape[0])
+		}
+		v.rows, v.cols, v.col = shape[0]/v.groups, 1, 1
+		for _, d := range shape[1:] {
+			v.cols *= d
+		}
+		v.row = v.cols
+	case len(shape) != 2:
+		return v, fmt.Sprintf("its weight is a stack of matrices %v", shape)
+	case w.Axes.K == 0:
+		v.rows, v.cols, v.row, v.col = shape[1], shape[0], 1, shape[1]
+	default:
+		v.rows, v.cols, v.row, v.col = shape[0], shape[1], shape[1], 1
+	}
+	if v.rows == 0 || v.cols == 0 {
+		return v, "its weight is empty"
+	}
+	return v, ""
+}
+
+// at is the offset of an element in the tensor.
+func (v *weightView) at(group, r, c int) int { return (group*v.rows+r)*v.row + c*v.col }
+
+// matrix copies a group's matrix, row-major.
+func (v *weightView) matrix(x []float32, group int) []float32 {
+	m := make([]float32, v.rows*v.cols)
+	for r := range v.rows {
+		for c := range v.cols {
+			m[r*v.cols+c] = x[v.at(group, r, c)]
+		}
+	}
+	return m
+}
+
+// put writes a group's matrix back.
+func (v *weightView) put(x, m []float32, group int) {
+	for r := range v.rows {
+		for c := range v.cols {
+			x[v.at(group, r, c)] = m[r*v.cols+c]
+		}
+	}
+}
+
+// weightGrid says on which grid each element of a weight is rounded.
+type weightGrid struct {
+	view    *weightView
+	scheme  numfmt.Scheme
+	layout  numfmt.Layout
+	opt     GPTQOptions
+	x       []float32
+	nearest numfmt.Params // fitted to the weight as it is
+	params  numfmt.Params // of the result
+	amax    float32
+}
+
+// newWeightGrid fits the scheme to the weight as it is.
+func newWeightGrid(s *gptqSite, x []float32, o GPTQOptions) (*weightGrid, error) {
+	c := s.weight
+	l, err := c.Scheme.Layout(s.view.shape, layoutAxes(c))
+	if err != nil {
+		return nil, err
+	}
+	g := &weightGrid{view: &s.view, scheme: c.Scheme, layout: l, opt: o, x: x}
+	if g.nearest, err = g.fit(x, l); err != nil {
+		return nil, err
+	}
+	for _, v := range x {
+		g.amax = max(g.amax, v, -v)
+	}
+	g.params = g.nearest
+	if !g.static() { // filled in by store
+		clone := func(v []float32) []float32 { return append([]float32(nil), v...) }
+		g.params = numfmt.Params{Scale: clone(g.nearest.Scale), Zero: clone(g.nearest.Zero), Code: clone(g.nearest.Code), Coarse: clone(g.nearest.Coarse)}
+	}
+	return g, nil
+}
+
+// fit fits the scheme to values.
+func (g *weightGrid) fit(x []float32, l numfmt.Layout) (numfmt.Params, error) {
+	if g.opt.Grid == "shifted" {
+		return g.scheme.FitShifted(numfmt.Ranges(x, l))
+	}
+	return g.scheme.FitData(x, l)
+}
+
+// static reports whether all scales are known before the rounding: only blocks can be fitted to compensated weights.
+func (g *weightGrid) static() bool {
+	return g.scheme.Gran != numfmt.PerBlock || g.opt.ActOrder || g.opt.Stats == "static"
+}
+
+// weight describes a group's matrix to gptqRound.
+func (g *weightGrid) weight(m []float32, group int) *gptqWeight {
+	w := &gptqWeight{rows: g.view.rows, cols: g.view.cols, w: m, scheme: g.scheme, stale: g.opt.Stats == "stale"}
+	index := map[int]int{} // scale of row 0 → group of columns
+	for c := range w.cols {
+		k := g.layout.GroupOf(g.view.at(group, 0, c))
+		i, ok := index[k]
+		if !ok {
+			i = len(index)
+			index[k] = i
+		}
+		w.group = append(w.group, i)
+	}
+	w.groups = len(index)
+	if !g.static() {
+		w.fit = func(first, n int, x []float32) (numfmt.Params, error) { return g.fitRows(group, first, n, x) }
+		return w
+	}
+	w.stale = false
+	w.params = make([]numfmt.Params, w.groups)
+	for c, i := range w.group {
+		p := &w.params[i]
+		if p.Scale != nil || !g.scheme.Scaled() {
+			continue
+		}
+		for r := range w.rows {
+			k := g.layout.GroupOf(g.view.at(group, r, c))
+			p.Scale = append(p.Scale, g.nearest.Scale[k])
+			if g.nearest.Zero != nil {
+				p.Zero = append(p.Zero, g.nearest.Zero[k])
+			}
+		}
+	}
+	return w
+}
+
+// fitRows fits one scale for each of n rows of values, from a group's row first on.
+func (g *weightGrid) fitRows(group, first, n int, x []float32) (numfmt.Params, error) {
+	s := g.scheme
+	s.Gran, s.Axis, s.Block, s.Scale2 = numfmt.PerAxis, 0, 0, 0
+	l, err := s.Layout([]int{n, len(x) / n}, numfmt.Axes{K: 1, Out: 0})
+	if err != nil {
+		return numfmt.Params{}, err
+	}
+	if !g.scheme.TwoLevel() {
+		return (&weightGrid{scheme: s, opt: g.opt}).fit(x, l)
+	}
+	lo, hi := numfmt.Ranges(x, l)
+	if g.scheme.Scale2 == 0 || g.layout.Coarse < 0 {
+		return g.fitUnder(lo, hi, g.amax)
+	}
+	var p numfmt.Params
+	for r := range n { // a coarse scale for each channel
+		top := float32(0)
+		for c := range g.view.cols {
+			v := g.x[g.view.at(group, first+r, c)]
+			top = max(top, v, -v)
+		}
+		q, err := g.fitUnder(lo[r:r+1], hi[r:r+1], top)
+		if err != nil {
+			return p, err
+		}
+		p.Scale, p.Code, p.Coarse = append(p.Scale, q.Scale...), append(p.Code, q.Code...), append(p.Coarse, q.Coarse...)
+	}
+	return p, nil
+}
+
+// fitUnder fits groups of a two-level scheme whose coarse scale follows from top. Compensated weights beyond it are clipped.
+func (g *weightGrid) fitUnder(lo, hi []float32, top float32) (numfmt.Params, error) {
+	for i := range lo {
+		lo[i], hi[i] = max(lo[i], -top), min(hi[i], top)
+	}
+	return g.scheme.FitUnder(lo, hi, top)
+}
+
+// store puts what a group's matrix was rounded with in the layout's order.
+func (g *weightGrid) store(params []numfmt.Params, group int) {
+	if g.static() {
+		return
+	}
+	w := g.weight(nil, group)
+	done := make([]bool, w.groups)
+	for c, i := range w.group {
+		if done[i] {
+			continue
+		}
+		done[i] = true
+		for r := range w.rows {
+			k := g.layout.GroupOf(g.view.at(group, r, c))
+			g.params.Scale[k] = params[i].Scale[r]
+			if params[i].Zero != nil {
+				g.params.Zero[k] = params[i].Zero[r]
+			}
+			if params[i].Code != nil {
+				g.params.Code[k] = params[i].Code[r]
+			}
+		}
+	}
+}

@@ -1,0 +1,103 @@
+package calib
+
+import (
+	"fmt"
+	"math"
+
+	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/ir/op"
+	"github.com/qsimc/qsimc/runtime/kernel"
+)
+
+// Gram sums xᵀ·x over the rows x that the weights of a linear operator multiply: the Hessian of its squared error up to a
+// factor (METHODS.md §6). The sum is float64 (over pieces of at most 384 rows float32) and taken in the order of the
+// samples, so it is the same on any number of cores.
+type Gram struct {
+	K    int         // length of a row; 0 before the first sample
+	H    [][]float64 // by group of a convolution, else one: K×K, row-major, the lower triangle
+	Rows int         // rows seen, of each group
+
+	axis   int // the contraction axis of the value
+	conv   *ir.Node
+	weight []int
+}
+
+// NewGram observes a value whose axis (negative: from the end) is contracted.
+func NewGram(axis int) *Gram { return &Gram{axis: axis} }
+
+// NewConvGram observes the input of a convolution whose weight has the given shape: a row is the patch under the window, in
+// the order of the weight.
+func NewConvGram(n *ir.Node, weight []int) *Gram { return &Gram{conv: n, weight: weight} }
+
+// Passes returns 1.
+func (g *Gram) Passes() int { return 1 }
+
+// Ordered reports that samples must come one by one.
+func (g *Gram) Ordered() bool { return true }
+
+// Observe adds one sample.
+func (g *Gram) Observe(_, _ int, t *ir.Tensor) error {
+	if g.conv != nil {
+		groups := int(g.conv.Int("group", 1))
+		var rows []float32
+		return op.Patches(g.conv, t, g.weight, func(group int, cols []float32, k, n int) error {
+			if len(rows) < n*k {
+				rows = make([]float32, n*k)
+			}
+			kernel.Transpose(k, n, rows, k, cols, n)
+			return g.add(group, groups, rows, n, k)
+		})
+	}
+	x, ok := t.Float32s()
+	if !ok {
+		return fmt.Errorf("%v values have no Gram matrix", t.Elem())
+	}
+	shape, axis := t.Shape(), g.axis
+	if axis < 0 {
+		axis += len(shape)
+	}
+	if axis < 0 || axis >= len(shape) {
+		return fmt.Errorf("shape %v has no axis %d", shape, g.axis)
+	}
+	k, post := shape[axis], 1
+	for _, d := range shape[axis+1:] {
+		post *= d
+	}
+	if k == 0 || len(x) == 0 {
+		return nil
+	}
+	if post == 1 {
+		return g.add(0, 1, x, len(x)/k, k)
+	}
+	rows := make([]float32, post*k)
+	for at := 0; at < len(x); at += post * k {
+		kernel.Transpose(k, post, rows, k, x[at:], post)
+		if err := g.add(0, 1, rows, post, k); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// add takes n rows of length k.
+func (g *Gram) add(group, groups int, rows []float32, n, k int) error {
+	if g.H == nil {
+		g.K, g.H = k, make([][]float64, groups)
+		for i := range g.H {
+			g.H[i] = make([]float64, k*k)
+		}
+	}
+	if k != g.K {
+		return fmt.Errorf("rows of %d values, earlier ones had %d", k, g.K)
+	}
+	if group == 0 {
+		g.Rows += n
+	}
+	kernel.SyrkAdd(n, k, rows, k, g.H[group], k)
+	for i := range k {
+		if d := g.H[group][i*k+i]; math.IsNaN(d) || math.IsInf(d, 0) {
+			return fmt.Errorf("channel %d holds NaN, infinity or values whose squares overflow", i)
+		}
+	}
+	return nil
+}

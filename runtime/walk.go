@@ -1,0 +1,316 @@
+package runtime
+
+import (
+	"context"
+	"errors"
+	"fmt"
+	"iter"
+	"slices"
+	"sync"
+
+	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/ir/op"
+)
+
+// Walk runs a model over many samples side by side: all of them up to a node, then all of them up to the next, so that what
+// follows a node may depend on what every sample brought to it. Constants may be replaced on the way. A walk is used once
+// and by one goroutine.
+//
+//	w, err := runtime.NewWalk(m, runtime.WalkOptions{})
+//	err = w.Run(ctx, samples, nodes, func(n *ir.Node) error {
+//		err := w.Each(n.In(0), func(sample int, t *ir.Tensor) error { … })
+//		return w.Replace(n.In(1), better)
+//	})
+type Walk struct {
+	p       *Program // the walk's own
+	o       WalkOptions
+	at      map[*ir.Node]int // node of the main graph → its first step
+	slots   map[*ir.Value]int
+	last    []int // by slot: the last step that reads it, -1: none
+	store   *spill
+	samples []map[int]*kept // by sample: what lives at the cut, by slot
+}
+
+// WalkOptions of NewWalk.
+type WalkOptions struct {
+	Options
+	Jobs int // samples at a time; 0: one for each core
+	// Held bounds the bytes of values that wait in memory for the next nodes; what is beyond goes to a temporary file. 0: a
+	// quarter of the memory limit.
+	Held int64
+}
+
+// NewWalk compiles the model.
+func NewWalk(m *ir.Model, o WalkOptions) (*Walk, error) {
+	p, err := CompileWith(m, o.Options)
+	if err != nil {
+		return nil, err
+	}
+	if o.Held == 0 {
+		o.Held = p.limit / 4
+	}
+	if o.Jobs == 0 {
+		o.Jobs = Cores()
+	}
+	w := &Walk{p: p, o: o, at: map[*ir.Node]int{}, slots: map[*ir.Value]int{}, last: make([]int, len(p.consts)), store: &spill{budget: o.Held}}
+	for i := range w.last {
+		w.last[i] = -1
+	}
+	makes, runs := map[int]int{}, map[*ir.Node]int{}
+	for i, st := range p.main.steps {
+		for _, s := range w.reads(&st) {
+			w.last[s] = i
+		}
+		for _, s := range st.out {
+			if s >= 0 {
+				makes[s] = i
+			}
+		}
+		runs[st.node] = i
+	}
+	for v := range m.Graph.Values() {
+		if s, ok := p.slots[p.form.Map.Values[v]]; ok && p.form.Map.Values[v] != nil {
+			w.slots[v] = s
+		}
+	}
+	for n := range m.Graph.Nodes() {
+		if i, ok := runs[p.form.Map.Nodes[n]]; ok {
+			w.at[n] = i
+			continue
+		}
+		for _, v := range n.Outs() { // a newer opset writes it as several nodes
+			if s, ok := w.slots[v]; ok {
+				if i, ok := makes[s]; ok {
+					w.at[n] = i
+					break
+				}
+			}
+		}
+	}
+	return w, nil
+}
+
+// reads lists the slots that a step reads, those that its subgraphs capture included.
+func (w *Walk) reads(st *step) []int {
+	var all []int
+	for _, s := range append(w.p.captures(st.node), st.in...) {
+		if s >= 0 {
+			all = append(all, s)
+		}
+	}
+	return all
+}
+
+// Run feeds all samples and walks. Before each of the nodes, which belong to the model's main graph, it calls at, in the
+// order of execution; nodes that were folded into constants are passed over. What follows the last node is not run. It
+// fails where there are no samples.
+func (w *Walk) Run(ctx context.Context, samples ir.Samples, nodes []*ir.Node, at func(*ir.Node) error) (err error) {
+	defer func() {
+		if cerr := w.store.close(); err == nil {
+			err = cerr
+		}
+	}()
+	stops := map[int][]*ir.Node{}
+	var order []int
+	for _, n := range nodes {
+		i, ok := w.at[n]
+		if !ok {
+			continue
+		}
+		if stops[i] == nil {
+			order = append(order, i)
+		}
+		stops[i] = append(stops[i], n)
+	}
+	slices.Sort(order)
+	if err := w.feed(ctx, samples, order); err != nil {
+		return err
+	}
+	for k, i := range order {
+		if k > 0 {
+			if err := w.segment(ctx, order[k-1], i); err != nil {
+				return err
+			}
+		}
+		for _, n := range stops[i] {
+			if err := at(n); err != nil {
+				return err
+			}
+		}
+	}
+	return nil
+}
+
+// feed brings every sample to the first stop.
+func (w *Walk) feed(ctx context.Context, samples ir.Samples, order []int) error {
+	if len(order) == 0 {
+		return nil
+	}
+	first := order[0]
+	results := map[int]map[int]*kept{}
+	var mu sync.Mutex
+	err := ForEach(ctx, w.o.Jobs, samples(), func(ctx context.Context, i int, in ir.Tensors) error {
+		r := w.run(ctx)
+		if err := r.feed(in); err != nil {
+			return fmt.Errorf("sample %d: %w", i, err)
+		}
+		live := map[int]*kept{}
+		if err := w.sample(r, live, 0, first); err != nil {
+			return fmt.Errorf("sample %d: %w", i, err)
+		}
+		mu.Lock()
+		results[i] = live
+		mu.Unlock()
+		return nil
+	}, func(int) {})
+	if err != nil {
+		return err
+	}
+	if len(results) == 0 {
+		return errors.New("there are no samples")
+	}
+	w.samples = make([]map[int]*kept, len(results))
+	for i, live := range results {
+		w.samples[i] = live
+	}
+	return nil
+}
+
+func (w *Walk) run(ctx context.Context) *run {
+	return &run{p: w.p, ctx: ctx, frame: slices.Clone(w.p.consts)}
+}
+
+// segment runs every sample from one stop to the next.
+func (w *Walk) segment(ctx context.Context, from, to int) error {
+	numbers := iter.Seq2[int, error](func(yield func(int, error) bool) {
+		for i := range w.samples {
+			if !yield(i, nil) {
+				return
+			}
+		}
+	})
+	return ForEach(ctx, w.o.Jobs, numbers, func(ctx context.Context, _, i int) error {
+		if err := w.sample(w.run(ctx), w.samples[i], from, to); err != nil {
+			return fmt.Errorf("sample %d: %w", i, err)
+		}
+		return nil
+	}, func(int) {})
+}
+
+// sample runs the steps from one stop to another for one sample, and leaves in live what lives at the second.
+func (w *Walk) sample(r *run, live map[int]*kept, from, to int) error {
+	steps := w.p.main.steps[from:to]
+	for i := range steps {
+		for _, s := range w.reads(&steps[i]) {
+			if k := live[s]; k != nil && r.frame[s] == nil {
+				t, err := w.store.get(k)
+				if err != nil {
+					return err
+				}
+				r.put(s, t)
+			}
+		}
+		if err := r.ctx.Err(); err != nil {
+			return err
+		}
+		if err := r.step(&steps[i]); err != nil {
+			return err
+		}
+	}
+	for s, k := range live {
+		if w.last[s] < to {
+			w.store.drop(k)
+			delete(live, s)
+		}
+	}
+	for s, t := range r.frame {
+		if t == nil || t == w.p.consts[s] || live[s] != nil || w.last[s] < to {
+			continue
+		}
+		k, err := w.store.keep(t)
+		if err != nil {
+			return err
+		}
+		live[s] = k
+	}
+	return nil
+}
+
+// Each shows a value of the main graph that the node at hand reads to see, for all samples in their order.
+func (w *Walk) Each(v *ir.Value, see func(sample int, t *ir.Tensor) error) error {
+	s, ok := w.slots[v]
+	if !ok {
+		return fmt.Errorf("value %q is not computed", v.Name)
+	}
+	for i, live := range w.samples {
+		t := w.p.consts[s]
+		if k := live[s]; k != nil {
+			var err error
+			if t, err = w.store.get(k); err != nil {
+				return err
+			}
+		}
+		if t == nil {
+			return fmt.Errorf("value %q does not live here", v.Name)
+		}
+		if err := see(i, t); err != nil {
+			return fmt.Errorf("sample %d: value %q: %w", i, v.Name, err)
+		}
+	}
+	return nil
+}
+
+// Replace gives a constant of the main graph another value of the same type and shape for the rest of the walk, and
+// computes anew what had been folded from it. The model itself is left alone.
+func (w *Walk) Replace(v *ir.Value, t *ir.Tensor) error {
+	s, ok := w.slots[v]
+	if !ok || w.p.consts[s] == nil {
+		return fmt.Errorf("value %q is no constant that the model uses", v.Name)
+	}
+	if old := w.p.consts[s]; old.Elem() != t.Elem() || !slices.Equal(old.Shape(), t.Shape()) {
+		return fmt.Errorf("value %q is %v, found %v to replace it", v.Name, old.Type(), t.Type())
+	}
+	w.p.consts[s] = t
+	dirty := map[int]bool{s: true}
+	touched := func(st *step) bool {
+		return slices.ContainsFunc(st.in, func(s int) bool { return s >= 0 && dirty[s] })
+	}
+	for i := range w.p.folds {
+		st := &w.p.folds[i]
+		if !touched(st) {
+			continue
+		}
+		if err := w.prepare(st); err != nil {
+			return err
+		}
+		out, err := op.Evaluate(op.NewCall(st.node, st.def, (*folding)(w.p), st.state, w.p.known(st.in)))
+		if err != nil {
+			return fmt.Errorf("node %v: %w", st.node, err)
+		}
+		for i, s := range st.out {
+			if s >= 0 && i < len(out) {
+				w.p.consts[s], dirty[s] = out[i], true
+			}
+		}
+	}
+	for _, pl := range w.p.plans {
+		for i := range pl.steps {
+			if st := &pl.steps[i]; touched(st) {
+				if err := w.prepare(st); err != nil {
+					return err
+				}
+			}
+		}
+	}
+	return nil
+}
+
+func (w *Walk) prepare(st *step) (err error) {
+	if st.def.Prepare == nil {
+		return nil
+	}
+	if st.state, err = st.def.Prepare(op.NewCall(st.node, st.def, nil, nil, w.p.known(st.in))); err != nil {
+		err = fmt.Errorf("node %v: %w", st.node, err)
+	}
+	return err
+}
