@@ -36,8 +36,8 @@ func grid(t *testing.T, text string, rows, cols int, w []float32, o GPTQOptions)
 	return g
 }
 
-// codes are the integers behind rounded values.
-func codes(t *testing.T, g *weightGrid, q []float32) []int {
+// codesOf gives the integers behind rounded values.
+func codesOf(t *testing.T, g *weightGrid, q []float32) []int {
 	t.Helper()
 	out := make([]int, len(q))
 	for i, v := range q {
@@ -103,7 +103,7 @@ func TestGPTQGolden30(t *testing.T) {
 		if err != nil {
 			t.Fatal(err)
 		}
-		if d := cmp.Diff(c.codes, codes(t, g, r.q)); d != "" {
+		if d := cmp.Diff(c.codes, codesOf(t, g, r.q)); d != "" {
 			t.Errorf("%s: codes (-want +got):\n%s", c.name, d)
 		}
 		if c.loss != 0 && math.Abs(r.loss-c.loss) > 1e-7 {
@@ -120,7 +120,7 @@ func TestGPTQGolden30(t *testing.T) {
 	if err := g.scheme.Apply(near, goldenW, g.layout, g.nearest); err != nil {
 		t.Fatal(err)
 	}
-	if d := cmp.Diff([]int{2, -4, 1, 7, -7, 3, 4, -1}, codes(t, g, near)); d != "" {
+	if d := cmp.Diff([]int{2, -4, 1, 7, -7, 3, 4, -1}, codesOf(t, g, near)); d != "" {
 		t.Errorf("rounding to nearest: codes (-want +got):\n%s", d)
 	}
 	for i, want := range []float64{.2085, .0213} {
@@ -152,7 +152,7 @@ func TestGPTQGolden31(t *testing.T) {
 				t.Errorf("%s: scale %d = %.9f, want %.9f", stats, i, got, w)
 			}
 		}
-		if d := cmp.Diff([]int{5, -7, 1, 7, -7, 3, 7, -1}, codes(t, g, r.q)); d != "" {
+		if d := cmp.Diff([]int{5, -7, 1, 7, -7, 3, 7, -1}, codesOf(t, g, r.q)); d != "" {
 			t.Errorf("%s: codes (-want +got):\n%s", stats, d)
 		}
 	}
