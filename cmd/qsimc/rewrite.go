@@ -127,7 +127,7 @@ memory; --no-check leaves that out. Where no samples are given that one run take
 	fl.BoolVar(&f.noCheck, "no-check", false, "do not read the written file back and run it")
 	fl.StringVar(&f.printAfter, "print-after", "", "print the graph to stderr after this pass, or after all")
 	fl.IntVar(&f.stopAfter, "stop-after", 0, "end the pipeline after N steps")
-	fl.BoolVar(&f.inline, "inline", false, "write model-local functions out first, so that products inside them become sites")
+	fl.BoolVar(&f.inline, "inline", false, "write model-local functions out: the model's own first, so that products inside them become sites, and those of lower where it would call them")
 	fl.BoolVar(&f.external, "external-data", false, "put weights into OUT.onnx.data")
 	fl.StringVar(&f.maxMemory, "max-memory", "", "bound for tensors alive in a run of the model, as 8GB or 512MiB (default: 80 % of the machine's)")
 	fl.BoolVar(&f.keep, "keep-quantized", false, "leave sites that are already quantized as they are instead of refusing the model")
@@ -183,6 +183,9 @@ func (f *rewriteFlags) lowerOptions(c *cobra.Command, p *passes.Pipeline) (*pass
 	}
 	if c.Flags().Changed("opset") {
 		opts = append(opts, "opset="+strconv.Itoa(f.opset))
+	}
+	if f.inline {
+		opts = append(opts, "inline=true")
 	}
 	if opts == nil || !p.Has("lower") {
 		if f.format != "" {

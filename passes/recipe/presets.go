@@ -32,6 +32,77 @@ policy:
   default: {weights: int4/block=32, inputs: none}
 passes: [fold, fakequant, lower]
 `},
+	{"abfp-w4a4", "adaptive block floating point: int4 weights and int4 activations in blocks of 64 along the contraction axis with bfloat16 scales, those of activations computed when the model runs; both operands of attention products and the head included. Needs no samples.", `
+policy:
+  default: {weights: int4/abfp:64, inputs: int4/abfp:64}
+passes: [fold, fakequant, lower]
+`},
+	{"abfp-w4a8", "adaptive block floating point: int4 weights and int8 activations in blocks of 64 along the contraction axis with bfloat16 scales, those of activations computed when the model runs; both operands of attention products and the head included. Needs no samples.", `
+policy:
+  default: {weights: int4/abfp:64, inputs: int8/abfp:64}
+passes: [fold, fakequant, lower]
+`},
+	{"abfp-w4ae4m3", "adaptive block floating point: int4 weights and e4m3 activations in blocks of 64 along the contraction axis with bfloat16 scales, those of activations computed when the model runs; both operands of attention products and the head included. Needs no samples.", `
+policy:
+  default: {weights: int4/abfp:64, inputs: e4m3/abfp:64}
+passes: [fold, fakequant, lower]
+`},
+	{"abfp-e2m1", "adaptive block floating point: e2m1 weights and e2m1 activations in blocks of 64 along the contraction axis with bfloat16 scales, those of activations computed when the model runs; both operands of attention products and the head included. Needs no samples.", `
+policy:
+  default: {weights: e2m1/abfp:64, inputs: e2m1/abfp:64}
+passes: [fold, fakequant, lower]
+`},
+	{"abfp-e1m2", "adaptive block floating point: e1m2 weights and e1m2 activations in blocks of 64 along the contraction axis with bfloat16 scales, those of activations computed when the model runs; both operands of attention products and the head included. Needs no samples.", `
+policy:
+  default: {weights: e1m2/abfp:64, inputs: e1m2/abfp:64}
+passes: [fold, fakequant, lower]
+`},
+	{"mse-w4a4", "int4 weights per output channel and int4 activations per tensor with static scales of the least squared error over the histogram of each input; both operands of attention products and the head included.", `
+policy:
+  default: {weights: int4/axis=out, inputs: int4}
+  calibrate: mse
+passes: [fold, fakequant, lower]
+`},
+	{"mse-w4a8", "int4 weights per output channel and int8 activations per tensor with static scales of the least squared error over the histogram of each input; both operands of attention products and the head included.", `
+policy:
+  default: {weights: int4/axis=out, inputs: int8}
+  calibrate: mse
+passes: [fold, fakequant, lower]
+`},
+	{"intfpqsim-fp8", "the released FP8 example of INT-FP-QSim: weights and activations cast to QPyTorch's float with 4 exponent and 3 mantissa bits without any scale, outputs to its 16-bit float. Needs no samples.", `
+policy:
+  default: {weights: qpt-e4m3, inputs: qpt-e4m3, outputs: qpt-e5m10}
+passes: [fold, fakequant, lower]
+`},
+	{"intfpqsim-mse-w4a4", "mse-w4a4 with the coverage of INT-FP-QSim's code: inputs of attention products have dynamic scales per tensor, and histograms are laid over the range of the first sample.", `
+policy:
+  default: {weights: int4/axis=out, inputs: int4}
+  attention: {inputs: int4/tensor/dynamic}
+  calibrate: mse hist=firstbatch
+passes: [fold, fakequant, lower]
+`},
+	{"intfpqsim-mse-w4a8", "mse-w4a8 with the coverage of INT-FP-QSim's code: inputs of attention products have dynamic scales per tensor, and histograms are laid over the range of the first sample.", `
+policy:
+  default: {weights: int4/axis=out, inputs: int8}
+  attention: {inputs: int8/tensor/dynamic}
+  calibrate: mse hist=firstbatch
+passes: [fold, fakequant, lower]
+`},
+	{"mxfp4", "OCP microscaling: float4 e2m1 in blocks of 32 with power-of-two scales, weights and activations. Needs no samples.", `
+policy:
+  default: {weights: mxfp4, inputs: mxfp4}
+passes: [fold, fakequant, lower]
+`},
+	{"mxint8", "OCP microscaling: 8-bit integers in blocks of 32 with power-of-two scales, weights and activations. Needs no samples.", `
+policy:
+  default: {weights: mxint8, inputs: mxint8}
+passes: [fold, fakequant, lower]
+`},
+	{"nvfp4", "NVFP4: float4 e2m1 in blocks of 16 with e4m3 scales relative to one scale of the tensor, weights and activations. Needs no samples.", `
+policy:
+  default: {weights: nvfp4, inputs: nvfp4}
+passes: [fold, fakequant, lower]
+`},
 }
 
 // Preset returns the recipe of a preset.
