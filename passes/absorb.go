@@ -231,6 +231,25 @@ func boundary(nodes []*ir.Node) []*ir.Value {
 	return vs
 }
 
+// withWeights adds the nodes that lie between the constants and the nodes that read them.
+func withWeights(nodes []*ir.Node) []*ir.Node {
+	all := slices.Clone(nodes)
+	for _, n := range nodes {
+		for _, v := range n.Ins() {
+			if v == nil || v.Type.Rank() < 0 {
+				continue
+			}
+			_, chain, _, ok := weight(v, numfmt.Axes{K: numfmt.NoAxis, Out: numfmt.NoAxis})
+			for _, k := range chain {
+				if ok && !slices.Contains(all, k) {
+					all = append(all, k)
+				}
+			}
+		}
+	}
+	return all
+}
+
 // tolerance is how far a rewritten value may be from the original, as a share of the original's largest magnitude: 1e-4
 // (METHODS.md §5), and four last places of a narrower type, in which weights are stored.
 func tolerance(e ir.DType) float64 {
@@ -254,7 +273,7 @@ type proof struct {
 // newProof runs the nodes as they are on what was recorded of one sample.
 func newProof(ctx context.Context, nodes []*ir.Node, want []*ir.Value, seen map[*ir.Value]*ir.Tensor, o runtime.Options) (*proof, error) {
 	p := &proof{want: want, feed: ir.Tensors{}, opts: o}
-	for _, v := range boundary(nodes) {
+	for _, v := range boundary(withWeights(nodes)) {
 		if seen[v] == nil {
 			return nil, fmt.Errorf("%q was not computed on the sample", v.Name)
 		}
@@ -266,7 +285,7 @@ func newProof(ctx context.Context, nodes []*ir.Node, want []*ir.Value, seen map[
 }
 
 func (p *proof) run(ctx context.Context, nodes []*ir.Node) (ir.Tensors, error) {
-	prog, err := runtime.CompileWith(extract(nodes, p.want), p.opts)
+	prog, err := runtime.CompileWith(extract(withWeights(nodes), p.want), p.opts)
 	if err != nil {
 		return nil, err
 	}
@@ -311,11 +330,11 @@ func (s *scaling) absorbers() string {
 		switch norm := s.w.affine[e.node]; {
 		case !e.divide:
 		case norm != nil:
-			add("%v %q", norm.Kind, norm.Core.Name)
+			add("%v %s", norm.Kind, called(norm.Core))
 		case s.w.linear[e.node] != nil:
 			add("columns of %q", s.w.linear[e.node].Name)
 		default:
-			add("constant of %q", e.node.Name)
+			add("constant of %s", called(e.node))
 		}
 	}
 	slices.Sort(names)

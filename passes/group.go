@@ -23,19 +23,13 @@ type group struct {
 
 	scale *scaling // divides value by a factor a channel; nil if nothing can absorb factors
 	why   string   // why nothing can
+
+	note string // what the report adds to what was done
+	left string // why nothing was done
 }
 
 // name is how the report calls the group.
 func (g *group) name() string { return g.value.Name }
-
-// readers lists the names of the sites.
-func (g *group) readers() string {
-	var names []string
-	for _, s := range g.sites {
-		names = append(names, fmt.Sprintf("%q", s.Name))
-	}
-	return strings.Join(names, ", ")
-}
 
 // width returns the number of channels.
 func (s *Site) width() int {
@@ -220,15 +214,15 @@ func upstreamLast(gs []*group) []*group {
 		return nil
 	}
 	order := nodeOrder(gs[0].value.Graph().Model())
-	last := func(g *group) int {
-		k := 0
+	first := func(g *group) int {
+		k := len(order)
 		for _, s := range g.sites {
-			k = max(k, order[s.Node])
+			k = min(k, order[s.Node])
 		}
 		return k
 	}
 	gs = slices.Clone(gs)
-	slices.SortStableFunc(gs, func(a, b *group) int { return last(b) - last(a) })
+	slices.SortStableFunc(gs, func(a, b *group) int { return first(b) - first(a) })
 	return gs
 }
 
@@ -378,7 +372,7 @@ func (u *Unit) observe(ctx context.Context, gs []*group, few int) (*statistics, 
 				probes = append(probes, calib.Probe{Value: x, Into: kept{some, x}})
 			}
 		}
-		for _, v := range boundary(g.nodes()) {
+		for _, v := range boundary(withWeights(g.nodes())) {
 			if !watched[v] {
 				watched[v] = true
 				probes = append(probes, calib.Probe{Value: v, Into: kept{one, v}})

@@ -100,10 +100,18 @@ func (s *scaling) close(v *ir.Value, ch *channels) error {
 	}
 	for _, n := range s.forks {
 		if s.marked(n.In(0)) && s.marked(n.In(1)) {
-			return fmt.Errorf("%v multiplies two values that scale", n)
+			return fmt.Errorf("%v multiplies two values that scale", called(n))
 		}
 	}
 	return nil
+}
+
+// called names a node in reports: by its name, or its result's if it has none.
+func called(n *ir.Node) string {
+	if n.Name == "" && n.Out(0) != nil {
+		return fmt.Sprintf("%q (%v)", n.Out(0).Name, n.Op)
+	}
+	return n.String()
 }
 
 func (s *scaling) marked(v *ir.Value) bool { return v != nil && s.marks[v] != nil }
@@ -213,7 +221,7 @@ func (s *scaling) edit(e *paramEdit) error {
 		return nil
 	}
 	if old.divide != e.divide {
-		return fmt.Errorf("%v would both take and give the factors", e.node)
+		return fmt.Errorf("%v would both take and give the factors", called(e.node))
 	}
 	merged, _, err := s.merge(old.ch, e.ch)
 	if err != nil {
@@ -329,7 +337,7 @@ func (s *scaling) up(v *ir.Value, ch *channels) error {
 		s.fork(n)
 		in, _, err = s.broadcast(ch, x)
 		if s.marked(n.In(1)) {
-			err = fmt.Errorf("%v divides by a value that scales", n)
+			err = fmt.Errorf("%v divides by a value that scales", called(n))
 		}
 	case op.Summed:
 		return s.sumUp(n, ch)
@@ -338,10 +346,10 @@ func (s *scaling) up(v *ir.Value, ch *channels) error {
 	case op.Normed:
 		return s.normUp(n, f, ch)
 	default:
-		err = fmt.Errorf("it is made by %v, which is not proportional to its input", n)
+		return fmt.Errorf("it is made by %v, which is not proportional to its input", called(n))
 	}
 	if err != nil {
-		return fmt.Errorf("%w (at %v)", err, n)
+		return fmt.Errorf("%w (at %v)", err, called(n))
 	}
 	return s.operand(n, 0, in)
 }
@@ -394,7 +402,7 @@ func (s *scaling) joinedUp(n *ir.Node, f op.Flow, out *channels) error {
 		if p := out.period[f.Axis]; p > 1 {
 			d := v.Type.Dim(f.Axis)
 			if !d.Known() {
-				return fmt.Errorf("%v joins channels of unknown number", n)
+				return fmt.Errorf("%v joins channels of unknown number", called(n))
 			}
 			index := make([]int, d.Size)
 			for k := range index {
@@ -427,7 +435,7 @@ func (s *scaling) productUp(n *ir.Node, out *channels) error {
 	for i := range 2 {
 		_, wide, err := s.broadcast(out, n.In(i))
 		if err != nil {
-			return fmt.Errorf("%w (at %v)", err, n)
+			return fmt.Errorf("%w (at %v)", err, called(n))
 		}
 		if wide && op.ConstantOf(n.In(i)) != nil {
 			ch, _, err := s.broadcast(out, n.In(i))
@@ -441,7 +449,7 @@ func (s *scaling) productUp(n *ir.Node, out *channels) error {
 		}
 	}
 	if len(can) == 0 {
-		return fmt.Errorf("%v has no operand with a number for each channel", n)
+		return fmt.Errorf("%v has no operand with a number for each channel", called(n))
 	}
 	pick := can[0]
 	if len(can) > 1 {
@@ -461,18 +469,18 @@ func (s *scaling) productUp(n *ir.Node, out *channels) error {
 // sumUp divides both operands of a sum with a constant.
 func (s *scaling) sumUp(n *ir.Node, out *channels) error {
 	if op.ConstantOf(n.In(0)) == nil && op.ConstantOf(n.In(1)) == nil {
-		return fmt.Errorf("%v adds two activations: another branch would have to scale with it", n)
+		return fmt.Errorf("%v adds two activations: another branch would have to scale with it", called(n))
 	}
 	for i := range 2 {
 		ch, wide, err := s.broadcast(out, n.In(i))
 		if err != nil {
-			return fmt.Errorf("%w (at %v)", err, n)
+			return fmt.Errorf("%w (at %v)", err, called(n))
 		}
 		if t := op.ConstantOf(n.In(i)); t != nil && !wide {
 			if x, ok := t.Float32s(); ok && !slices.ContainsFunc(x, func(f float32) bool { return f != 0 }) {
 				continue
 			}
-			return fmt.Errorf("%v adds one number to several channels", n)
+			return fmt.Errorf("%v adds one number to several channels", called(n))
 		}
 		if err := s.operand(n, i, ch); err != nil {
 			return err
@@ -485,13 +493,13 @@ func (s *scaling) sumUp(n *ir.Node, out *channels) error {
 func (s *scaling) matrixUp(n *ir.Node, out *channels) error {
 	rank := len(out.period)
 	if rank < 2 || n.In(0).Type.Rank() < 2 || n.In(1).Type.Rank() < 2 {
-		return fmt.Errorf("%v multiplies a vector", n)
+		return fmt.Errorf("%v multiplies a vector", called(n))
 	}
 	columns, rows := out.period[rank-1] > 1, out.period[rank-2] > 1
 	side := s.fork(n)
 	switch {
 	case columns && rows, side == 0 && columns, side == 1 && rows:
-		return fmt.Errorf("%v: the channels belong to both of its operands", n)
+		return fmt.Errorf("%v: the channels belong to both of its operands", called(n))
 	case side < 0 && rows:
 		side = 0
 	case side < 0:
@@ -499,7 +507,7 @@ func (s *scaling) matrixUp(n *ir.Node, out *channels) error {
 	}
 	ch, _, err := s.broadcast(out, n.In(side))
 	if err != nil {
-		return fmt.Errorf("%w (at %v)", err, n)
+		return fmt.Errorf("%w (at %v)", err, called(n))
 	}
 	return s.operand(n, side, ch)
 }
@@ -507,7 +515,7 @@ func (s *scaling) matrixUp(n *ir.Node, out *channels) error {
 // normUp divides the parameters of a normalization.
 func (s *scaling) normUp(n *ir.Node, f op.Flow, out *channels) error {
 	if d, ok := op.Lookup(n); ok && d.Name == "BatchNormalization" && !op.InferenceBatchNorm(n) {
-		return fmt.Errorf("%v is not in the form of inference", n)
+		return fmt.Errorf("%v is not in the form of inference", called(n))
 	}
 	for _, i := range []int{f.Scale, f.Bias} {
 		if i < 0 {
@@ -515,21 +523,21 @@ func (s *scaling) normUp(n *ir.Node, f op.Flow, out *channels) error {
 		}
 		t := op.ConstantOf(n.In(i))
 		if t == nil {
-			return fmt.Errorf("%v has parameters that are no constants", n)
+			return fmt.Errorf("%v has parameters that are no constants", called(n))
 		}
 		var ch *channels
 		if f.Axis == 1 {
 			if !out.only(1) || t.Len() != out.period[1] {
-				return fmt.Errorf("%v has %d parameters for %d channels", n, t.Len(), out.period[1])
+				return fmt.Errorf("%v has %d parameters for %d channels", called(n), t.Len(), out.period[1])
 			}
 			ch = &channels{[]int{out.period[1]}, out.label}
 		} else {
 			var wide bool
 			var err error
 			if ch, wide, err = s.broadcast(out, n.In(i)); err != nil {
-				return fmt.Errorf("%w (at %v)", err, n)
+				return fmt.Errorf("%w (at %v)", err, called(n))
 			} else if !wide {
-				return fmt.Errorf("%v has one parameter for several channels", n)
+				return fmt.Errorf("%v has one parameter for several channels", called(n))
 			}
 		}
 		if err := s.edit(&paramEdit{node: n, slot: i, ch: ch, divide: true}); err != nil {
@@ -550,7 +558,7 @@ func (s *scaling) down(v *ir.Value, u ir.Use, ch *channels) error {
 	}
 	if site := s.w.linear[n]; site != nil {
 		if u.Slot != site.Linear.X {
-			return fmt.Errorf("%v reads %q as its weight or bias", n, v.Name)
+			return fmt.Errorf("%v reads %q as its weight or bias", called(n), v.Name)
 		}
 		s.touch(n)
 		return s.linearIn(site, ch)
@@ -602,7 +610,7 @@ func (s *scaling) downTo(n *ir.Node, i int, v *ir.Value, u ir.Use, ch *channels)
 	case (f.Kind == op.Spread || f.Kind == op.Quotient) && first, f.Kind == op.Product, f.Kind == op.Summed:
 		switch {
 		case f.Kind == op.Product && n.In(0) == n.In(1):
-			err = fmt.Errorf("%v squares it", n)
+			err = fmt.Errorf("%v squares it", called(n))
 		case y.Type.Rank() < len(ch.period):
 			err = fmt.Errorf("the rank of %q is unknown", y.Name)
 		default:
@@ -614,7 +622,7 @@ func (s *scaling) downTo(n *ir.Node, i int, v *ir.Value, u ir.Use, ch *channels)
 	case f.Kind == op.Reduced && first:
 		for _, a := range f.Axes {
 			if ch.period[a] > 1 {
-				err = fmt.Errorf("%v sums over the channels of %q", n, v.Name)
+				err = fmt.Errorf("%v sums over the channels of %q", called(n), v.Name)
 			}
 		}
 		if out = ch; err == nil && f.Drop {
@@ -623,7 +631,7 @@ func (s *scaling) downTo(n *ir.Node, i int, v *ir.Value, u ir.Use, ch *channels)
 	case f.Kind == op.Matrix:
 		out, err = s.matrixDown(n, u.Slot, ch, y)
 	default:
-		err = fmt.Errorf("it is also read by %v, which is not proportional to it", n)
+		err = fmt.Errorf("it is also read by %v, which is not proportional to it", called(n))
 	}
 	if err != nil {
 		return err
@@ -640,7 +648,7 @@ func (s *scaling) joinedDown(n *ir.Node, f op.Flow, at int, in *channels) (*chan
 	for i, v := range n.Ins() {
 		d := v.Type.Dim(f.Axis)
 		if !d.Known() {
-			return nil, fmt.Errorf("%v joins channels of unknown number", n)
+			return nil, fmt.Errorf("%v joins channels of unknown number", called(n))
 		}
 		if i == at {
 			offset = total
@@ -667,13 +675,13 @@ func (s *scaling) matrixDown(n *ir.Node, side int, in *channels, y *ir.Value) (*
 	s.fork(n)
 	rank := len(in.period)
 	if rank < 2 || y.Type.Rank() < rank {
-		return nil, fmt.Errorf("%v multiplies a vector or values of unknown rank", n)
+		return nil, fmt.Errorf("%v multiplies a vector or values of unknown rank", called(n))
 	}
 	if n.In(0) == n.In(1) {
-		return nil, fmt.Errorf("%v multiplies it by itself", n)
+		return nil, fmt.Errorf("%v multiplies it by itself", called(n))
 	}
 	if in.period[rank-1-side] > 1 {
-		return nil, fmt.Errorf("%v sums over the channels of %q, and its other operand is an activation", n, n.In(side).Name)
+		return nil, fmt.Errorf("%v sums over the channels of %q, and its other operand is an activation", called(n), n.In(side).Name)
 	}
 	return raised(in, y.Type.Rank()), nil
 }
@@ -695,10 +703,10 @@ func (s *scaling) linearIn(site *Site, ch *channels) error {
 		period[w.Axes.Out] = int(shape[w.Axes.Out].Size)
 		label = func(idx []int) int32 { return x[idx[w.Axes.Out]/perGroup*inner+idx[1]] }
 		if k != g*inner {
-			return fmt.Errorf("%v reads %d channels in %d groups of %d", site.Node, k, g, inner)
+			return fmt.Errorf("%v reads %d channels in %d groups of %d", called(site.Node), k, g, inner)
 		}
 	} else if k != period[w.Axes.K] {
-		return fmt.Errorf("%v has %d weight rows for %d channels", site.Node, period[w.Axes.K], k)
+		return fmt.Errorf("%v has %d weight rows for %d channels", called(site.Node), period[w.Axes.K], k)
 	}
 	return s.edit(&paramEdit{node: site.Node, slot: site.Linear.W, site: site, ch: build(period, label)})
 }
@@ -728,11 +736,11 @@ func (s *scaling) linearOut(site *Site, ch *channels) error {
 		period[0] = int(shape[0].Size)
 		label = func(idx []int) int32 { return out[idx[0]/perGroup*inner+idx[1]] }
 	} else if n != period[w.Axes.Out] {
-		return fmt.Errorf("%v has %d weight columns for %d channels", site.Node, period[w.Axes.Out], n)
+		return fmt.Errorf("%v has %d weight columns for %d channels", called(site.Node), period[w.Axes.Out], n)
 	}
 	if b := site.Node.In(2); b != nil && !op.TakesNoBias(site.Node) {
 		if l.B < 0 || op.ConstantOf(b) == nil || op.ConstantOf(b).Len() != n {
-			return fmt.Errorf("%v has a bias that is no constant of one number a channel", site.Node)
+			return fmt.Errorf("%v has a bias that is no constant of one number a channel", called(site.Node))
 		}
 		if err := s.edit(&paramEdit{node: site.Node, slot: 2, ch: &channels{append(ones(b.Type.Rank()-1), n), out}, divide: true}); err != nil {
 			return err
@@ -748,7 +756,7 @@ func (s *scaling) alone(site *Site, ch *channels, axis int, v *ir.Value) ([]int3
 	}
 	d := v.Type.Dim(axis)
 	if !ch.only(axis) || !d.Known() {
-		return nil, 0, fmt.Errorf("the channels of %q do not lie along axis %d, where %v has its own", v.Name, axis, site.Node)
+		return nil, 0, fmt.Errorf("the channels of %q do not lie along axis %d, where %v has its own", v.Name, axis, called(site.Node))
 	}
 	period := slices.Clone(ch.period)
 	period[axis] = int(d.Size)

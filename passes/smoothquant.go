@@ -66,9 +66,7 @@ func smoothQuant(ctx context.Context, u *Unit, o SmoothQuantOptions) error {
 		return why != ""
 	})
 	if u.DryRun || len(gs) == 0 {
-		for _, g := range gs {
-			u.scaled(g, "")
-		}
+		u.reportGroups(gs)
 		return nil
 	}
 	few := 0
@@ -96,25 +94,37 @@ func smoothQuant(ctx context.Context, u *Unit, o SmoothQuantOptions) error {
 			return err
 		}
 		pick := func(alpha float64) factorMap { return smoothFactors(act, weights, alpha, o.Pow2) }
-		best, note := alpha, ""
+		best := alpha
 		if grid != nil {
 			if !grid.quantizes(g, false) {
-				for _, s := range g.sites {
-					u.skip(s.Name, "alpha=auto: the policy leaves it float, no alpha is better than another")
-				}
+				g.left = "alpha=auto: the policy leaves it float, no alpha is better than another"
 				continue
 			}
 			if best, err = grid.best(ctx, g, alphaGrid(), pick); err != nil {
 				return fmt.Errorf("group %q: %w", g.name(), err)
 			}
-			note = fmt.Sprintf(" (alpha=%g)", best)
+			g.note = fmt.Sprintf(" (alpha=%g)", best)
 		}
-		if err := u.rescale(ctx, g, pick(best), st, note); err != nil {
+		if err := u.rescale(ctx, g, pick(best), st); err != nil {
 			return err
 		}
 	}
+	u.reportGroups(gs)
 	u.Model.Graph.Prune()
 	return nil
+}
+
+// reportGroups says for every site of the groups what was done, or why nothing was.
+func (u *Unit) reportGroups(gs []*group) {
+	for _, g := range gs {
+		for _, s := range g.sites {
+			if g.left != "" {
+				u.skip(s.Name, g.left)
+			} else {
+				u.did(s.Name, g.plan()+g.note)
+			}
+		}
+	}
 }
 
 // alphaGrid lists the candidates of alpha=auto.
@@ -152,16 +162,14 @@ func smoothFactor(a, w, alpha float64, pow2 bool) float64 {
 }
 
 // rescale divides the channels of a group by factors: absorbed where they can be, else by an inserted Mul. A rewrite that
-// does not keep the outputs of the group's sites is taken back and reported.
-func (u *Unit) rescale(ctx context.Context, g *group, f factorMap, st *statistics, note string) error {
+// does not keep the outputs of the group's sites is taken back.
+func (u *Unit) rescale(ctx context.Context, g *group, f factorMap, st *statistics) error {
 	largest := 0.0
 	for _, s := range f {
 		largest = max(largest, math.Abs(s-1))
 	}
 	if largest <= balanced {
-		for _, s := range g.sites {
-			u.skip(s.Name, "its channels are balanced already")
-		}
+		g.left = "its channels are balanced already"
 		return nil
 	}
 	var want []*ir.Value
@@ -170,36 +178,23 @@ func (u *Unit) rescale(ctx context.Context, g *group, f factorMap, st *statistic
 	}
 	nodes := g.nodes()
 	p, err := newProof(ctx, nodes, want, st.first, u.Runtime)
-	if err != nil {
-		return u.refuse(ctx, g, err)
-	}
-	back, inserted, err := g.rewrite(f, u.entry.Name)
 	if err == nil {
-		err = p.check(ctx, append(slices.Clone(nodes), inserted...))
+		var back undo
+		var inserted []*ir.Node
+		if back, inserted, err = g.rewrite(f, u.entry.Name); err == nil {
+			err = p.check(ctx, append(slices.Clone(nodes), inserted...))
+		}
+		if err != nil {
+			back.run()
+		}
 	}
-	if err != nil {
-		back.run()
-		return u.refuse(ctx, g, err)
-	}
-	u.edit()
-	u.scaled(g, note)
-	return nil
-}
-
-// scaled reports for every site of a group what took the factors of its input.
-func (u *Unit) scaled(g *group, note string) {
-	for _, s := range g.sites {
-		u.did(s.Name, g.plan()+note)
-	}
-}
-
-// refuse reports that a group stays as it is because its rewrite failed or could not be proved.
-func (u *Unit) refuse(ctx context.Context, g *group, why error) error {
-	if err := ctx.Err(); err != nil {
-		return err
-	}
-	for _, s := range g.sites {
-		u.skip(s.Name, fmt.Sprintf("scaling %q was taken back: %v", g.name(), why))
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		g.left = fmt.Sprintf("scaling %q is not kept: %v", g.name(), err)
+	default:
+		u.edit()
 	}
 	return nil
 }
