@@ -28,6 +28,15 @@ func Encode(m *ir.Model) ([]byte, error) {
 	return msg.flat()
 }
 
+// Size returns the bytes of the file that Save writes, external data included without its padding.
+func Size(m *ir.Model) (int64, error) {
+	msg, err := encode(m, nil)
+	if err != nil {
+		return 0, err
+	}
+	return msg.size, nil
+}
+
 // flat returns the message in one piece.
 func (m *message) flat() ([]byte, error) {
 	if err := fits(m); err != nil {

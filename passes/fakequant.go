@@ -243,7 +243,7 @@ func (in *inserter) calibrate(ctx context.Context) error {
 		return err
 	}
 	ranges := make([]*calib.Range, len(static))
-	probes := make([]calib.Probe, len(static))
+	var probes []calib.Probe
 	for i, q := range static {
 		q.axis = -1
 		if q.key.scheme.Gran == numfmt.PerAxis {
@@ -253,12 +253,17 @@ func (in *inserter) calibrate(ctx context.Context) error {
 			}
 		}
 		ranges[i] = calib.NewRange(method, q.key.scheme, q.axis)
-		probes[i] = calib.Probe{Value: q.key.value, Into: ranges[i]}
+		if !in.u.Stats.Take(q.key.value.Name, ranges[i]) {
+			probes = append(probes, calib.Probe{Value: q.key.value, Into: ranges[i]})
+		}
 	}
-	if err := in.sweep(ctx, in.u.Samples, probes, "calibration samples"); err != nil {
-		return fmt.Errorf("calibration (%v): %w", method, err)
+	if len(probes) > 0 {
+		if err := in.sweep(ctx, in.u.Samples, probes, "calibration samples"); err != nil {
+			return fmt.Errorf("calibration (%v): %w", method, err)
+		}
 	}
 	for i, q := range static {
+		in.u.Stats.Keep(q.key.value.Name, ranges[i])
 		in.u.at(q.key.value.Name)
 		lo, hi, err := ranges[i].Range()
 		if err != nil {

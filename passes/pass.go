@@ -11,6 +11,7 @@ import (
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/numfmt"
 	"github.com/qsimc/qsimc/runtime"
+	"github.com/qsimc/qsimc/runtime/calib"
 )
 
 // Pass is a named rewrite with typed options.
@@ -70,7 +71,7 @@ func (b bound[T]) with(args []arg) (config, error) {
 }
 
 // All lists the passes, in the order in which a pipeline usually has them.
-var All = []*Pass{Inline, Fold, SmoothQuant, GPTQ, FakeQuant, Lower, Prune}
+var All = []*Pass{Inline, Fold, GPTQ, FakeQuant, Lower, Prune}
 
 // Lookup returns the pass of the given name.
 func Lookup(name string) (*Pass, bool) {
@@ -92,9 +93,6 @@ var Orders = []Order{
 	{"inline", "gptq", "products inside functions are sites only where the functions are written out"},
 	{"fold", "gptq", "batch normalization must be in the weights before they are rounded"},
 	{"gptq", "fakequant", "fakequant stores the codes that gptq chose"},
-	{"fold", "smoothquant", "batch normalization must be in the weights, and gains behind constant arithmetic be constants, before either takes factors"},
-	{"smoothquant", "fakequant", "ranges must be those of the smoothed activations"},
-	{"smoothquant", "gptq", "weights must be those that read the smoothed activations before they are rounded"},
 	{"fakequant", "lower", "lower turns the FakeQuant nodes that fakequant inserts into operators of ONNX"},
 	{"fold", "lower", "what lower writes is no constant arithmetic any more"},
 }
@@ -170,6 +168,7 @@ type Unit struct {
 	DryRun        bool            // decide and report, edit nothing, run nothing
 	Profile       bool            // fakequant fills Report.Profiles
 	Fits          *Fits           // what fakequant fits is kept here and taken from here; nil: each run fits anew
+	Stats         *calib.Stats    // what calibration has seen is kept here and taken from here; nil: each run looks anew
 	Debug         Debug
 
 	entry  *PassEntry // of the pass at work

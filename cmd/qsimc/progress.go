@@ -63,6 +63,13 @@ func (m *meter) set(done int) {
 	}
 }
 
+// describe changes what the bar says it works on.
+func (m *meter) describe(what string) {
+	if m.bar != nil {
+		m.bar.Describe(what)
+	}
+}
+
 // stop ends the task.
 func (m *meter) stop() {
 	if m.bar != nil {

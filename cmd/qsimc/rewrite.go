@@ -14,7 +14,6 @@ import (
 	"syscall"
 
 	"github.com/qsimc/qsimc/backend"
-	"github.com/qsimc/qsimc/cmd/qsimc/report"
 	"github.com/qsimc/qsimc/frontend"
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/op"
@@ -123,7 +122,7 @@ memory; --no-check leaves that out. Where no samples are given that one run take
 	fl.StringVarP(&f.out, "output", "o", "", "file to write")
 	fl.IntVar(&f.opset, "opset", 0, "output opset (default: the smallest that carries the result, not below the input's)")
 	fl.StringVar(&f.format, "format", "", "what lower emits; `qsimc passes lower` lists the forms")
-	fl.StringArrayVar(&f.reports, "report", nil, "write the report to FILE.json or FILE.html; may repeat")
+	fl.StringArrayVar(&f.reports, "report", nil, "write the report to FILE.json; may repeat")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print the plan: every site, its schemes, what stays float and why; write nothing")
 	fl.BoolVar(&f.noCheck, "no-check", false, "do not read the written file back and run it")
 	fl.StringVar(&f.printAfter, "print-after", "", "print the graph to stderr after this pass, or after all")
@@ -141,8 +140,8 @@ func (a *app) rewrite(c *cobra.Command, path string, f *rewriteFlags) (err error
 		return usagef("rewrite: -o OUT.onnx is wanted, or --dry-run")
 	}
 	for _, r := range f.reports {
-		if ext := filepath.Ext(r); ext != ".json" && ext != ".html" {
-			return usagef("rewrite: --report %s: wanted a name that ends in .json or .html", r)
+		if filepath.Ext(r) != ".json" {
+			return usagef("rewrite: --report %s: wanted a name that ends in .json", r)
 		}
 	}
 	if f.memory, err = parseSize(f.maxMemory); err != nil {
@@ -209,7 +208,6 @@ type rewriting struct {
 	path   string
 	data   *frontend.Data // nil without samples
 	unit   *passes.Unit
-	before []report.Part // of the file: for the HTML report
 }
 
 func (j *rewriting) run(ctx context.Context, m *ir.Model, pipeline *passes.Pipeline) error {
@@ -218,13 +216,10 @@ func (j *rewriting) run(ctx context.Context, m *ir.Model, pipeline *passes.Pipel
 	original, _ := m.Clone()
 	u := &passes.Unit{
 		Model: m, Policy: &j.recipe.Policy, Log: j.log(), Seed: j.seed, Jobs: j.jobs, DryRun: f.dryRun, KeepQuantized: f.keep,
-		Runtime: runtime.Options{MaxMemory: f.memory}, Profile: j.html(),
-		Report: &passes.Report{Tool: "qsimc", Version: version(), Model: j.path, Recipe: j.recipe.String(), BytesBefore: before},
+		Runtime: runtime.Options{MaxMemory: f.memory},
+		Report:  &passes.Report{Tool: "qsimc", Version: version(), Model: j.path, Recipe: j.recipe.String(), BytesBefore: before},
 	}
 	j.unit = u
-	if j.html() {
-		j.before = report.Sizes(m, before)
-	}
 	if s := j.recipe.Samples; s.Path != "" {
 		var err error
 		if j.data, err = frontend.OpenData(s.Path, m, sampleOptions(s, j.seed)); err != nil {
@@ -406,11 +401,7 @@ func (j *rewriting) measure(ctx context.Context, original *ir.Model) error {
 func (j *rewriting) report() error {
 	r := j.unit.Report
 	for _, file := range j.flags.reports {
-		write := r.WriteJSON
-		if filepath.Ext(file) == ".html" {
-			write = report.Rewrite(r, j.before, report.Sizes(j.unit.Model, r.BytesAfter)).Write
-		}
-		if err := replaceFile(file, write); err != nil {
+		if err := replaceFile(file, r.WriteJSON); err != nil {
 			return err
 		}
 	}
@@ -427,11 +418,6 @@ func (j *rewriting) report() error {
 	fmt.Fprintf(j.out, "\n%s: %s → %s: %s (%.2f×), %.1f s\n", j.path, size(r.BytesBefore), j.flags.out, size(r.BytesAfter),
 		float64(r.BytesAfter)/float64(max(r.BytesBefore, 1)), r.Seconds)
 	return nil
-}
-
-// html tells whether a report with pictures is wanted.
-func (j *rewriting) html() bool {
-	return slices.ContainsFunc(j.flags.reports, func(f string) bool { return filepath.Ext(f) == ".html" })
 }
 
 // stepMeter shows the progress of passes.

@@ -127,11 +127,7 @@ func (t *Table) HTML() template.HTML {
 	if t.Filter {
 		b.WriteString(`<input class="filter" type="search" placeholder="filter…" aria-label="filter rows">`)
 	}
-	class := "scroll"
-	if len(t.Rows) > 24 {
-		class += " tall"
-	}
-	fmt.Fprintf(&b, `<div class="%s"><table class="sortable"`, class)
+	b.WriteString(`<div class="scroll"><table class="sortable"`)
 	if t.ID != "" {
 		fmt.Fprintf(&b, ` id="%s"`, html.EscapeString(t.ID))
 	}

@@ -1,0 +1,39 @@
+package calib
+
+// Stats keeps what Range observers have seen, for other schemes on copies of the same model with the same samples: the
+// histogram of a value serves every symmetric format. Values are known by their names. It is not for concurrent use.
+type Stats struct{ by map[statsKey][]group }
+
+type statsKey struct {
+	value  string
+	method Method
+	affine bool
+	axis   int
+}
+
+func keyOf(value string, r *Range) statsKey {
+	return statsKey{value, r.method, r.scheme.Affine, r.axis}
+}
+
+// Take gives an observer that has seen nothing what is kept of the value; false if that is nothing. A nil Stats keeps nothing.
+func (s *Stats) Take(value string, r *Range) bool {
+	if s == nil {
+		return false
+	}
+	groups, ok := s.by[keyOf(value, r)]
+	if ok {
+		r.groups, r.seen = groups, true
+	}
+	return ok
+}
+
+// Keep stores what an observer has seen of the value; it must not observe any more.
+func (s *Stats) Keep(value string, r *Range) {
+	if s == nil || !r.seen {
+		return
+	}
+	if s.by == nil {
+		s.by = map[statsKey][]group{}
+	}
+	s.by[keyOf(value, r)] = r.groups
+}
