@@ -1,10 +1,10 @@
-# Targets: fmt lint test race fuzz interop bench generate check. `check` is what CI runs.
+# Targets: fmt lint test race fuzz interop report-check bench generate check. `check` is what CI runs.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME   ?= 30s
 PYTHON     ?= python3
 VENV       ?= .venv
 
-.PHONY: fmt lint test race fuzz interop bench generate fresh check
+.PHONY: fmt lint test race fuzz interop report-check bench generate fresh check
 
 fmt:
 	gofmt -l -w $$(git ls-files '*.go')
@@ -33,6 +33,11 @@ $(VENV)/.ready: .ci/requirements.txt
 interop: $(VENV)/.ready
 	sh .ci/interop/run $(VENV)/bin/python
 
+# The HTML report in a real browser; its absence is a failure here.
+report-check:
+	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { echo "report-check: chromium is wanted"; exit 1; }
+	go test -count=1 -run Browser ./cmd/qsimc/report
+
 bench:
 	go test -run '^$$' -bench . -benchmem ./runtime/kernel/... ./runtime/ ./frontend/
 
@@ -43,4 +48,4 @@ generate:
 fresh: generate
 	@git diff --exit-code --stat || { echo "generated files are stale: commit what 'make generate' changed"; exit 1; }
 
-check: test lint race interop fuzz fresh
+check: test lint race interop report-check fuzz fresh

@@ -19,6 +19,7 @@ import (
 type Program struct {
 	form   *op.CanonicalForm
 	main   *plan
+	fast   *plan // main with steps joined, for runs that nobody watches
 	plans  map[*ir.Graph]*plan
 	slots  map[*ir.Value]int
 	consts []*ir.Tensor        // initial contents of a run's frame: constants and what folds to constants
@@ -45,7 +46,8 @@ type step struct {
 	state any
 	in    []int // slot per input, -1 where absent
 	out   []int
-	free  []int // slots whose last use this is
+	free  []int  // slots whose last use this is
+	parts []step // of a joined step: what it stands for
 }
 
 // Unsupported lists every node of a model that cannot be run.
@@ -100,6 +102,7 @@ func CompileWith(m *ir.Model, o Options) (*Program, error) {
 	if p.main, err = p.plan(form.Model.Graph); err != nil {
 		return nil, err
 	}
+	p.fast = p.fuse(p.main)
 	for g := range m.Graphs() {
 		for v := range g.Values() {
 			if w := form.Map.Values[v]; w != nil {

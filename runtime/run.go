@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"os"
 	"strconv"
@@ -51,7 +52,11 @@ func (p *Program) Watch(ctx context.Context, in ir.Tensors, see func(*ir.Value, 
 			}
 		}
 	}
-	outs, err := r.plan(p.main)
+	pl := p.fast
+	if see != nil {
+		pl = p.main
+	}
+	outs, err := r.plan(pl)
 	if err != nil {
 		return nil, err
 	}
@@ -144,6 +149,9 @@ func (r *run) step(st *step) (err error) {
 		}
 	}()
 	out, err := op.Evaluate(op.NewCall(st.node, st.def, r, st.state, in))
+	if st.parts != nil && errors.Is(err, errUnfit) {
+		return r.apart(st)
+	}
 	if err != nil {
 		return fmt.Errorf("node %v: %w", st.node, err)
 	}
@@ -161,6 +169,19 @@ func (r *run) step(st *step) (err error) {
 	}
 	if r.recycling() {
 		r.settle(st)
+	}
+	for _, s := range st.free {
+		r.put(s, nil)
+	}
+	return nil
+}
+
+// apart runs the parts of a joined step.
+func (r *run) apart(st *step) error {
+	for i := range st.parts {
+		if err := r.step(&st.parts[i]); err != nil {
+			return err
+		}
 	}
 	for _, s := range st.free {
 		r.put(s, nil)

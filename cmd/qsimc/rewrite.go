@@ -14,6 +14,7 @@ import (
 	"syscall"
 
 	"github.com/qsimc/qsimc/backend"
+	"github.com/qsimc/qsimc/cmd/qsimc/report"
 	"github.com/qsimc/qsimc/frontend"
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/op"
@@ -122,7 +123,7 @@ memory; --no-check leaves that out. Where no samples are given that one run take
 	fl.StringVarP(&f.out, "output", "o", "", "file to write")
 	fl.IntVar(&f.opset, "opset", 0, "output opset (default: the smallest that carries the result, not below the input's)")
 	fl.StringVar(&f.format, "format", "", "what lower emits; `qsimc passes lower` lists the forms")
-	fl.StringArrayVar(&f.reports, "report", nil, "write the report to FILE.json; may repeat")
+	fl.StringArrayVar(&f.reports, "report", nil, "write the report to FILE.json or FILE.html; may repeat")
 	fl.BoolVar(&f.dryRun, "dry-run", false, "print the plan: every site, its schemes, what stays float and why; write nothing")
 	fl.BoolVar(&f.noCheck, "no-check", false, "do not read the written file back and run it")
 	fl.StringVar(&f.printAfter, "print-after", "", "print the graph to stderr after this pass, or after all")
@@ -140,8 +141,8 @@ func (a *app) rewrite(c *cobra.Command, path string, f *rewriteFlags) (err error
 		return usagef("rewrite: -o OUT.onnx is wanted, or --dry-run")
 	}
 	for _, r := range f.reports {
-		if filepath.Ext(r) != ".json" {
-			return usagef("rewrite: --report %s: wanted a name that ends in .json", r)
+		if ext := filepath.Ext(r); ext != ".json" && ext != ".html" {
+			return usagef("rewrite: --report %s: wanted a name that ends in .json or .html", r)
 		}
 	}
 	if f.memory, err = parseSize(f.maxMemory); err != nil {
@@ -208,6 +209,7 @@ type rewriting struct {
 	path   string
 	data   *frontend.Data // nil without samples
 	unit   *passes.Unit
+	before []report.Part // of the file: for the HTML report
 }
 
 func (j *rewriting) run(ctx context.Context, m *ir.Model, pipeline *passes.Pipeline) error {
@@ -216,10 +218,13 @@ func (j *rewriting) run(ctx context.Context, m *ir.Model, pipeline *passes.Pipel
 	original, _ := m.Clone()
 	u := &passes.Unit{
 		Model: m, Policy: &j.recipe.Policy, Log: j.log(), Seed: j.seed, Jobs: j.jobs, DryRun: f.dryRun, KeepQuantized: f.keep,
-		Runtime: runtime.Options{MaxMemory: f.memory},
-		Report:  &passes.Report{Tool: "qsimc", Version: version(), Model: j.path, Recipe: j.recipe.String(), BytesBefore: before},
+		Runtime: runtime.Options{MaxMemory: f.memory}, Profile: j.html(),
+		Report: &passes.Report{Tool: "qsimc", Version: version(), Model: j.path, Recipe: j.recipe.String(), BytesBefore: before},
 	}
 	j.unit = u
+	if j.html() {
+		j.before = report.Sizes(m, before)
+	}
 	if s := j.recipe.Samples; s.Path != "" {
 		var err error
 		if j.data, err = frontend.OpenData(s.Path, m, sampleOptions(s, j.seed)); err != nil {
@@ -401,7 +406,11 @@ func (j *rewriting) measure(ctx context.Context, original *ir.Model) error {
 func (j *rewriting) report() error {
 	r := j.unit.Report
 	for _, file := range j.flags.reports {
-		if err := replaceFile(file, r.WriteJSON); err != nil {
+		write := r.WriteJSON
+		if filepath.Ext(file) == ".html" {
+			write = report.Rewrite(r, j.before, report.Sizes(j.unit.Model, r.BytesAfter)).Write
+		}
+		if err := replaceFile(file, write); err != nil {
 			return err
 		}
 	}
@@ -418,6 +427,11 @@ func (j *rewriting) report() error {
 	fmt.Fprintf(j.out, "\n%s: %s → %s: %s (%.2f×), %.1f s\n", j.path, size(r.BytesBefore), j.flags.out, size(r.BytesAfter),
 		float64(r.BytesAfter)/float64(max(r.BytesBefore, 1)), r.Seconds)
 	return nil
+}
+
+// html tells whether a report with pictures is wanted.
+func (j *rewriting) html() bool {
+	return slices.ContainsFunc(j.flags.reports, func(f string) bool { return filepath.Ext(f) == ".html" })
 }
 
 // stepMeter shows the progress of passes.

@@ -95,8 +95,30 @@ type convolution struct {
 	rows              int   // output rows
 }
 
+// ConvGeometry returns what the Conv node n does to an input and a weight of the given shapes, of one or two spatial axes,
+// and the shape of the result. It fails with ErrUnsupported for more axes.
+func ConvGeometry(n *ir.Node, x, weight []int) (kernel.Conv2D, []int, error) {
+	v, err := geometryOf(n, x, weight)
+	if err != nil {
+		return kernel.Conv2D{}, nil, err
+	}
+	if len(v.in) > 2 {
+		return kernel.Conv2D{}, nil, fmt.Errorf("%d spatial axes: %w", len(v.in), ErrUnsupported)
+	}
+	return v.flat(), v.shape(), nil
+}
+
 // convolutionOf checks the operands x [N, C, D1, …] and weight [M, C/group, k1, …].
 func convolutionOf(n *ir.Node, x, weight []int) (*convolution, error) {
+	v, err := geometryOf(n, x, weight)
+	if err == nil {
+		v.tables()
+	}
+	return v, err
+}
+
+// geometryOf is convolutionOf without the tables.
+func geometryOf(n *ir.Node, x, weight []int) (*convolution, error) {
 	if len(x) < 3 || len(weight) != len(x) {
 		return nil, fmt.Errorf("input %v and weight %v: wants [N, C, D1, …] and [M, C/group, k1, …]", x, weight)
 	}
@@ -251,7 +273,7 @@ func (v *convolution) block() int {
 }
 
 func conv[T floatElem](c *Call) ([]*ir.Tensor, error) {
-	v, err := convolutionOf(c.Node, c.In[0].Shape(), c.In[1].Shape())
+	v, err := geometryOf(c.Node, c.In[0].Shape(), c.In[1].Shape())
 	if err != nil {
 		return nil, err
 	}
@@ -271,6 +293,7 @@ func conv[T floatElem](c *Call) ([]*ir.Tensor, error) {
 		kernel.Conv(v.flat(), any(y).([]float32), x, any(w).([]float32), &kernel.Epilogue{RowBias: any(bias).([]float32)})
 		return []*ir.Tensor{out}, nil
 	}
+	v.tables()
 	v.tables()
 	if v.cg == 1 && v.mg <= 4 {
 		depthwise(v, x, w, bias, y)

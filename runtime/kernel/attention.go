@@ -2,11 +2,14 @@ package kernel
 
 import "github.com/qsimc/qsimc/runtime/kernel/par"
 
-// Attention describes a stack of products softmax(Q·Kᵀ·Scale + Mask)·V. Item i (a head of a sequence) has Q at
-// q[i*StrideQ:] (SQ×D), K at k[i/Share*StrideK:] (SK×D, or D×SK where KColumns is set), V at v[i/Share*StrideV:] (SK×DV)
-// and its result at dst[i*StrideO:] (SQ×DV), each with its leading dimension, so that heads may lie interleaved.
+// Attention describes a stack of products softmax(Q·Kᵀ·Scale + Mask)·V. Item i is head h = i%Heads of sequence b = i/Heads.
+// It has Q at q[b*BatchQ+h*StrideQ:] (SQ×D), K at k[b*BatchK+h/Share*StrideK:] (SK×D, or D×SK where KColumns is set), V at
+// v[b*BatchV+h/Share*StrideV:] (SK×DV) and its result at dst[b*BatchO+h*StrideO:] (SQ×DV), each with its leading
+// dimension, so that heads may lie interleaved. Heads 0 stands for Count: one sequence.
 type Attention struct {
 	Count, SQ, SK, D, DV               int
+	Heads                              int
+	BatchQ, BatchK, BatchV, BatchO     int
 	StrideQ, StrideK, StrideV, StrideO int
 	LdQ, LdK, LdV, LdO                 int
 	KColumns                           bool
@@ -14,7 +17,9 @@ type Attention struct {
 
 	Scale      float32
 	Mask       []float32 // added to the scaled scores, SQ×SK; nil: none
-	StrideMask int       // from one item's mask to the next; 0: one for all
+	MaskRow    bool      // the mask has one row of SK for all queries
+	BatchMask  int       // from one sequence's mask to the next; 0: one for all
+	StrideMask int       // from one head's mask to the next; 0: one for all
 	Causal     bool      // query i sees keys up to i+SK-SQ; the others count as -Inf
 
 	// Probs, where not nil, is applied to finished rows of the softmax in place before the product with V: rows rows of
@@ -26,12 +31,21 @@ type Attention struct {
 // attnRows is how many query rows are held at once: their scores stay in the level-2 cache.
 const attnRows = 56
 
-// Run computes the stack. The result has the bits of the separate steps MatMul, MulScalar, Add, Softmax, Probs, MatMul.
+// masked is the value of a mask from which on a key counts as hidden: its probability is 0 beside a key that is not.
+const masked = -1e30
+
+// Run computes the stack. The result has the bits of the separate steps MatMul, MulScalar, Add, Softmax, Probs, MatMul where
+// these are finite: keys that the mask hides from a block of queries, to the right of all it does not, are not looked at,
+// so a NaN in them does not spread.
 func (a *Attention) Run(dst, q, k, v []float32) {
-	share := max(a.Share, 1)
+	share, heads := max(a.Share, 1), a.Heads
+	if heads == 0 {
+		heads = a.Count
+	}
 	one := func(i int) {
-		kv := i / share
-		a.item(i, dst[i*a.StrideO:], q[i*a.StrideQ:], k[kv*a.StrideK:], v[kv*a.StrideV:])
+		b, h := i/heads, i%heads
+		a.item(i, b*a.BatchMask+h*a.StrideMask, dst[b*a.BatchO+h*a.StrideO:], q[b*a.BatchQ+h*a.StrideQ:],
+			k[b*a.BatchK+h/share*a.StrideK:], v[b*a.BatchV+h/share*a.StrideV:])
 	}
 	if a.Count >= 2*par.Cores() {
 		par.For(a.Count, 1, func(lo, hi int) {
@@ -46,7 +60,7 @@ func (a *Attention) Run(dst, q, k, v []float32) {
 	}
 }
 
-func (a *Attention) item(i int, dst, q, k, v []float32) {
+func (a *Attention) item(i, maskAt int, dst, q, k, v []float32) {
 	need("Attention: q", len(q), a.SQ, a.D, a.LdQ)
 	need("Attention: v", len(v), a.SK, a.DV, a.LdV)
 	need("Attention: dst", len(dst), a.SQ, a.DV, a.LdO)
@@ -57,8 +71,12 @@ func (a *Attention) item(i int, dst, q, k, v []float32) {
 	}
 	var mask []float32
 	if a.Mask != nil {
-		mask = a.Mask[i*a.StrideMask:]
-		need("Attention: mask", len(mask), a.SQ, a.SK, a.SK)
+		mask = a.Mask[maskAt:]
+		rows := a.SQ
+		if a.MaskRow {
+			rows = 1
+		}
+		need("Attention: mask", len(mask), rows, a.SK, a.SK)
 	}
 	pk, freeK := packScratch(a.D, a.SK, matrixSource(k, a.LdK, !a.KColumns))
 	defer freeK()
@@ -71,16 +89,65 @@ func (a *Attention) item(i int, dst, q, k, v []float32) {
 	par.For(a.SQ, attnRows, func(lo, hi int) {
 		buf := scratch((hi - lo) * ld)
 		defer release(buf)
-		s := buf.f
-		pk.multiply(hi-lo, q[lo*a.LdQ:], a.LdQ, s, ld, false, nil)
+		s, seen := buf.f, a.seen(lo, hi, mask)
+		pk.part(hi-lo, a.D, seen, q[lo*a.LdQ:], a.LdQ, s, ld)
 		for r := lo; r < hi; r++ {
-			a.softmax(r, s[(r-lo)*ld:][:a.SK], mask)
+			row := s[(r-lo)*ld:][:a.SK]
+			a.softmax(r, row[:seen], mask)
+			clear(row[seen:])
 		}
 		if a.Probs != nil {
 			a.Probs(i, lo, hi-lo, ld, s)
 		}
-		pv.multiply(hi-lo, s, ld, dst[lo*a.LdO:], a.LdO, false, nil)
+		pv.part(hi-lo, seen, a.DV, s, ld, dst[lo*a.LdO:], a.LdO)
 	})
+}
+
+// seen returns how many keys from the first on rows [lo,hi) need to look at: all that some row's mask does not hide, a
+// multiple of a panel. Rows whose mask hides every key see them all.
+func (a *Attention) seen(lo, hi int, mask []float32) int {
+	const step = 48
+	if mask == nil {
+		if a.Causal && hi+a.SK-a.SQ > 0 && lo+1+a.SK-a.SQ > 0 {
+			return min((hi+a.SK-a.SQ+step-1)/step*step, a.SK)
+		}
+		return a.SK
+	}
+	if a.MaskRow {
+		hi = lo + 1
+	}
+	most := 0
+	for r := lo; r < hi; r++ {
+		row := mask[:a.SK]
+		if !a.MaskRow {
+			row = mask[r*a.SK : (r+1)*a.SK]
+		}
+		n := len(row)
+		for n > 0 && cur.max(row[(n-1)/step*step:n]) <= masked {
+			n = (n - 1) / step * step
+		}
+		if n == 0 {
+			return a.SK
+		}
+		if most = max(most, n); most == a.SK {
+			return most
+		}
+	}
+	return most
+}
+
+// part computes C = A·B with the first k rows and n columns of B, on this core. It may write C up to the end of n's panel.
+func (p *packed[T]) part(m, k, n int, a []T, lda int, c []T, ldc int) {
+	t := p.t
+	if k == 0 {
+		finish(0, m, 0, n, 0, c, ldc, false, nil)
+	}
+	for k0 := 0; k0 < k; k0 += kc {
+		kb := min(kc, p.k-k0)
+		for j := 0; j*t.nr < n; j++ {
+			tiles(t, 0, m, a[k0:], lda, p.panel(k0, kb, j), t.nr, c[j*t.nr:], ldc, min(kb, k-k0), min(t.nr, p.n-j*t.nr), k0 > 0)
+		}
+	}
 }
 
 // softmax finishes one row of scores in place.
@@ -89,10 +156,14 @@ func (a *Attention) softmax(r int, row, mask []float32) {
 		cur.scalar[opMulS](row, row, a.Scale)
 	}
 	if mask != nil {
-		cur.binary[opAdd](row, row, mask[r*a.SK:(r+1)*a.SK])
+		at := r * a.SK
+		if a.MaskRow {
+			at = 0
+		}
+		cur.binary[opAdd](row, row, mask[at:at+len(row)])
 	}
 	if a.Causal {
-		seen := min(max(r+1+a.SK-a.SQ, 0), a.SK)
+		seen := min(max(r+1+a.SK-a.SQ, 0), len(row))
 		fill(row[seen:], negInf)
 	}
 	softmaxRow(row, row)

@@ -127,7 +127,11 @@ func (t *Table) HTML() template.HTML {
 	if t.Filter {
 		b.WriteString(`<input class="filter" type="search" placeholder="filter…" aria-label="filter rows">`)
 	}
-	b.WriteString(`<div class="scroll"><table class="sortable"`)
+	class := "scroll"
+	if len(t.Rows) > 24 {
+		class += " tall"
+	}
+	fmt.Fprintf(&b, `<div class="%s"><table class="sortable"`, class)
 	if t.ID != "" {
 		fmt.Fprintf(&b, ` id="%s"`, html.EscapeString(t.ID))
 	}

@@ -1,0 +1,270 @@
+package passes
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+	"strconv"
+
+	"github.com/qsimc/qsimc/ir"
+)
+
+// SmoothQuantOptions are the options of the pass smoothquant.
+type SmoothQuantOptions struct {
+	Alpha string `opt:"alpha" doc:"share of the difficulty that moves from activations to weights, 0 to 1; auto: the best of 0, 0.05, …, 1 for each group, by the error of its outputs under the policy's schemes"`
+	Pow2  bool   `opt:"pow2" doc:"factors are powers of two: the rewrite is exact"`
+	Sites string `opt:"sites" enum:"ref|all" doc:"ref: products that read a normalization, the head apart, as published; all: every product with a constant weight"`
+}
+
+// SmoothQuant moves outliers of activations into weights.
+var SmoothQuant = Define("smoothquant", smoothQuantDoc, SmoothQuantOptions{Alpha: "0.5", Sites: "ref"}, smoothQuant)
+
+const smoothQuantDoc = `divides channels of activations by factors and multiplies the weights that read them, so that both quantize well
+
+For the products that read the same value the factor of channel j is s = a^alpha / w^(1-alpha), a being the largest magnitude
+of the channel over the samples and w that of the weights it meets (Xiao et al., SmoothQuant); 1 where either is zero, and
+within [1e-4, 1e4]. The division goes into what makes the value: gain and bias of a normalization in one operator or spelled
+out, columns of the weight before it through Relu, pooling, attention (value to output projection, one factor for the query
+heads that share a key-value head) or the product with a gate, or any other constant. Where nothing can take it, or another
+reader must see the value as it is (a residual stream, a graph output), a Mul is inserted before the products. Constants
+that others share are copied first. Each rewrite runs on the first sample before and after; one that moves an output of the
+products by more than 1e-4 of its largest magnitude is taken back. The model computes what it did.`
+
+// clampFactor bounds the factors of SmoothQuant (METHODS.md §5).
+const clampFactor = 1e4
+
+// balanced is how far from 1 all factors of a group may be for the group to count as smooth already.
+const balanced = 1e-4
+
+func smoothQuant(ctx context.Context, u *Unit, o SmoothQuantOptions) error {
+	alpha := math.NaN()
+	if o.Alpha != "auto" {
+		var err error
+		if alpha, err = strconv.ParseFloat(o.Alpha, 64); err != nil || !(alpha >= 0 && alpha <= 1) {
+			return fmt.Errorf("option alpha=%s: wanted a number from 0 to 1, or auto", o.Alpha)
+		}
+	}
+	w, err := newWiring(u.Model)
+	if err != nil {
+		return err
+	}
+	gs := slices.DeleteFunc(w.groups(), func(g *group) bool {
+		why := ""
+		switch {
+		case o.Sites == "all":
+		case g.norm == nil:
+			why = "sites=ref: it reads no normalization"
+		case g.head:
+			why = "sites=ref: the head of the model"
+		}
+		if why != "" {
+			for _, s := range g.sites {
+				u.skip(s.Name, why)
+			}
+		}
+		return why != ""
+	})
+	if u.DryRun || len(gs) == 0 {
+		u.reportGroups(gs)
+		return nil
+	}
+	few := 0
+	if o.Alpha == "auto" {
+		few = searchSamples
+	}
+	st, err := u.observe(ctx, gs, few)
+	if err != nil {
+		return err
+	}
+	var grid *search
+	if o.Alpha == "auto" {
+		if grid, err = newSearch(u, st); err != nil {
+			return err
+		}
+	}
+	for i, g := range upstreamLast(gs) {
+		u.at(g.name())
+		u.progress("groups", i, len(gs))
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		act, weights, err := g.magnitudes(st)
+		if err != nil {
+			return err
+		}
+		pick := func(alpha float64) factorMap { return smoothFactors(act, weights, alpha, o.Pow2) }
+		best := alpha
+		if grid != nil {
+			if !grid.quantizes(g, false) {
+				g.left = "alpha=auto: the policy leaves it float, no alpha is better than another"
+				continue
+			}
+			if best, err = grid.best(ctx, g, alphaGrid(), pick); err != nil {
+				return fmt.Errorf("group %q: %w", g.name(), err)
+			}
+			g.note = fmt.Sprintf(" (alpha=%g)", best)
+		}
+		if err := u.rescale(ctx, g, pick(best), st); err != nil {
+			return err
+		}
+	}
+	u.reportGroups(gs)
+	u.Model.Graph.Prune()
+	return nil
+}
+
+// reportGroups says for every site of the groups what was done, or why nothing was.
+func (u *Unit) reportGroups(gs []*group) {
+	for _, g := range gs {
+		for _, s := range g.sites {
+			if g.left != "" {
+				u.skip(s.Name, g.left)
+			} else {
+				u.did(s.Name, g.plan()+g.note)
+			}
+		}
+	}
+}
+
+// alphaGrid lists the candidates of alpha=auto.
+func alphaGrid() []float64 {
+	var grid []float64
+	for i := range 21 {
+		grid = append(grid, float64(i)/20)
+	}
+	return grid
+}
+
+// factorMap holds a factor for each class of channels.
+type factorMap map[int32]float64
+
+// smoothFactors computes the factors of SmoothQuant from the largest magnitudes of activations and weights.
+func smoothFactors(act, weights map[int32]float64, alpha float64, pow2 bool) factorMap {
+	f := factorMap{}
+	for c, a := range act {
+		f[c] = smoothFactor(a, weights[c], alpha, pow2)
+	}
+	return f
+}
+
+// smoothFactor is a^alpha / w^(1-alpha), in float64 and then rounded to float32 (METHODS.md §5).
+func smoothFactor(a, w, alpha float64, pow2 bool) float64 {
+	if a == 0 || w == 0 {
+		return 1
+	}
+	s := math.Pow(a, alpha) / math.Pow(w, 1-alpha)
+	s = min(max(s, 1/clampFactor), clampFactor)
+	if pow2 {
+		return math.Ldexp(1, int(math.RoundToEven(math.Log2(s))))
+	}
+	return float64(float32(s))
+}
+
+// rescale divides the channels of a group by factors: absorbed where they can be, else by an inserted Mul. A rewrite that
+// does not keep the outputs of the group's sites is taken back.
+func (u *Unit) rescale(ctx context.Context, g *group, f factorMap, st *statistics) error {
+	largest := 0.0
+	for _, s := range f {
+		largest = max(largest, math.Abs(s-1))
+	}
+	if largest <= balanced {
+		g.left = "its channels are balanced already"
+		return nil
+	}
+	var want []*ir.Value
+	for _, s := range g.sites {
+		want = append(want, s.Node.Out(0))
+	}
+	nodes := g.nodes()
+	p, err := newProof(ctx, nodes, want, st.first, u.Runtime)
+	if err == nil {
+		var back undo
+		var inserted []*ir.Node
+		if back, inserted, err = g.rewrite(f, u.entry.Name); err == nil {
+			err = p.check(ctx, append(slices.Clone(nodes), inserted...))
+		}
+		if err != nil {
+			back.run()
+		}
+	}
+	switch {
+	case ctx.Err() != nil:
+		return ctx.Err()
+	case err != nil:
+		g.left = fmt.Sprintf("scaling %q is not kept: %v", g.name(), err)
+	default:
+		u.edit()
+	}
+	return nil
+}
+
+// rewrite divides the group's channels by their factors and returns how to take that back, and the nodes it inserted.
+func (g *group) rewrite(f factorMap, pass string) (undo, []*ir.Node, error) {
+	of := func(class int32) float64 {
+		if s, ok := f[class]; ok {
+			return s
+		}
+		return 1
+	}
+	if g.scale != nil {
+		back, err := g.scale.apply(func(l int32) float64 { return of(g.scale.find(l)) })
+		return back, nil, err
+	}
+	var back undo
+	var inserted []*ir.Node
+	done := map[*ir.Value]bool{}
+	for _, s := range g.sites {
+		e := &paramEdit{node: s.Node, slot: s.Linear.W, site: s, ch: s.rows()}
+		if err := e.apply(of, &back); err != nil {
+			return back, nil, err
+		}
+		x := s.Node.In(s.Linear.X)
+		if done[x] {
+			continue
+		}
+		var uses []ir.Use
+		for _, u := range x.Uses() {
+			if slices.ContainsFunc(g.sites, func(s *Site) bool { return s.Node == u.Node && s.Linear.X == u.Slot }) {
+				uses = append(uses, u)
+			}
+		}
+		by := make([]float64, s.width())
+		for i := range by {
+			by[i] = 1 / of(int32(i))
+		}
+		axis := s.Linear.XAxis
+		if axis < 0 {
+			axis += x.Type.Rank()
+		}
+		if err := insertMul(x, axis, by, uses, pass, &back); err != nil {
+			return back, nil, err
+		}
+		m := s.Node.In(s.Linear.X)
+		done[x], done[m] = true, true
+		inserted = append(inserted, m.DefNode())
+	}
+	return back, inserted, nil
+}
+
+// rows labels the elements of a site's weight constant by the input channel that they meet.
+func (s *Site) rows() *channels {
+	w := s.weight()
+	shape := w.Value.Type.Dims
+	period := ones(len(shape))
+	period[w.Axes.K] = int(shape[w.Axes.K].Size)
+	if g := s.Linear.Groups; g > 1 && s.convolution() && w.Axes.K == 1 {
+		inner, perGroup := int(shape[1].Size), int(shape[w.Axes.Out].Size)/g
+		period[w.Axes.Out] = int(shape[w.Axes.Out].Size)
+		return build(period, func(idx []int) int32 { return int32(idx[w.Axes.Out]/perGroup*inner + idx[1]) })
+	}
+	return build(period, func(idx []int) int32 { return int32(idx[w.Axes.K]) })
+}
+
+// plan says what takes the factors of a group.
+func (g *group) plan() string {
+	if g.scale != nil {
+		return fmt.Sprintf("channels of %q scaled: %s", g.name(), g.scale.absorbers())
+	}
+	return fmt.Sprintf("channels of %q scaled: Mul inserted, since %s", g.name(), g.why)
+}

@@ -1,0 +1,233 @@
+package runtime
+
+import (
+	"errors"
+	"slices"
+
+	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/ir/op"
+)
+
+// A program has two plans of its main graph: the one that Watch runs, a step for each node, and the one that Run runs when
+// nobody sees the values between. The second joins steps: products with what follows them, attention, normalizations and
+// activations that the exporter took apart. Both share slots, constants and packed weights.
+
+// errUnfit is returned by a joined step, before it allocates anything, when the shapes of a run are not those it is made
+// for; its parts are run then.
+var errUnfit = errors.New("the joined step does not fit")
+
+// fuser turns a plan's steps into fewer.
+type fuser struct {
+	p     *Program
+	steps []step
+	gone  []bool
+	by    map[int]int   // slot → the step that makes it
+	users map[int][]int // slot → the steps that read it, once for each input
+	fixed map[int]bool  // slots that the graph's outputs or subgraphs read
+}
+
+// fuse returns the plan that Run executes.
+func (p *Program) fuse(pl *plan) *plan {
+	f := &fuser{p: p, by: map[int]int{}, users: map[int][]int{}, fixed: map[int]bool{}}
+	for _, s := range pl.outputs {
+		f.fixed[s] = true
+	}
+	for _, st := range pl.steps {
+		for _, s := range p.captures(st.node) {
+			f.fixed[s] = true
+		}
+	}
+	f.take(pl.steps)
+	for i := range f.steps {
+		if f.gone[i] {
+			continue
+		}
+		switch f.steps[i].node.Op.Type {
+		case "Softmax":
+			f.attention(i)
+		case "Sqrt":
+			f.norm(i)
+		}
+	}
+	for i := range f.steps {
+		if f.gone[i] {
+			continue
+		}
+		switch f.steps[i].node.Op.Type {
+		case "MatMul", "Gemm":
+			f.linear(i)
+		case "Conv":
+			f.conv(i)
+		}
+	}
+	for i := range f.steps {
+		if !f.gone[i] {
+			f.activation(i)
+		}
+	}
+	fast := &plan{graph: pl.graph, inputs: pl.inputs, outputs: pl.outputs}
+	for i, st := range f.steps {
+		if !f.gone[i] {
+			fast.steps = append(fast.steps, st)
+		}
+	}
+	p.lifetimes(fast)
+	return fast
+}
+
+// take copies the steps, without those that hand on what they get: casts to the type a value has, products with one.
+func (f *fuser) take(steps []step) {
+	alias := map[int]int{}
+	for _, st := range steps {
+		st.free = nil
+		st.in = slices.Clone(st.in)
+		for i, s := range st.in {
+			if a, ok := alias[s]; ok {
+				st.in[i] = a
+			}
+		}
+		if from, ok := f.idle(&st); ok && !f.fixed[st.out[0]] {
+			alias[st.out[0]] = st.in[from]
+			continue
+		}
+		for _, s := range st.in {
+			if s >= 0 {
+				f.users[s] = append(f.users[s], len(f.steps))
+			}
+		}
+		for _, s := range st.out {
+			if s >= 0 {
+				f.by[s] = len(f.steps)
+			}
+		}
+		f.steps = append(f.steps, st)
+	}
+	f.gone = make([]bool, len(f.steps))
+}
+
+// idle reports that a step's output is its input number from.
+func (f *fuser) idle(st *step) (from int, ok bool) {
+	if len(st.out) != 1 || st.node.Op.Domain != "" {
+		return 0, false
+	}
+	in, out := st.node.In(0), st.node.Out(0)
+	switch st.node.Op.Type {
+	case "Identity":
+		return 0, true
+	case "Cast":
+		return 0, in != nil && in.Type.Elem == out.Type.Elem && out.Type.Elem != ir.Undefined
+	case "Mul":
+		for i := range 2 {
+			t := f.constant(st.in[i])
+			if v, scalar := scalarOf(t); scalar && v == 1 && t.Rank() == 0 && t.Elem() == ir.Float32 {
+				return 1 - i, true
+			}
+		}
+	}
+	return 0, false
+}
+
+// constant returns the contents of a slot that are known at compile time.
+func (f *fuser) constant(s int) *ir.Tensor {
+	if s < 0 {
+		return nil
+	}
+	return f.p.consts[s]
+}
+
+// scalarOf returns the value of a float32 tensor of one element.
+func scalarOf(t *ir.Tensor) (float32, bool) {
+	if t == nil || t.Elem() != ir.Float32 || t.Len() != 1 {
+		return 0, false
+	}
+	return ir.Data[float32](t)[0], true
+}
+
+// next returns the only step that reads a slot which nothing else reads.
+func (f *fuser) next(s int) (int, bool) {
+	if u := f.users[s]; len(u) == 1 && !f.fixed[s] && !f.gone[u[0]] {
+		return u[0], true
+	}
+	return 0, false
+}
+
+// maker returns the step of the given operator whose first output is slot s.
+func (f *fuser) maker(s int, operator string) (int, bool) {
+	if s < 0 {
+		return 0, false
+	}
+	i, ok := f.by[s]
+	if !ok || f.gone[i] || !f.is(i, operator) || f.steps[i].out[0] != s {
+		return 0, false
+	}
+	return i, true
+}
+
+// is reports whether step i is an operator of the default domain that yields one float32 tensor.
+func (f *fuser) is(i int, operator string) bool {
+	st := &f.steps[i]
+	return st.node.Op.Type == operator && st.node.Op.Domain == "" && st.parts == nil && len(st.out) > 0 && st.node.Out(0).Type.Elem == ir.Float32
+}
+
+// other returns the input of a step of two inputs that is not s.
+func (f *fuser) other(i, s int) int {
+	in := f.steps[i].in
+	if in[0] == s {
+		return in[1]
+	}
+	return in[0]
+}
+
+// private reports that slot s is read by the given steps alone, once for each time they are listed.
+func (f *fuser) private(s int, by ...int) bool {
+	if f.fixed[s] {
+		return false
+	}
+	u := slices.Clone(f.users[s])
+	slices.Sort(u)
+	slices.Sort(by)
+	return slices.Equal(u, by)
+}
+
+// join replaces steps by one in the last one's place. Its inputs are read by it alone after that.
+func (f *fuser) join(def *op.Def, state any, in []int, parts ...int) {
+	slices.Sort(parts)
+	last := parts[len(parts)-1]
+	st := step{node: f.steps[last].node, def: def, state: state, in: in, out: f.steps[last].out}
+	inner := map[int]bool{}
+	for _, i := range parts {
+		part := f.steps[i]
+		if part.parts != nil {
+			st.parts = append(st.parts, part.parts...)
+		} else {
+			st.parts = append(st.parts, part)
+		}
+		for _, s := range part.in {
+			if s >= 0 {
+				f.users[s] = slices.DeleteFunc(f.users[s], func(u int) bool { return u == i })
+			}
+		}
+		if i != last {
+			f.gone[i] = true
+			for _, s := range part.out {
+				inner[s] = true
+			}
+		}
+	}
+	// In the parts an inner value dies at its last use.
+	for k := len(st.parts) - 1; k >= 0; k-- {
+		part := &st.parts[k]
+		for _, s := range slices.Concat(part.in, part.out) {
+			if s >= 0 && inner[s] {
+				inner[s] = false
+				part.free = append(part.free, s)
+			}
+		}
+	}
+	for _, s := range in {
+		if s >= 0 {
+			f.users[s] = append(f.users[s], last)
+		}
+	}
+	f.steps[last] = st
+}
