@@ -71,7 +71,7 @@ func (b bound[T]) with(args []arg) (config, error) {
 }
 
 // All lists the passes, in the order in which a pipeline usually has them.
-var All = []*Pass{Inline, Fold, SmoothQuant, GPTQ, FakeQuant, Lower, Prune}
+var All = []*Pass{Inline, Fold, Equalize, SmoothQuant, GPTQ, FakeQuant, Lower, Prune}
 
 // Lookup returns the pass of the given name.
 func Lookup(name string) (*Pass, bool) {
@@ -94,6 +94,10 @@ var Orders = []Order{
 	{"fold", "gptq", "batch normalization must be in the weights before they are rounded"},
 	{"gptq", "fakequant", "fakequant stores the codes that gptq chose"},
 	{"fold", "smoothquant", "batch normalization must be in the weights, and gains behind constant arithmetic be constants, before either takes factors"},
+	{"fold", "equalize", "batch normalization must be in the weights before their ranges are balanced"},
+	{"equalize", "smoothquant", "smoothquant weighs activations against the weights that are balanced already"},
+	{"equalize", "gptq", "weights must be balanced before they are rounded"},
+	{"equalize", "fakequant", "weights and ranges must be those of the balanced channels"},
 	{"smoothquant", "fakequant", "ranges must be those of the smoothed activations"},
 	{"smoothquant", "gptq", "weights must be those that read the smoothed activations before they are rounded"},
 	{"fakequant", "lower", "lower turns the FakeQuant nodes that fakequant inserts into operators of ONNX"},

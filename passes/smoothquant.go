@@ -162,7 +162,7 @@ func smoothFactor(a, w, alpha float64, pow2 bool) float64 {
 }
 
 // rescale divides the channels of a group by factors: absorbed where they can be, else by an inserted Mul. A rewrite that
-// does not keep the outputs of the group's sites is taken back.
+// does not keep the outputs of the group's sites is taken back; without a recorded sample there is nothing to tell by.
 func (u *Unit) rescale(ctx context.Context, g *group, f factorMap, st *statistics) error {
 	largest := 0.0
 	for _, s := range f {
@@ -177,11 +177,15 @@ func (u *Unit) rescale(ctx context.Context, g *group, f factorMap, st *statistic
 		want = append(want, s.Node.Out(0))
 	}
 	nodes := g.nodes()
-	p, err := newProof(ctx, nodes, want, st.first, u.Runtime)
+	var p *proof
+	var err error
+	if st.first != nil {
+		p, err = newProof(ctx, nodes, want, st.first, u.Runtime)
+	}
 	if err == nil {
 		var back undo
 		var inserted []*ir.Node
-		if back, inserted, err = g.rewrite(f, u.entry.Name); err == nil {
+		if back, inserted, err = g.rewrite(f, u.entry.Name); err == nil && p != nil {
 			err = p.check(ctx, append(slices.Clone(nodes), inserted...))
 		}
 		if err != nil {
