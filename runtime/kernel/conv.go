@@ -32,10 +32,27 @@ func convOut(in, k, stride, dilation int) int {
 // Conv computes the convolution and then ep: its RowBias has one element for each of the M output channels, its
 // Residual the shape of dst (ResidualLd is not read), and Bias must be nil. ep may be nil. dst must not overlap x.
 func Conv(p Conv2D, dst, x, w []float32, ep *Epilogue) {
+	group := p.C / p.Groups
+	same("Conv: w", p.M*group*p.KH*p.KW, len(w))
+	if p.KH*p.KW > 1 && group >= minTapDepth {
+		buf := scratch(len(w))
+		defer release(buf)
+		byTap(buf.f, w, p.M/p.Groups, group, p.KH*p.KW)
+		ConvPacked(p, dst, x, &ConvWeights{p.M, group, p.KH, p.KW, w, buf.f}, ep)
+		return
+	}
+	ConvPacked(p, dst, x, &ConvWeights{p.M, group, p.KH, p.KW, w, nil}, ep)
+}
+
+// ConvPacked is Conv with weights that were prepared.
+func ConvPacked(p Conv2D, dst, x []float32, weights *ConvWeights, ep *Epilogue) {
 	oh, ow := p.Out()
 	pixels, group := oh*ow, p.C/p.Groups
+	w := weights.w
 	same("Conv: x", p.N*p.C*p.H*p.W, len(x))
 	same("Conv: w", p.M*group*p.KH*p.KW, len(w))
+	same("Conv: group", group, weights.group)
+	same("Conv: window", p.KW, weights.kw)
 	same("Conv: dst", p.N*p.M*pixels, len(dst))
 	if ep != nil {
 		if ep.Bias != nil {
@@ -56,11 +73,20 @@ func Conv(p Conv2D, dst, x, w []float32, ep *Epilogue) {
 		return
 	}
 	m, k := p.M/p.Groups, group*p.KH*p.KW
+	plain := p.KH == 1 && p.KW == 1 && p.StrideH == 1 && p.StrideW == 1 && p.PadTop|p.PadLeft|p.PadBottom|p.PadRight == 0
 	one := func(i int) {
 		n, g := i/p.Groups, i%p.Groups
 		in := x[(n*p.C+g*group)*p.H*p.W:][:group*p.H*p.W]
 		off := (n*p.M + g*m) * pixels
-		convPlane(&p, ow, m, pixels, k, dst[off:off+m*pixels], in, w[g*m*k:(g+1)*m*k], ep.slice(off, g*m, m, pixels))
+		out, own, ep := dst[off:off+m*pixels], w[g*m*k:(g+1)*m*k], ep.slice(off, g*m, m, pixels)
+		switch {
+		case plain:
+			convPlane(&p, m, pixels, k, out, in, own, ep)
+		case weights.taps != nil:
+			p.convLattice(oh, ow, m, out, in, own, weights.taps[g*m*k:(g+1)*m*k], ep)
+		default:
+			p.convLattice(oh, ow, m, out, in, own, nil, ep)
+		}
 	}
 	count := p.N * p.Groups
 	if count >= 2*par.Cores() {
@@ -91,13 +117,9 @@ func (e *Epilogue) slice(off, ch, m, pixels int) *Epilogue {
 	return &s
 }
 
-// convPlane is one image and group as a product: weights (m×k) times patches (k×pixels), the patches being gathered
-// straight into the kernels' layout.
-func convPlane(p *Conv2D, ow, m, pixels, k int, dst, x, w []float32, ep *Epilogue) {
-	src := patches(p, ow, x)
-	if p.KH == 1 && p.KW == 1 && p.StrideH == 1 && p.StrideW == 1 && p.PadTop|p.PadLeft|p.PadBottom|p.PadRight == 0 {
-		src = matrixSource(x, pixels, false)
-	}
+// convPlane is one image and group of a convolution of single pixels: a product of the weights (m×k) with the planes.
+func convPlane(p *Conv2D, m, pixels, k int, dst, x, w []float32, ep *Epilogue) {
+	src := matrixSource(x, pixels, false)
 	t := pickTile(cur.tiles, pixels)
 	then := ep.after(dst, pixels)
 	panels := (pixels + t.nr - 1) / t.nr
@@ -110,65 +132,6 @@ func convPlane(p *Conv2D, ow, m, pixels, k int, dst, x, w []float32, ep *Epilogu
 		return
 	}
 	stream(m, pixels, k, t, w, k, src, dst, pixels, false, then)
-}
-
-// patches reads the k×pixels matrix of patches: row (c,kh,kw), column (oy,ox).
-func patches(p *Conv2D, ow int, x []float32) source[float32] {
-	window := p.KH * p.KW
-	return source[float32]{func(dst []float32, k0, kb, j0, nn, nr int) {
-		// The columns fall into runs along one output row each.
-		type run struct{ at, n, iy, ix int }
-		var few [16]run
-		all := few[:0]
-		for done := 0; done < nn; {
-			oy, ox := (j0+done)/ow, (j0+done)%ow
-			n := min(ow-ox, nn-done)
-			all = append(all, run{done, n, oy*p.StrideH - p.PadTop, ox*p.StrideW - p.PadLeft})
-			done += n
-		}
-		c, kh, kw := k0/window, k0%window/p.KW, k0%p.KW
-		for r := range kb {
-			plane := x[c*p.H*p.W:][:p.H*p.W]
-			row := dst[r*nr : (r+1)*nr]
-			clear(row[nn:])
-			for _, s := range all {
-				out, iy := row[s.at:s.at+s.n], s.iy+kh*p.DilationH
-				if iy < 0 || iy >= p.H {
-					clear(out)
-					continue
-				}
-				gather(out, plane[iy*p.W:(iy+1)*p.W], s.ix+kw*p.DilationW, p.StrideW)
-			}
-			if kw++; kw == p.KW {
-				kw = 0
-				if kh++; kh == p.KH {
-					kh = 0
-					c++
-				}
-			}
-		}
-	}, kc}
-}
-
-// gather sets out[i] = row[ix+i*stride], 0 outside the row.
-func gather(out, row []float32, ix, stride int) {
-	if stride == 1 {
-		lead := min(max(-ix, 0), len(out))
-		clear(out[:lead])
-		n := 0
-		if lead < len(out) && ix+lead < len(row) {
-			n = copy(out[lead:], row[ix+lead:])
-		}
-		clear(out[lead+n:])
-		return
-	}
-	for i := range out {
-		out[i] = 0
-		if ix >= 0 && ix < len(row) {
-			out[i] = row[ix]
-		}
-		ix += stride
-	}
 }
 
 // convDepthwise is the case of one input channel for each group. A plane is copied into a padded one whose rows are
