@@ -134,34 +134,30 @@ func convPlane(p *Conv2D, m, pixels, k int, dst, x, w []float32, ep *Epilogue) {
 	stream(m, pixels, k, t, w, k, src, dst, pixels, false, then)
 }
 
-// convDepthwise is the case of one input channel for each group. A plane is copied into a padded one whose rows are
-// split by column modulo the stride, so that every tap of the window is a run of consecutive elements.
+// convDepthwise is the case of one input channel for each group: a weighted sum of shifted planes.
 func convDepthwise(p *Conv2D, oh, ow int, dst, x, w []float32, ep *Epilogue) {
 	pixels, window, mult := oh*ow, p.KH*p.KW, p.M/p.Groups
-	phase := (p.W + p.PadLeft + p.PadRight + p.StrideW - 1) / p.StrideW
-	line := phase * p.StrideW
-	offs := make([]int, 0, window)
-	for kh := range p.KH {
-		for kw := range p.KW {
-			c := kw * p.DilationW
-			offs = append(offs, kh*p.DilationH*line+c%p.StrideW*phase+c/p.StrideW)
-		}
-	}
-	plain := p.StrideW == 1 && p.PadTop|p.PadLeft|p.PadBottom|p.PadRight == 0
+	g := p.lattice(oh, ow)
+	plain := p.StrideH == 1 && p.StrideW == 1 && p.PadTop|p.PadLeft|p.PadBottom|p.PadRight == 0
 	par.For(p.N*p.C, max(1, elemGrain/(pixels*window*mult)), func(lo, hi int) {
-		buf := scratch((p.H + p.PadTop + p.PadBottom) * line)
+		buf := scratch(g.plane + g.n)
 		defer release(buf)
-		clear(buf.f)
+		line := buf.f[g.plane:]
 		for i := lo; i < hi; i++ {
 			plane := x[i*p.H*p.W:][:p.H*p.W]
 			if !plain {
-				p.spread(buf.f[p.PadTop*line:], plane, phase)
-				plane = buf.f
+				g.fill(p, buf.f[:g.plane], plane)
+				plane = buf.f[:g.plane]
 			}
 			for m := range mult {
 				ch, out := i%p.C*mult+m, dst[(i*mult+m)*pixels:][:pixels]
-				for oy := range oh {
-					cur.taps(out[oy*ow:(oy+1)*ow], plane[oy*p.StrideH*line:], offs, w[ch*window:(ch+1)*window])
+				if g.w == ow {
+					cur.taps(out, plane, g.offs, w[ch*window:(ch+1)*window])
+				} else {
+					cur.taps(line, plane, g.offs, w[ch*window:(ch+1)*window])
+					for oy := range oh {
+						copy(out[oy*ow:(oy+1)*ow], line[oy*g.w:])
+					}
 				}
 				if ep != nil {
 					ep.slice((i*mult+m)*pixels, ch, 1, pixels).apply(0, 1, 0, pixels, out, pixels)
@@ -169,19 +165,4 @@ func convDepthwise(p *Conv2D, oh, ow int, dst, x, w []float32, ep *Epilogue) {
 			}
 		}
 	})
-}
-
-// spread copies a plane, row by row, element c of a padded row going to place c/StrideW of run c%StrideW, each phase long.
-func (p *Conv2D) spread(dst, plane []float32, phase int) {
-	for iy := range p.H {
-		row, out := plane[iy*p.W:(iy+1)*p.W], dst[iy*phase*p.StrideW:]
-		if p.StrideW == 1 {
-			copy(out[p.PadLeft:], row)
-			continue
-		}
-		for ix, v := range row {
-			c := ix + p.PadLeft
-			out[c%p.StrideW*phase+c/p.StrideW] = v
-		}
-	}
 }
