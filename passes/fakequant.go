@@ -15,11 +15,12 @@ import (
 
 // FakeQuantOptions are the options of the pass fakequant.
 type FakeQuantOptions struct {
-	Measure int `opt:"measure" doc:"samples over which the report measures activations (clipped and zero shares, SQNR); 0: none"`
+	Measure int    `opt:"measure" doc:"samples over which the report measures activations (clipped and zero shares, SQNR); 0: none"`
+	Style   string `opt:"style" enum:"plain|ort" doc:"ort: quantize as ONNX Runtime wants it to run integer kernels: also results of products, for all that read them, behind activations, with shared parameters where elements are only rearranged"`
 }
 
 // FakeQuant inserts the quantizers that the policy asks for.
-var FakeQuant = Define("fakequant", fakeQuantDoc, FakeQuantOptions{Measure: 4}, fakeQuant)
+var FakeQuant = Define("fakequant", fakeQuantDoc, FakeQuantOptions{Measure: 4, Style: "plain"}, fakeQuant)
 
 const fakeQuantDoc = `decides every site by the policy and inserts qsimc.FakeQuant nodes
 
@@ -77,12 +78,18 @@ func fakeQuant(ctx context.Context, u *Unit, o FakeQuantOptions) error {
 	}
 	in := newInserter(u, ds)
 	in.gather()
+	if o.Style == "ort" {
+		in.styleORT()
+	}
 	if !u.DryRun {
 		if err := in.fitWeights(); err != nil {
 			return err
 		}
 		if err := in.calibrate(ctx); err != nil {
 			return err
+		}
+		if o.Style == "ort" {
+			in.shareORT()
 		}
 		if err := in.measure(ctx, o.Measure); err != nil {
 			return err

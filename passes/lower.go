@@ -14,11 +14,12 @@ import (
 type LowerOptions struct {
 	Format string `opt:"format" enum:"qdq|fakequant" doc:"what quantizers become: qdq is QuantizeLinear and DequantizeLinear where ONNX has the type and the granularity, else as fakequant; fakequant is exact simulation of activations in float operators"`
 	Opset  int    `opt:"opset" doc:"opset of the result; 0: the smallest that can carry it, not below the model's"`
+	Style  string `opt:"style" enum:"plain|ort" doc:"ort: biases of products of quantized operands become int32, as ONNX Runtime's integer kernels add them, and activations that a quantizer takes in are left out"`
 	Inline bool   `opt:"inline" doc:"write simulations out where they are used instead of calling model-local functions"`
 }
 
 // Lower turns FakeQuant nodes into operators of ONNX.
-var Lower = Define("lower", lowerDoc, LowerOptions{Format: "qdq"}, lower)
+var Lower = Define("lower", lowerDoc, LowerOptions{Format: "qdq", Style: "plain"}, lower)
 
 const lowerDoc = `turns qsimc.FakeQuant nodes into operators of ONNX
 
@@ -78,6 +79,14 @@ func lower(_ context.Context, u *Unit, o LowerOptions) error {
 			return fmt.Errorf("value %q: %w", l.base(), err)
 		}
 		u.edit()
+	}
+	if o.Style == "ort" {
+		if err := w.integerBiases(); err != nil {
+			return err
+		}
+		if err := w.absorbActivations(); err != nil {
+			return err
+		}
 	}
 	for _, l := range w.all {
 		if err := l.node.Graph().Remove(l.node); err != nil {

@@ -201,7 +201,7 @@ def main():
                     if mark == "FAIL":
                         failures.append(f"{role} {scheme} ({form}): {why}")
                     elif mark in ("", "n/k"):
-                        reasons.setdefault(why.split("\n")[0][-160:], f"{role} {scheme}")
+                        reasons.setdefault(f, (f"{role} {scheme}", why.split("\n")[0]))
                     marks.append(mark or "–")
                 rows[f][f"{role}: {g}"] = " ".join(marks)
                 print(f"{role:8} {scheme:28} {' '.join(marks)}", flush=True)
@@ -224,7 +224,7 @@ ONNX has type and granularity, else simulation in float operators) and `--format
 | `=` | the same bits |
 | `=0` | the same values; signs of some zeros differ: int4 has no -0 to carry e1m2's, and the Go kernels write +0 for blocks of zeros |
 | `r=` `r=0` | ONNX Runtime's CPU provider has no kernel; compared with `onnx.reference` instead |
-| `f` | the weight is folded to the float values it takes, as the report says; outputs agree |
+| `f` | the weight is stored without DequantizeLinear: folded to the float values it takes, as the report says, or halves behind a Cast; outputs agree |
 | `n/k` | neither has a kernel |
 | `–` | the scheme is not defined there; the reason is below |
 
@@ -242,7 +242,7 @@ def write(path, rows, reasons):
         for name, cells in rows.items():
             f.write(f"| `{name}` | " + " | ".join(cells.get(c, "") for c in cols) + " |\n")
         f.write("\n## Where a scheme is not defined\n\n")
-        for why, example in reasons.items():
+        for example, why in reasons.values():
             f.write(f"- `{example}`: {why}\n")
 
 

@@ -39,6 +39,7 @@ type rewriteFlags struct {
 	noCheck    bool
 	external   bool
 	inline     bool
+	style      string
 	keep       bool
 	memory     int64
 }
@@ -129,6 +130,7 @@ memory; --no-check leaves that out. Where no samples are given that one run take
 	fl.StringVar(&f.printAfter, "print-after", "", "print the graph to stderr after this pass, or after all")
 	fl.IntVar(&f.stopAfter, "stop-after", 0, "end the pipeline after N steps")
 	fl.BoolVar(&f.inline, "inline", false, "write model-local functions out: the model's own first, so that products inside them become sites, and those of lower where it would call them")
+	fl.StringVar(&f.style, "qdq-style", "plain", "plain, or ort: placed so that ONNX Runtime runs integer kernels (pass-through operators share parameters, int32 bias, quantizers behind activations)")
 	fl.BoolVar(&f.external, "external-data", false, "put weights into OUT.onnx.data")
 	fl.StringVar(&f.maxMemory, "max-memory", "", "bound for tensors alive in a run of the model, as 8GB or 512MiB (default: 80 % of the machine's)")
 	fl.BoolVar(&f.keep, "keep-quantized", false, "leave sites that are already quantized as they are instead of refusing the model")
@@ -184,6 +186,15 @@ func (f *rewriteFlags) lowerOptions(c *cobra.Command, p *passes.Pipeline) (*pass
 	}
 	if c.Flags().Changed("opset") {
 		opts = append(opts, "opset="+strconv.Itoa(f.opset))
+	}
+	if c.Flags().Changed("qdq-style") {
+		opts = append(opts, "style="+f.style)
+		if p.Has("fakequant") {
+			var err error
+			if p, err = p.With("fakequant", "style="+f.style); err != nil {
+				return nil, usageError{err}
+			}
+		}
 	}
 	if f.inline {
 		opts = append(opts, "inline=true")

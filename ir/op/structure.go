@@ -1,6 +1,10 @@
 package op
 
-import "github.com/qsimc/qsimc/ir"
+import (
+	"math"
+
+	"github.com/qsimc/qsimc/ir"
+)
 
 // Role says what an operator is to passes that match structure. Passes ask for roles so that operator names stay here.
 type Role uint8
@@ -259,4 +263,53 @@ func isWeight(v *ir.Value, rank int) bool {
 		v = in
 	}
 	return true
+}
+
+// Rectifies reports whether the node is an activation that is 0 below 0 and leaves what is above, up to a bound (+Inf: none):
+// Relu, and Clip from 0. A quantizer behind it whose least code stands for 0 and whose greatest for the bound or less does the
+// same.
+func Rectifies(n *ir.Node) (bound float32, ok bool) {
+	none := float32(math.Inf(1))
+	if n == nil || !standard(n) {
+		return 0, false
+	}
+	limit := func(slot int, attr string, def float32) float32 {
+		if n.NumIn() <= 1 {
+			return n.Float(attr, def)
+		}
+		if n.In(slot) == nil {
+			return def
+		}
+		if t := ConstantOf(n.In(slot)); t != nil && t.Len() == 1 {
+			if v, ok := t.Float32s(); ok {
+				return v[0]
+			}
+		}
+		return float32(math.NaN())
+	}
+	switch n.Op.Type {
+	case "Relu":
+		return none, true
+	case "Clip":
+		bound = limit(2, "max", none)
+		return bound, limit(1, "min", -none) == 0 && bound > 0
+	}
+	return 0, false
+}
+
+// BiasSlot is the input at which a product adds a bias for each output channel, -1 for products without.
+func BiasSlot(n *ir.Node) int {
+	switch {
+	case standard(n) && (n.Op.Type == "Conv" || n.Op.Type == "ConvTranspose"):
+		return 2
+	case standard(n) && n.Op.Type == "Gemm" && n.Float("alpha", 1) == 1 && n.Float("beta", 1) == 1:
+		return 2
+	}
+	return -1
+}
+
+// KeepsRange reports whether the node's result holds only elements of its input 0, so that both may share quantization
+// parameters.
+func KeepsRange(n *ir.Node) bool {
+	return n != nil && (Moves(n) && n.Op.Type != "Cast" || standard(n) && n.Op.Type == "MaxPool")
 }
