@@ -116,6 +116,9 @@ func (a *app) sweep(c *cobra.Command, f *sweepFlags) error {
 		fmt.Fprintf(a.out, "%d cells; dry run: none was run\n", len(plan.Cells))
 		return nil
 	}
+	for _, err := range plan.Broken() {
+		a.log().Warn("the cells of this recipe will fail: " + err.Error())
+	}
 	steps := &sweepMeter{app: a}
 	err = plan.Run(c.Context(), f.out, sweep.RunOptions{Cells: plan.Shard(part, parts), Jobs: a.jobs, Again: !f.resume, RetryFailed: f.retry, Event: steps.at})
 	steps.stop()

@@ -45,6 +45,7 @@ type job struct {
 	path    string // of the data
 	metric  string
 	recipe  *recipe.Recipe
+	err     error   // the recipe's
 	samples *Source // nil: none
 	seed    int64
 }
@@ -94,10 +95,10 @@ func (s *Spec) Plan(o PlanOptions) (*Plan, error) {
 					used = "none"
 				}
 				c := Cell{Model: m.Name, Data: name, Recipe: r.name, job: job{
-					model: file, hash: digest(model, calib, fmt.Sprint(o.Seed)), path: src.Path, metric: d.Metric, recipe: r.recipe, samples: samples, seed: o.Seed}}
+					model: file, hash: digest(model, calib, fmt.Sprint(o.Seed)), path: src.Path, metric: d.Metric, recipe: r.recipe, err: r.err, samples: samples, seed: o.Seed}}
 				c.job.data = src.options(o.Seed)
 				c.job.data.Batch, c.job.data.Extra = d.Batch, true
-				c.Key = digest("cell 1", o.Version, model, data, d.Metric, fmt.Sprint(d.Batch), used, r.recipe.String(), fmt.Sprint(o.Seed))
+				c.Key = digest("cell 1", o.Version, model, data, d.Metric, fmt.Sprint(d.Batch), used, r.recipe.String(), fmt.Sprint(r.err), fmt.Sprint(o.Seed))
 				p.Cells = append(p.Cells, c)
 			}
 		}
@@ -360,6 +361,19 @@ func Merge(dir string, from []string) (*Plan, error) {
 	return plan, plan.save(dir)
 }
 
+// Broken returns the errors of recipes whose cells will fail, each once.
+func (p *Plan) Broken() []error {
+	var out []error
+	seen := map[string]bool{}
+	for _, c := range p.Cells {
+		if c.job.err != nil && !seen[c.Recipe] {
+			seen[c.Recipe] = true
+			out = append(out, c.job.err)
+		}
+	}
+	return out
+}
+
 // List prints the cells, one a line: what --dry-run shows.
 func (p *Plan) List(w io.Writer, dir string) error {
 	for _, c := range p.Cells {
@@ -368,6 +382,9 @@ func (p *Plan) List(w io.Writer, dir string) error {
 			state = "done"
 		}
 		steps := strings.Join(c.job.recipe.Passes, "; ")
+		if c.job.err != nil {
+			steps = firstLine("will fail: " + c.job.err.Error())
+		}
 		if _, err := fmt.Fprintf(w, "%s\t%s\t%s\t%s\t%s\t%s\n", c.Key[:12], c.Model, c.Data, c.Recipe, state, steps); err != nil {
 			return err
 		}

@@ -153,6 +153,9 @@ func (s *statistics) of(key string) *calib.Stats {
 // run does a cell's work.
 func (c *Cell) run(ctx context.Context, jobs int, shared *statistics, progress func(string, int, int)) (*Result, error) {
 	j := &c.job
+	if j.err != nil {
+		return nil, j.err
+	}
 	m, err := frontend.Load(j.model)
 	if err != nil {
 		return nil, err

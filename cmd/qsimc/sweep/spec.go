@@ -259,9 +259,11 @@ type namedRecipe struct {
 	name   string
 	models []string
 	recipe *recipe.Recipe // without preset
+	err    error          // why it is none: its cells fail with this
 }
 
-// recipes expands the families. Float is the first.
+// recipes expands the families. Float is the first. What is wrong within a recipe is the error of its cells: an unknown preset
+// or pass, a scheme that does not parse.
 func (s *Spec) recipes() ([]namedRecipe, error) {
 	out := []namedRecipe{{name: Float, recipe: &recipe.Recipe{Passes: []string{}}}}
 	for _, r := range s.Recipes {
@@ -281,13 +283,13 @@ func (s *Spec) recipes() ([]namedRecipe, error) {
 			if err == nil {
 				_, err = rec.Pipeline()
 			}
+			if err == nil && rec.Samples.Path != "" {
+				err = fmt.Errorf("recipe %s: samples are given with the models", name)
+			}
 			if err != nil {
-				return nil, err
+				rec = &recipe.Recipe{}
 			}
-			if rec.Samples.Path != "" {
-				return nil, fmt.Errorf("recipe %q: samples are given with the models", name)
-			}
-			out = append(out, namedRecipe{name, r.Models, rec})
+			out = append(out, namedRecipe{name, r.Models, rec, err})
 		}
 	}
 	return out, nil

@@ -189,8 +189,6 @@ func TestSpec(t *testing.T) {
 		"models: []": "there are no models",
 		"data: [{name: d, path: d}]\nmodels: [{name: m, path: m, data: [e]}]":           `there is no data "e"`,
 		head + "recipes: [{name: a}, {name: a}]":                                        `recipe "a": listed twice`,
-		head + "recipes: [{name: a, recipe: {passes: [nothing]}}]":                      `"nothing" is no pass`,
-		head + "recipes: [{name: a, recipe: {samples: {path: x.npy}}}]":                 "samples are given with the models",
 		head + "recipes: [{name: float}]":                                               "every sweep has",
 		head + "recipes: [{name: a, models: [x]}]":                                      `there is no model "x"`,
 		head + "recipes: [{name: a b}]":                                                 "a name is letters",
@@ -202,6 +200,34 @@ func TestSpec(t *testing.T) {
 	} {
 		if _, err := read(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: got error %v, want one with %q", text, err, want)
+		}
+	}
+}
+
+// A recipe that is none does not keep the others from running.
+func TestBrokenRecipes(t *testing.T) {
+	t.Parallel()
+	for text, want := range map[string]string{
+		"{passes: [nothing]}":        `"nothing" is no pass`,
+		"{samples: {path: x.npy}}":   "samples are given with the models",
+		"{preset: w9}":               `preset "w9" is unknown`,
+		"{policy: {defaults: int4}}": "defaults",
+	} {
+		file := filepath.Join(t.TempDir(), "s.yaml")
+		text = "data: [{name: d, path: s.yaml}]\nmodels: [{name: m, path: s.yaml, data: [d]}]\nrecipes: [{name: a, recipe: " + text + "}]\n"
+		if err := os.WriteFile(file, []byte(text), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		s, err := ReadSpec(file)
+		if err != nil {
+			t.Fatal(err)
+		}
+		p, err := s.Plan(PlanOptions{})
+		if err != nil {
+			t.Fatal(err)
+		}
+		if b := p.Broken(); len(p.Cells) != 2 || len(b) != 1 || !strings.Contains(b[0].Error(), want) {
+			t.Errorf("%s: %d cells, errors %v; want 2 and one with %q", text, len(p.Cells), b, want)
 		}
 	}
 }
