@@ -26,6 +26,7 @@ var arrows = map[string][]string{
 	"runtime/eval":       {"ir", "runtime", "frontend"},
 	"runtime/conform":    {"ir", "ir/op", "runtime", "frontend"},
 	"passes":             {"ir", "ir/op", "ir/numfmt", "runtime", "runtime/calib", "runtime/kernel", "runtime/kernel/par"},
+	"passes/search":      {"passes", "ir", "ir/op", "ir/numfmt", "runtime", "runtime/calib"},
 	"passes/recipe":      {"passes", "ir/numfmt", "runtime/calib"},
 	"passes/passtest":    {"passes", "passes/recipe", "ir", "ir/op", "runtime", "runtime/conform", "frontend"},
 }

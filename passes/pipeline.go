@@ -89,6 +89,20 @@ func (p *Pipeline) Has(name string) bool {
 	return slices.ContainsFunc(p.steps, func(s pipelineStep) bool { return s.pass.Name == name })
 }
 
+// Before returns the steps before the first of the named pass, all if it has none; steps of the passes left out are dropped.
+func (p *Pipeline) Before(name string, leaveOut ...string) *Pipeline {
+	q := &Pipeline{}
+	for _, s := range p.steps {
+		if s.pass.Name == name {
+			break
+		}
+		if !slices.Contains(leaveOut, s.pass.Name) {
+			q.steps = append(q.steps, s)
+		}
+	}
+	return q
+}
+
 // Len returns the number of steps.
 func (p *Pipeline) Len() int { return len(p.steps) }
 

@@ -131,7 +131,7 @@ func (a *app) presetsCommand() *cobra.Command {
 
 func (a *app) commands() []*cobra.Command {
 	return []*cobra.Command{
-		a.rewriteCommand(), a.runCommand(), a.evalCommand(), a.compareCommand(), a.inspectCommand(), a.conformCommand(), a.sweepCommand(),
-		a.passesCommand(), a.formatsCommand(), a.opsCommand(), a.presetsCommand(),
+		a.rewriteCommand(), a.runCommand(), a.evalCommand(), a.compareCommand(), a.analyzeCommand(), a.inspectCommand(), a.conformCommand(),
+		a.sweepCommand(), a.passesCommand(), a.formatsCommand(), a.opsCommand(), a.presetsCommand(),
 	}
 }
