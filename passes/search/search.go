@@ -185,6 +185,7 @@ func (a *Analyzer) policy(as assignment) *passes.Policy {
 func (a *Analyzer) model(ctx context.Context, as assignment) (*ir.Model, error) {
 	m, _ := a.base.Clone()
 	u := a.unit(m, a.policy(as))
+	u.Log = nil // it would tell of every variant
 	if err := a.insert.Run(ctx, u); err != nil {
 		return nil, err
 	}
