@@ -8,13 +8,15 @@ import (
 	"strconv"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/ir/numfmt"
+	"github.com/qsimc/qsimc/ir/op"
 )
 
 // SmoothQuantOptions are the options of the pass smoothquant.
 type SmoothQuantOptions struct {
 	Alpha string `opt:"alpha" doc:"share of the difficulty that moves from activations to weights, 0 to 1; auto: the best of 0, 0.05, …, 1 for each group, by the error of its outputs under the policy's schemes"`
 	Pow2  bool   `opt:"pow2" doc:"factors are powers of two: the rewrite is exact"`
-	Sites string `opt:"sites" enum:"ref|all" doc:"ref: products that read a normalization, the head apart, as published; all: every product with a constant weight"`
+	Sites string `opt:"sites" enum:"ref|all" doc:"ref: products that read a normalization, as published (the head if the policy quantizes its input and no lookup shares its weight); all: every product with a constant weight"`
 }
 
 // SmoothQuant moves outliers of activations into weights.
@@ -49,6 +51,10 @@ func smoothQuant(ctx context.Context, u *Unit, o SmoothQuantOptions) error {
 	if err != nil {
 		return err
 	}
+	heads, err := newHeads(u, w)
+	if err != nil {
+		return err
+	}
 	gs := slices.DeleteFunc(w.groups(), func(g *group) bool {
 		why := ""
 		switch {
@@ -56,7 +62,7 @@ func smoothQuant(ctx context.Context, u *Unit, o SmoothQuantOptions) error {
 		case g.norm == nil:
 			why = "sites=ref: it reads no normalization"
 		case g.head:
-			why = "sites=ref: the head of the model"
+			why = heads.leaves(g)
 		}
 		if why != "" {
 			for _, s := range g.sites {
@@ -125,6 +131,44 @@ func (u *Unit) reportGroups(gs []*group) {
 			}
 		}
 	}
+}
+
+// heads knows which heads of a model sites=ref counts: those that the policy quantizes. The published method leaves all heads
+// alone because it quantizes none.
+type heads struct{ quantized map[*ir.Node]bool }
+
+func newHeads(u *Unit, w *wiring) (*heads, error) {
+	ds, err := u.Policy.Decide(w.sites)
+	if err != nil {
+		return nil, err
+	}
+	h := &heads{map[*ir.Node]bool{}}
+	for _, d := range ds {
+		for _, c := range d.Choices {
+			if c.Role == numfmt.Input && !c.Scheme.IsNone() {
+				h.quantized[d.Node] = true
+			}
+		}
+	}
+	return h, nil
+}
+
+// leaves says why sites=ref leaves a head, "" if it does not.
+func (h *heads) leaves(g *group) string {
+	for _, s := range g.sites {
+		switch root := s.weight().Value; {
+		case !h.quantized[s.Node]:
+			return "sites=ref: a head whose input the policy leaves float"
+		case tied(root):
+			return fmt.Sprintf("sites=ref: a head whose weight %q a lookup shares, which would be stored twice; sites=all copies it", root.Name)
+		}
+	}
+	return ""
+}
+
+// tied reports whether a lookup reads a constant too.
+func tied(v *ir.Value) bool {
+	return slices.ContainsFunc(v.Uses(), func(u ir.Use) bool { return u.Node != nil && op.RoleOf(u.Node) == op.LookupRole && u.Slot == 0 })
 }
 
 // alphaGrid lists the candidates of alpha=auto.

@@ -27,22 +27,6 @@ policy:
   calibrate: max
 passes: [fold, fakequant, lower]
 `},
-	{"w8a8-sq", "w8a8 after smoothquant: outliers of the activations that norms make move into the weights that read them.", `
-policy:
-  default: {weights: int8/axis=out, inputs: int8}
-  calibrate: max
-passes: [fold, smoothquant, fakequant, lower]
-`},
-	{"abfp-sq-w4a4", "abfp-w4a4 after smoothquant with alpha 0.5 at the published sites. Wants samples for smoothquant alone.", `
-policy:
-  default: {weights: int4/abfp:64, inputs: int4/abfp:64}
-passes: [fold, smoothquant, fakequant, lower]
-`},
-	{"abfp-sq-w4a8", "abfp-w4a8 after smoothquant with alpha 0.5 at the published sites. Wants samples for smoothquant alone.", `
-policy:
-  default: {weights: int4/abfp:64, inputs: int8/abfp:64}
-passes: [fold, smoothquant, fakequant, lower]
-`},
 	{"w4-block32", "int4 weights with a scale for every 32 values along the contraction axis; activations stay float. Needs no samples.", `
 policy:
   default: {weights: int4/block=32, inputs: none}
@@ -72,6 +56,22 @@ passes: [fold, fakequant, lower]
 policy:
   default: {weights: e1m2/abfp:64, inputs: e1m2/abfp:64}
 passes: [fold, fakequant, lower]
+`},
+	{"w8a8-sq", "w8a8 after smoothquant: outliers of the activations that norms make move into the weights that read them.", `
+policy:
+  default: {weights: int8/axis=out, inputs: int8}
+  calibrate: max
+passes: [fold, smoothquant, fakequant, lower]
+`},
+	{"abfp-sq-w4a4", "abfp-w4a4 after smoothquant with alpha 0.5 at the published sites. Wants samples for smoothquant alone.", `
+policy:
+  default: {weights: int4/abfp:64, inputs: int4/abfp:64}
+passes: [fold, smoothquant, fakequant, lower]
+`},
+	{"abfp-sq-w4a8", "abfp-w4a8 after smoothquant with alpha 0.5 at the published sites. Wants samples for smoothquant alone.", `
+policy:
+  default: {weights: int4/abfp:64, inputs: int8/abfp:64}
+passes: [fold, smoothquant, fakequant, lower]
 `},
 	{"mse-w4a4", "int4 weights per output channel and int4 activations per tensor with static scales of the least squared error over the histogram of each input; both operands of attention products and the head included.", `
 policy:
