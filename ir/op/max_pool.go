@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/runtime/kernel"
 )
 
 var maxPoolDef = &Def{
@@ -102,13 +103,24 @@ func maxima[T float32 | float64 | int8 | uint8](lowest T) combiner[T] {
 			copy(dst, src[at:])
 			for range count - 1 {
 				at += step
+				if d, ok := any(dst).([]float32); ok {
+					kernel.Maximum(d, d, any(src).([]float32)[at:at+len(d)])
+					continue
+				}
 				for j, v := range src[at : at+len(dst)] {
 					dst[j] = max(dst[j], v)
 				}
 			}
 		},
 		line: func(dst, src []T, taps []tap, step int) {
+			from, to := 0, 0
+			if d, ok := any(dst).([]float32); ok {
+				from, to = lineMaxima(d, any(src).([]float32), taps, step)
+			}
 			for o, t := range taps {
+				if o >= from && o < to {
+					continue
+				}
 				top := lowest
 				for at := t.at; at < t.at+t.count*step; at += step {
 					top = max(top, src[at])
@@ -117,6 +129,37 @@ func maxima[T float32 | float64 | int8 | uint8](lowest T) combiner[T] {
 			}
 		},
 	}
+}
+
+// lineMaxima is the line of maxima for outputs [from, to), those whose windows are whole: the maximum at every position, of
+// which each output takes its own.
+func lineMaxima(dst, src []float32, taps []tap, step int) (from, to int) {
+	var most [1024]float32
+	full := 0
+	for _, t := range taps {
+		full = max(full, t.count)
+	}
+	for from < len(taps) && taps[from].count < full {
+		from++
+	}
+	to = from
+	for to < len(taps) && taps[to].count == full && taps[to].at-taps[from].at < len(most) {
+		to++
+	}
+	if full == 0 || to == from {
+		return 0, 0
+	}
+	at := taps[from].at
+	n := taps[to-1].at - at + 1
+	row := most[:n]
+	copy(row, src[at:])
+	for k := 1; k < full; k++ {
+		kernel.Maximum(row, row, src[at+k*step:at+k*step+n])
+	}
+	for o := from; o < to; o++ {
+		dst[o] = row[taps[o].at-at]
+	}
+	return from, to
 }
 
 // order returns the number that each element of a plane has, row-major or, on request, column-major.

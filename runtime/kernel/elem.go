@@ -6,6 +6,7 @@ const (
 	opSub
 	opMul
 	opDiv
+	opMaximum
 	numBinary
 )
 
@@ -61,6 +62,9 @@ func Mul(dst, a, b []float32) { binary("Mul", opMul, dst, a, b) }
 
 // Div sets dst = a / b, correctly rounded.
 func Div(dst, a, b []float32) { binary("Div", opDiv, dst, a, b) }
+
+// Maximum sets dst = max(a, b): NaN where either is, -0 where both are zeros and one is negative.
+func Maximum(dst, a, b []float32) { binary("Maximum", opMaximum, dst, a, b) }
 
 // AddScalar sets dst = a + s.
 func AddScalar(dst, a []float32, s float32) { scalar("AddScalar", opAddS, dst, a, s) }

@@ -24,6 +24,18 @@ var generic = impl{
 				dst[i] = a[i] * b[i]
 			}
 		},
+		opMaximum: func(dst, a, b []float32) {
+			for i := range dst {
+				switch x, y := a[i], b[i]; {
+				case x > y:
+					dst[i] = x
+				case y > x:
+					dst[i] = y
+				default: // equal, or a NaN
+					dst[i] = math.Float32frombits(math.Float32bits(x) | math.Float32bits(y))
+				}
+			}
+		},
 		opDiv: func(dst, a, b []float32) {
 			for i := range dst {
 				dst[i] = a[i] / b[i]

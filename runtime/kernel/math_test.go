@@ -101,6 +101,7 @@ func TestArithmeticAgrees(t *testing.T) {
 		for name, f := range map[string]func(d []float32){
 			"Add": func(d []float32) { kernel.Add(d, a, b) }, "Sub": func(d []float32) { kernel.Sub(d, a, b) },
 			"Mul": func(d []float32) { kernel.Mul(d, a, b) }, "Div": func(d []float32) { kernel.Div(d, a, b) },
+			"Maximum":   func(d []float32) { kernel.Maximum(d, a, b) },
 			"AddScalar": func(d []float32) { kernel.AddScalar(d, a, 1.7) }, "SubScalar": func(d []float32) { kernel.SubScalar(d, a, 1.7) },
 			"RSubScalar": func(d []float32) { kernel.RSubScalar(d, a, 1.7) }, "MulScalar": func(d []float32) { kernel.MulScalar(d, a, 1.7) },
 			"DivScalar": func(d []float32) { kernel.DivScalar(d, a, 1.7) }, "RDivScalar": func(d []float32) { kernel.RDivScalar(d, a, 1.7) },

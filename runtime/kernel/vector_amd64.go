@@ -24,6 +24,11 @@ func vecMul_avx512(dst *float32, x *float32, y *float32, n int)
 //go:noescape
 func vecDiv_avx512(dst *float32, x *float32, y *float32, n int)
 
+// vecMaximum_avx512 sets dst = max(x, y), NaN where one is; of zeros the negative.
+//
+//go:noescape
+func vecMaximum_avx512(dst *float32, x *float32, y *float32, n int)
+
 // vecAddS_avx512 sets dst = x + s.
 //
 //go:noescape
@@ -178,6 +183,11 @@ func vecMul_avx2(dst *float32, x *float32, y *float32, n int)
 //
 //go:noescape
 func vecDiv_avx2(dst *float32, x *float32, y *float32, n int)
+
+// vecMaximum_avx2 sets dst = max(x, y), NaN where one is; of zeros the negative.
+//
+//go:noescape
+func vecMaximum_avx2(dst *float32, x *float32, y *float32, n int)
 
 // vecAddS_avx2 sets dst = x + s.
 //

@@ -16,6 +16,7 @@ var (
 		tilesI: []*tile[int32]{tile9x48i},
 		binary: [numBinary]func(dst, a, b []float32){
 			opAdd: two(vecAdd_avx512), opSub: two(vecSub_avx512), opMul: two(vecMul_avx512), opDiv: two(vecDiv_avx512),
+			opMaximum: two(vecMaximum_avx512),
 		},
 		scalar: [numScalar]func(dst, a []float32, s float32){
 			opAddS: with(vecAddS_avx512), opSubS: with(vecSubS_avx512), opRSubS: with(vecRSubS_avx512),
@@ -65,6 +66,7 @@ var (
 		tilesI: []*tile[int32]{tile4x16i},
 		binary: [numBinary]func(dst, a, b []float32){
 			opAdd: two(vecAdd_avx2), opSub: two(vecSub_avx2), opMul: two(vecMul_avx2), opDiv: two(vecDiv_avx2),
+			opMaximum: two(vecMaximum_avx2),
 		},
 		scalar: [numScalar]func(dst, a []float32, s float32){
 			opAddS: with(vecAddS_avx2), opSubS: with(vecSubS_avx2), opRSubS: with(vecRSubS_avx2),

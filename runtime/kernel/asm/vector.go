@@ -37,6 +37,15 @@ func (w width) arithmetic() {
 			return in[:1]
 		})
 	}
+	// VMAXPS returns its last operand where one is a NaN: of both orders one holds it.
+	w.mapLoop("vecMaximum", "func(dst *float32, x *float32, y *float32, n int)", "sets dst = max(x, y), NaN where one is; of zeros the negative.", 2, dstXY,
+		func() {}, func(in []vv) []vv {
+			r := w.reg()
+			VMAXPS(in[1], in[0], r)
+			VMAXPS(in[0], in[1], in[0])
+			VORPS(r, in[0], in[0])
+			return in[:1]
+		})
 	for _, f := range []struct {
 		name, doc string
 		op        func(a, s, d operand.Op)
