@@ -150,6 +150,9 @@ var gatherBlockQuantizedDef = &Def{
 	Infer: func(c *Call) ([]ir.Type, error) {
 		d, idx := c.Type(0), c.Type(1)
 		elem := c.Type(2).Elem
+		if err := floatScale(elem); err != nil {
+			return nil, err
+		}
 		if !d.Ranked || !idx.Ranked || d.Elem == ir.Undefined {
 			return unranked(elem), nil
 		}
@@ -268,4 +271,13 @@ func evalGatherBlockQuantized(c *Call) ([]*ir.Tensor, error) {
 		}
 	})
 	return []*ir.Tensor{out}, nil
+}
+
+// floatScale refuses scales of types that no result can have.
+func floatScale(elem ir.DType) error {
+	switch elem {
+	case ir.Undefined, ir.Float32, ir.Float16, ir.BFloat16:
+		return nil
+	}
+	return fmt.Errorf("scales are %v, wanted float, float16 or bfloat16", elem)
 }

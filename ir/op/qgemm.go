@@ -147,7 +147,12 @@ func columnBias(c *Call, i, n int) ([]float32, error) {
 var matMulIntegerToFloatDef = &Def{
 	Domain: Microsoft, Name: "MatMulIntegerToFloat", Doc: "the matrix product of quantized operands, in float, plus a bias", Since: 1,
 	Versions: []int{1}, Types: "int8, uint8 → float, float16", In: Between(4, 7), Out: Exactly(1), Widen: true,
-	Infer:   func(c *Call) ([]ir.Type, error) { return inferIntProduct(c, 0, 1, c.Type(2).Elem) },
+	Infer: func(c *Call) ([]ir.Type, error) {
+		if err := floatScale(c.Type(2).Elem); err != nil {
+			return nil, err
+		}
+		return inferIntProduct(c, 0, 1, c.Type(2).Elem)
+	},
 	Prepare: func(c *Call) (any, error) { return prepareInt(c, 1, 5) },
 	Eval: func(c *Call) ([]*ir.Tensor, error) {
 		packed, _ := c.State.(*kernel.PackedInt8)
