@@ -12,10 +12,11 @@ import (
 
 // LowerOptions are the options of the pass lower.
 type LowerOptions struct {
-	Format string `opt:"format" enum:"qdq|fakequant" doc:"what quantizers become: qdq is QuantizeLinear and DequantizeLinear where ONNX has the type and the granularity, else as fakequant; fakequant is exact simulation of activations in float operators"`
-	Opset  int    `opt:"opset" doc:"opset of the result; 0: the smallest that can carry it, not below the model's"`
-	Style  string `opt:"style" enum:"plain|ort" doc:"ort: biases of products of quantized operands become int32, as ONNX Runtime's integer kernels add them, and activations that a quantizer takes in are left out"`
-	Inline bool   `opt:"inline" doc:"write simulations out where they are used instead of calling model-local functions"`
+	Format   string `opt:"format" enum:"qdq|fakequant|matmulnbits" doc:"what quantizers become: qdq is QuantizeLinear and DequantizeLinear where ONNX has the type and the granularity, else as fakequant; fakequant is exact simulation of activations in float operators; matmulnbits is qdq, but products of float activations with integer weights of 2, 4 or 8 bits become com.microsoft.MatMulNBits"`
+	Accuracy int    `opt:"accuracy" doc:"accuracy_level of MatMulNBits: 0 is the runtime's choice, 1 float32, 2 float16, 3 bfloat16, 4 int8"`
+	Opset    int    `opt:"opset" doc:"opset of the result; 0: the smallest that can carry it, not below the model's"`
+	Style    string `opt:"style" enum:"plain|ort" doc:"ort: biases of products of quantized operands become int32, as ONNX Runtime's integer kernels add them, and activations that a quantizer takes in are left out"`
+	Inline   bool   `opt:"inline" doc:"write simulations out where they are used instead of calling model-local functions"`
 }
 
 // Lower turns FakeQuant nodes into operators of ONNX.
@@ -66,6 +67,9 @@ type lowering struct {
 }
 
 func lower(_ context.Context, u *Unit, o LowerOptions) error {
+	if o.Accuracy < 0 || o.Accuracy > 4 {
+		return fmt.Errorf("accuracy=%d, wanted 0 to 4", o.Accuracy)
+	}
 	if u.DryRun {
 		return nil
 	}
@@ -219,7 +223,7 @@ func (l *lowered) smallScale(opset int) {
 func (l *lowered) chooseActivation(limit, model int, format string) (opset int, err error) {
 	s := l.fq.Scheme
 	l.form = spelled
-	if format == "qdq" && s.Format.Kind != numfmt.Cast {
+	if format != "fakequant" && s.Format.Kind != numfmt.Cast {
 		fit, reason := l.fitting(limit)
 		for _, c := range fit {
 			if !s.Dynamic {
@@ -249,6 +253,9 @@ func (l *lowered) chooseActivation(limit, model int, format string) (opset int, 
 func (w *lowering) write(l *lowered) error {
 	switch l.form {
 	case codes:
+		if w.o.Format == "matmulnbits" {
+			return w.writeNBits(l)
+		}
 		return l.writeCodes()
 	case folded:
 		w.note("weight %q is stored as float: %s", l.base(), l.reason)
