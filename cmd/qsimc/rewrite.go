@@ -187,7 +187,10 @@ func (f *rewriteFlags) lowerOptions(c *cobra.Command, p *passes.Pipeline) (*pass
 	if c.Flags().Changed("opset") {
 		opts = append(opts, "opset="+strconv.Itoa(f.opset))
 	}
-	if c.Flags().Changed("qdq-style") {
+	if f.format == "qoperator" && !c.Flags().Changed("qdq-style") {
+		f.style = "ort" // operators on quantized numbers want quantized results
+	}
+	if c.Flags().Changed("qdq-style") || f.style == "ort" {
 		opts = append(opts, "style="+f.style)
 		if p.Has("fakequant") {
 			var err error
