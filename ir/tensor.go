@@ -3,6 +3,7 @@ package ir
 import (
 	"fmt"
 	"math"
+	"slices"
 	"sync"
 	"unsafe"
 )
@@ -139,18 +140,28 @@ func ScalarInt(v int64) *Tensor { return FromSlice(Int64, []int{}, []int64{v}) }
 // MaxElements bounds the number of elements of one tensor, so that a forged shape cannot promise more than memory has.
 const MaxElements = 1 << 40
 
-// Numel returns the number of elements of a shape; it fails on negative dimensions and on overflow.
+// Numel returns the number of elements of a shape; it fails where Extent does.
 func Numel(shape []int) (int, error) {
+	n, err := Extent(shape)
+	if err == nil && slices.Contains(shape, 0) {
+		n = 0
+	}
+	return n, err
+}
+
+// Extent returns the product of a shape's dimensions, each zero counted as one: what loops and tables over the dimensions of
+// an empty tensor grow with. It fails on negative dimensions, and on a product of more than MaxElements, be the tensor
+// empty or not.
+func Extent(shape []int) (int, error) {
 	n := 1
 	for _, d := range shape {
 		if d < 0 {
 			return 0, fmt.Errorf("shape %v has a negative dimension", shape)
 		}
 		if d > 0 && n > MaxElements/d {
-			// a zero further on makes the product zero, but such a shape is as forged as the others
 			return 0, fmt.Errorf("shape %v has more than %d elements", shape, int64(MaxElements))
 		}
-		n *= d
+		n *= max(d, 1)
 	}
 	return n, nil
 }

@@ -94,7 +94,11 @@ func CompileWith(m *ir.Model, o Options) (*Program, error) {
 	}
 	for v := range form.Model.Graph.Values() {
 		if t := v.Const(); t != nil {
-			if err := t.Load(); err != nil {
+			err := t.Load()
+			if err == nil {
+				err = p.empty(t)
+			}
+			if err != nil {
 				return nil, fmt.Errorf("constant %q: %w", v.Name, err)
 			}
 		}
@@ -226,6 +230,11 @@ func (p *Program) fold(st *step) (bool, error) {
 	if err != nil {
 		return false, nil // the run reports it, if it gets there
 	}
+	for _, t := range out {
+		if p.empty(t) != nil {
+			return false, nil // the run reports this too
+		}
+	}
 	st.state = state
 	p.folds = append(p.folds, *st)
 	for i, s := range st.out {
@@ -246,7 +255,7 @@ type folding Program
 
 // Alloc makes a tensor within the limit.
 func (f *folding) Alloc(elem ir.DType, shape []int) (*ir.Tensor, error) {
-	n, err := ir.Numel(shape)
+	n, err := ir.Extent(shape)
 	if err != nil {
 		return nil, err
 	}
@@ -256,6 +265,14 @@ func (f *folding) Alloc(elem ir.DType, shape []int) (*ir.Tensor, error) {
 	return ir.NewTensor(elem, shape...), nil
 }
 
+// Room checks the limit for scratch.
+func (f *folding) Room(bytes int64) error {
+	if bytes > f.limit-f.held {
+		return fmt.Errorf("scratch of %d bytes exceeds the memory limit of %d bytes", bytes, f.limit)
+	}
+	return nil
+}
+
 // Run is not called: nodes with subgraphs are not folded.
 func (f *folding) Run(*ir.Graph, []*ir.Tensor) ([]*ir.Tensor, error) {
 	panic("BUG: runtime: a subgraph run at compile time")
@@ -263,6 +280,18 @@ func (f *folding) Run(*ir.Graph, []*ir.Tensor) ([]*ir.Tensor, error) {
 
 // Context is never cancelled.
 func (f *folding) Context() context.Context { return context.Background() }
+
+// empty fails for a tensor without elements whose other dimensions alone exceed the memory limit: kernels may go through
+// them.
+func (p *Program) empty(t *ir.Tensor) error {
+	if t == nil || t.Len() > 0 {
+		return nil
+	}
+	if n, err := ir.Extent(t.Shape()); err != nil || footprint(t.Elem(), n) > p.limit {
+		return fmt.Errorf("the empty %v has other dimensions whose product exceeds the memory limit of %d bytes", t.Type(), p.limit)
+	}
+	return nil
+}
 
 // footprint returns the bytes that n elements take in memory; an empty string counts as its header.
 func footprint(elem ir.DType, n int) int64 {

@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	"slices"
 	"strconv"
 	"strings"
 	"sync"
@@ -96,6 +97,9 @@ func (r *run) feed(in ir.Tensors) error {
 		if _, err := ir.Merge(v.Type, t.Type()); err != nil {
 			return fmt.Errorf("input %q: wants %v, found %v", v.Name, v.Type, t.Type())
 		}
+		if err := r.p.empty(t); err != nil {
+			return fmt.Errorf("input %q: %w", v.Name, err)
+		}
 		s, ok := r.p.slots[v]
 		if !ok {
 			continue // nothing reads it
@@ -162,6 +166,9 @@ func (r *run) step(st *step) (err error) {
 		if i >= len(out) || out[i] == nil {
 			return fmt.Errorf("node %v: output %d, %q, is wanted: %w", st.node, i, st.node.Out(i).Name, op.ErrUnsupported)
 		}
+		if err := r.p.empty(out[i]); err != nil {
+			return fmt.Errorf("node %v: output %d, %q: %w", st.node, i, st.node.Out(i).Name, err)
+		}
 		r.put(s, out[i])
 		if err := r.show(s); err != nil {
 			return err
@@ -209,14 +216,14 @@ func (r *run) recycling() bool { return r.recycle && r.depth == 0 }
 
 // Alloc checks the memory limit and makes a tensor; it implements op.Env.
 func (r *run) Alloc(elem ir.DType, shape []int) (*ir.Tensor, error) {
-	n, err := ir.Numel(shape)
+	n, err := ir.Extent(shape)
 	if err != nil {
 		return nil, err
 	}
 	if size := footprint(elem, n); r.live+size > r.p.limit {
 		return nil, fmt.Errorf("a result %v%v of %d bytes exceeds the memory limit of %d bytes", elem, shape, size, r.p.limit)
 	}
-	if !r.recycling() || elem == ir.String || n == 0 {
+	if !r.recycling() || elem == ir.String || slices.Contains(shape, 0) {
 		return ir.NewTensor(elem, shape...), nil
 	}
 	b := r.p.arena.get(elem.Size(n))
@@ -227,6 +234,14 @@ func (r *run) Alloc(elem ir.DType, shape []int) (*ir.Tensor, error) {
 		}
 	}
 	return b.tensor(elem, shape, n)
+}
+
+// Room checks the memory limit; it implements op.Env.
+func (r *run) Room(bytes int64) error {
+	if bytes > r.p.limit-r.live {
+		return fmt.Errorf("scratch of %d bytes exceeds the memory limit of %d bytes", bytes, r.p.limit)
+	}
+	return nil
 }
 
 // Run executes a subgraph; it implements op.Env.

@@ -251,6 +251,11 @@ func QuantizeLinear(x []float32, l Layout, p Params, e Elem, saturate bool) (Cod
 	if err != nil {
 		return Codes{}, err
 	}
+	for g, z := range p.Zero {
+		if s.Format.Kind == Float && z != 0 {
+			return Codes{}, fmt.Errorf("element type %s: group %d: zero point %v, want 0: floats have none", e, g, z)
+		}
+	}
 	return s.encode(x, l, Params{Scale: p.Scale, Zero: p.Zero}, saturate || s.Format.Kind == Int)
 }
 

@@ -215,7 +215,11 @@ func evalAttention[T floatElem](c *Call) ([]*ir.Tensor, error) {
 			return nil, fmt.Errorf("attribute qk_matmul_output_mode is %d, wants 0 to 3", a.stage)
 		}
 	}
-	if p := ir.DType(n.Int("softmax_precision", 0)); p != ir.Undefined && p != c.In[0].Elem() {
+	p, err := elemAttr(n, "softmax_precision", ir.Undefined)
+	if err != nil {
+		return nil, err
+	}
+	if p != ir.Undefined && p != c.In[0].Elem() {
 		if !isHalf(p) && p != ir.Float32 && p != ir.Float64 {
 			return nil, fmt.Errorf("attribute softmax_precision is %v, wants a float type", p)
 		}

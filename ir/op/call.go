@@ -11,6 +11,8 @@ import (
 type Env interface {
 	// Alloc returns a tensor with undefined contents for a result.
 	Alloc(elem ir.DType, shape []int) (*ir.Tensor, error)
+	// Room fails if a kernel's scratch of so many bytes would exceed the memory limit.
+	Room(bytes int64) error
 	// Run executes a subgraph of the node on the given inputs. Captured values are in place.
 	Run(g *ir.Graph, in []*ir.Tensor) ([]*ir.Tensor, error)
 	// Context is cancelled when the run should stop.
@@ -198,10 +200,10 @@ func (c *Call) keep(i int, v *ir.Value) {
 const maxLoose = 1 << 28
 
 // New returns a tensor for a result, with undefined contents. It fails for shapes that are negative, overflow or exceed
-// the memory limit.
+// the memory limit, zeros counted as ones.
 func (c *Call) New(elem ir.DType, shape ...int) (*ir.Tensor, error) {
 	if c.env == nil {
-		n, err := ir.Numel(shape)
+		n, err := ir.Extent(shape)
 		if err != nil {
 			return nil, err
 		}
@@ -211,6 +213,22 @@ func (c *Call) New(elem ir.DType, shape ...int) (*ir.Tensor, error) {
 		return ir.NewTensor(elem, shape...), nil
 	}
 	return c.env.Alloc(elem, shape)
+}
+
+// room fails if scratch of the product of sizes, of so many bytes each, would exceed the memory limit. Kernels ask before
+// they build what may be larger than inputs and results.
+func (c *Call) room(bytes int, sizes ...int) error {
+	n, err := ir.Numel(sizes)
+	if err != nil {
+		return fmt.Errorf("scratch: %w", err)
+	}
+	if c.env != nil {
+		return c.env.Room(int64(n) * int64(bytes))
+	}
+	if n > maxLoose {
+		return fmt.Errorf("scratch of %v elements, more than %d, where no memory limit is known", sizes, maxLoose)
+	}
+	return nil
 }
 
 // Like returns a tensor for a result with t's shape.

@@ -81,11 +81,20 @@ var oldTypeNames = map[string]ir.DType{
 }
 
 func castTarget(n *ir.Node) (ir.DType, error) {
-	to := n.Int("to", 0)
-	if to < 0 || to > math.MaxUint8 || !ir.DType(to).Valid() {
-		return 0, fmt.Errorf("attribute to is %d, which is no element type", to)
+	to, err := elemAttr(n, "to", ir.Undefined)
+	if err == nil && to == ir.Undefined {
+		err = fmt.Errorf("attribute to is absent or 0, which is no element type")
 	}
-	return ir.DType(to), nil
+	return to, err
+}
+
+// elemAttr returns the element type that an attribute names by number, def where it is absent or says so.
+func elemAttr(n *ir.Node, name string, def ir.DType) (ir.DType, error) {
+	v := n.Int(name, int64(def))
+	if v != int64(def) && (v < 0 || v > math.MaxUint8 || !ir.DType(v).Valid()) {
+		return 0, fmt.Errorf("attribute %s is %d, which is no element type", name, v)
+	}
+	return ir.DType(v), nil
 }
 
 func castType(c *Call, to ir.DType) []ir.Type {

@@ -328,6 +328,9 @@ func conv[T floatElem](c *Call) ([]*ir.Tensor, error) {
 	}
 	plain, depth, step := v.pointwise(), v.cg*v.taps, v.block()
 	blocks := (v.positions + step - 1) / step
+	if err := c.room(8, depth, step); err != nil && !plain {
+		return nil, err
+	}
 	par.For(v.batch*v.groups*blocks, 1, func(lo, hi int) {
 		var cols []T
 		if !plain {

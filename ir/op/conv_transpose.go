@@ -38,6 +38,9 @@ func transposedWindow(n *ir.Node, in, kernel []int) (*window, []int, error) {
 	}
 	out := make([]int, rank)
 	for i, size := range in {
+		if size > ir.MaxElements/w.stride[i] {
+			return nil, nil, fmt.Errorf("spatial axis %d: size %d and stride %d exceed %d", i, size, w.stride[i], int64(ir.MaxElements))
+		}
 		full := w.stride[i]*(size-1) + extra[i] + w.extent(i)
 		auto := w.auto == "SAME_UPPER" || w.auto == "SAME_LOWER"
 		switch {
@@ -161,6 +164,9 @@ func convTranspose[T floatElem](c *Call) ([]*ir.Tensor, error) {
 	// a piece is some of the result's channels of a group: what the kernels add to them is one product
 	step := max(min(v.cg, columnBlock/max(v.taps*v.positions, 1)), 1)
 	pieces := (v.cg + step - 1) / step
+	if err := c.room(8, step, v.taps, v.positions); err != nil {
+		return nil, err
+	}
 	par.For(v.batch*groups*pieces, 1, func(lo, hi int) {
 		cols := make([]T, step*v.taps*v.positions)
 		for i := lo; i < hi; i++ {

@@ -23,6 +23,9 @@ func deformConv[T floatElem](c *Call) ([]*ir.Tensor, error) {
 		return nil, err
 	}
 	rank, channels := len(v.in), v.groups*v.cg
+	if rank > maxSampled {
+		return nil, fmt.Errorf("%d spatial axes, more than %d: %w", rank, maxSampled, ErrUnsupported)
+	}
 	sets := int(c.Node.Int("offset_group", 1)) // channels of one set share their offsets
 	if sets < 1 || channels%sets != 0 {
 		return nil, fmt.Errorf("attribute offset_group is %d, wants a divisor of the %d channels", sets, channels)

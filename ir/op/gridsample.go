@@ -49,8 +49,11 @@ var gridSampleDef = &Def{
 		if r < 1 || len(g) != r+2 || g[0] != s[0] || g[r+1] != r {
 			return nil, fmt.Errorf("input of shape %v and grid of shape %v do not fit", s, g)
 		}
+		if r > maxSampled {
+			return nil, fmt.Errorf("input of shape %v: sampling along %d axes, more than %d: %w", s, r, maxSampled, ErrUnsupported)
+		}
 		for _, d := range s[2:] {
-			if d == 0 && product(g) > 0 {
+			if d == 0 && grid.Len() > 0 {
 				return nil, fmt.Errorf("input of shape %v has nothing to sample", s)
 			}
 		}
@@ -87,6 +90,9 @@ var gridSampleDef = &Def{
 		return []*ir.Tensor{out}, nil
 	},
 }
+
+// maxSampled bounds the axes that are read between elements: a place has 2 or 4 neighbours to the power of their number.
+const maxSampled = 8
 
 // sampler finds the elements of an image of the given size that a place is made of.
 type sampler struct {
@@ -270,21 +276,30 @@ func evalRoiAlign(c *Call) ([]*ir.Tensor, error) {
 	if ratio < 0 || ratio > 1<<12 {
 		return nil, fmt.Errorf("sampling_ratio is %d", ratio)
 	}
-	res := make([]float64, product(shape))
+	if err := c.room(8, shape...); err != nil {
+		return nil, err
+	}
+	res, work := make([]float64, product(shape)), 0
 	for r, b := range at {
 		x1, y1 := rois[4*r]*scale-shift, rois[4*r+1]*scale-shift
 		rw, rh := max(rois[4*r+2]*scale-shift-x1, least), max(rois[4*r+3]*scale-shift-y1, least)
 		bw, bh := rw/float64(ow), rh/float64(oh)
+		if !(math.Abs(x1) <= maxCoordinate && math.Abs(y1) <= maxCoordinate && bw <= maxCoordinate && bh <= maxCoordinate) ||
+			ratio == 0 && max(bw, bh) > 1<<12 {
+			return nil, fmt.Errorf("region %d, %v at scale %v, is not finite or too large", r, rois[4*r:4*r+4], scale)
+		}
 		gw, gh := int(ratio), int(ratio)
 		if ratio == 0 {
-			gw, gh = int(math.Ceil(bw)), int(math.Ceil(bh))
+			gw, gh = int(max(math.Ceil(bw), 0)), int(max(math.Ceil(bh), 0))
 		}
-		if !(bw*bh >= 0) || gw > 1<<12 || gh > 1<<12 {
-			return nil, fmt.Errorf("region %d, %v, is not finite or too large", r, rois[4*r:4*r+4])
-		}
-		for c := range s[1] {
-			plane := x[(b*s[1]+c)*h*w:][:h*w]
+		for ch := range s[1] {
+			plane := x[(b*s[1]+ch)*h*w:][:h*w]
 			for p := range oh * ow {
+				if work += gw * gh; work >= 1<<20 {
+					if work = 0; c.Context().Err() != nil {
+						return nil, c.Context().Err()
+					}
+				}
 				sum, most := 0.0, math.Inf(-1)
 				for iy := range gh {
 					y := y1 + float64(p/ow)*bh + (float64(iy)+0.5)*bh/float64(gh)
@@ -294,7 +309,7 @@ func evalRoiAlign(c *Call) ([]*ir.Tensor, error) {
 						most = max(most, m)
 					}
 				}
-				o := ((r*s[1]+c)*oh)*ow + p
+				o := ((r*s[1]+ch)*oh)*ow + p
 				if res[o] = sum / float64(max(gw*gh, 1)); mode == "max" {
 					if res[o] = most; gw*gh == 0 {
 						res[o] = 0

@@ -220,6 +220,9 @@ func (inf *inferrer) fold(c *Call) {
 			if in[i] = inf.value(v); in[i] == nil || in[i].Len() > maxKnown {
 				return
 			}
+			if k, err := ir.Extent(in[i].Shape()); err != nil || k > maxLoose {
+				return
+			}
 		}
 	}
 	out, err := Evaluate(NewCall(n, c.Def, nil, nil, in))

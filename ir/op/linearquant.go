@@ -47,7 +47,10 @@ var dequantizeLinearDef = &Def{
 			}
 		}
 		t := c.Type(0)
-		t.Elem = ir.DType(c.Node.Int("output_dtype", 0))
+		var err error
+		if t.Elem, err = elemAttr(c.Node, "output_dtype", ir.Undefined); err != nil {
+			return nil, err
+		}
 		if t.Elem == ir.Undefined {
 			t.Elem = c.Type(1).Elem
 		}
@@ -73,8 +76,10 @@ func dropScalarVector(u *Up) error {
 
 // quantizedType returns the element type QuantizeLinear gives.
 func quantizedType(n *ir.Node, zero ir.DType, hasZero bool) (ir.DType, error) {
-	t := ir.DType(n.Int("output_dtype", 0))
+	t, err := elemAttr(n, "output_dtype", ir.Undefined)
 	switch {
+	case err != nil:
+		return t, err
 	case t == ir.Undefined && hasZero:
 		t = zero
 	case t == ir.Undefined:
@@ -160,6 +165,9 @@ func scaleParams(scale, zero *ir.Tensor) (numfmt.Params, error) {
 	if p.Scale, err = floats(scale); err != nil {
 		return p, fmt.Errorf("scale: %w", err)
 	}
+	if zero != nil && zero.Len() != scale.Len() {
+		return p, fmt.Errorf("zero point is %v, wants the scale's shape %v", zero.Type(), scale.Shape())
+	}
 	if zero != nil {
 		if zero.Elem() == ir.Int32 {
 			z, _ := zero.Float32s()
@@ -230,7 +238,10 @@ func evalQuantizeLinear(c *Call) ([]*ir.Tensor, error) {
 	if !ok {
 		return nil, fmt.Errorf("x is %v: %w", x.Elem(), ErrUnsupported)
 	}
-	precision := ir.DType(c.Node.Int("precision", 0))
+	precision, err := elemAttr(c.Node, "precision", ir.Undefined)
+	if err != nil {
+		return nil, err
+	}
 	if precision == ir.Undefined {
 		precision = scale.Elem()
 	}
@@ -329,7 +340,10 @@ func evalDequantizeLinear(c *Call) ([]*ir.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	elem := ir.DType(c.Node.Int("output_dtype", int64(scale.Elem())))
+	elem, err := elemAttr(c.Node, "output_dtype", ir.Undefined)
+	if err != nil {
+		return nil, err
+	}
 	if elem == ir.Undefined {
 		elem = scale.Elem()
 	}

@@ -170,13 +170,19 @@ func evalLoop(c *Call) ([]*ir.Tensor, error) {
 
 // stack gathers the values of a scan output along a new axis, reversed if back.
 type stack struct {
-	axis  int64
-	back  bool
-	parts []*ir.Tensor
+	axis   int64
+	back   bool
+	parts  []*ir.Tensor
+	joined int // bytes of the first part, which others were joined to
+	loose  int // bytes of the rest
 }
 
-// compactAt is the number of parts at which they are joined, so that the memory limit sees them.
-const compactAt = 4096
+// Parts are joined when there are compactAt of them, or more than compactBytes of those not yet joined and more than of
+// those that are: so the memory limit sees them, and each is copied a few times at most.
+const (
+	compactAt    = 4096
+	compactBytes = 1 << 20
+)
 
 func (s *stack) add(c *Call, t *ir.Tensor) error {
 	a, err := Axis(s.axis, t.Rank()+1)
@@ -186,8 +192,8 @@ func (s *stack) add(c *Call, t *ir.Tensor) error {
 	if t, err = t.Reshape(slices.Insert(slices.Clone(t.Shape()), a, 1)...); err != nil {
 		return err
 	}
-	s.parts = append(s.parts, t)
-	if len(s.parts) < compactAt {
+	s.parts, s.loose = append(s.parts, t), s.loose+t.Size()
+	if len(s.parts) < compactAt && s.loose <= max(compactBytes, s.joined) {
 		return nil
 	}
 	return s.compact(c, a)
@@ -199,8 +205,11 @@ func (s *stack) compact(c *Call, axis int) error {
 		slices.Reverse(parts)
 	}
 	t, err := concat(c, parts, axis)
-	s.parts = []*ir.Tensor{t}
-	return err
+	if err != nil {
+		return err
+	}
+	s.parts, s.joined, s.loose = []*ir.Tensor{t}, t.Size(), 0
+	return nil
 }
 
 // result joins the parts; item is the type of one, which matters if there are none.

@@ -35,7 +35,7 @@ func lrn[T floatElem](c *Call) ([]*ir.Tensor, error) {
 	below, above := (region-1)/2, region/2
 	par.For(s[0]*channels, 1+(1<<12)/(size*region+1), func(lo, hi int) {
 		squares := make([]float64, size)
-		for i := lo; i < hi; i++ {
+		for i := lo; i < hi && c.Context().Err() == nil; i++ {
 			n, ch := i/channels, i%channels
 			clear(squares)
 			for k := max(ch-below, 0); k <= min(ch+above, channels-1); k++ {
@@ -54,7 +54,7 @@ func lrn[T floatElem](c *Call) ([]*ir.Tensor, error) {
 			}
 		}
 	})
-	return []*ir.Tensor{out}, nil
+	return []*ir.Tensor{out}, c.Context().Err()
 }
 
 var lpNormalizationDef = &Def{

@@ -210,6 +210,9 @@ func evalGatherBlockQuantized(c *Call) ([]*ir.Tensor, error) {
 	}
 	groups := append([]int{}, shape...)
 	groups[along] = (shape[along] + int(block) - 1) / int(block)
+	if scales.Elem() != ir.Float32 {
+		return nil, badType(c, 2)
+	}
 	scale, ok := scales.Float32s()
 	if !ok || fmt.Sprint(scales.Shape()) != fmt.Sprint(groups) {
 		return nil, fmt.Errorf("scales are %v, wants %v", scales.Type(), groups)

@@ -22,6 +22,9 @@ var maxRoiPoolDef = &Def{
 	},
 }
 
+// maxCoordinate bounds the places in an image that regions may name, so that they are whole numbers without loss.
+const maxCoordinate = 1 << 40
+
 // maxRoiPool follows Fast R-CNN (arXiv:1504.08083, §2.1): corners are rounded to elements, cells may overlap by one, and an
 // empty cell gives zero.
 func maxRoiPool[T floatElem](c *Call) ([]*ir.Tensor, error) {
@@ -44,8 +47,10 @@ func maxRoiPool[T floatElem](c *Call) ([]*ir.Tensor, error) {
 		if !(roi[0] >= 0 && roi[0] < T(xs[0])) {
 			return nil, fmt.Errorf("region %d is of image %v, there are %d", r, roi[0], xs[0])
 		}
-		if sum := float64(roi[1]) + float64(roi[2]) + float64(roi[3]) + float64(roi[4]); math.IsNaN(sum*scale) || math.IsInf(sum*scale, 0) {
-			return nil, fmt.Errorf("region %d is %v, wants finite corners", r, roi[1:])
+		for _, v := range roi[1:] {
+			if p := float64(v) * scale; !(math.Abs(p) <= maxCoordinate) {
+				return nil, fmt.Errorf("region %d is %v at scale %v, wants finite corners of at most %d", r, roi[1:], scale, int64(maxCoordinate))
+			}
 		}
 		image := int(roi[0])
 		// bounds of cell i along an axis of the given size

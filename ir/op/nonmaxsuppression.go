@@ -64,9 +64,12 @@ var nonMaxSuppressionDef = &Def{
 				}
 				slices.SortStableFunc(order, func(i, j int) int { return cmp.Compare(score[j], score[i]) })
 				var chosen []int
-				for _, i := range order {
+				for place, i := range order {
 					if int64(len(chosen)) >= limit {
 						break
+					}
+					if err := c.Context().Err(); place%64 == 0 && err != nil {
+						return nil, err
 					}
 					if !slices.ContainsFunc(chosen, func(j int) bool { return overlap(rect[b*n+i], rect[b*n+j]) > thresholds[0] }) {
 						chosen = append(chosen, i)
@@ -161,19 +164,28 @@ func evalCol2Im(c *Call) ([]*ir.Tensor, error) {
 	per := product(block)
 	places := make([]int, r)
 	for i := range r {
+		for _, v := range []int64{stride[i], dilation[i], pads[i], pads[i+r], int64(block[i])} {
+			if v > maxWindow {
+				return nil, fmt.Errorf("block %v with strides %v, dilations %v and pads %v: wants numbers up to %d", block, stride, dilation, pads, maxWindow)
+			}
+		}
 		span := int64(image[i]) + pads[i] + pads[i+r] - dilation[i]*(int64(block[i])-1) - 1
 		if stride[i] < 1 || dilation[i] < 1 || pads[i] < 0 || pads[i+r] < 0 || block[i] < 1 || span < 0 || span > ir.MaxElements {
 			return nil, fmt.Errorf("a block %v with strides %v, dilations %v and pads %v does not fit an image %v", block, stride, dilation, pads, image)
 		}
 		places[i] = int(span/stride[i]) + 1
 	}
-	if s[1]%per != 0 || s[2] != product(places) {
-		return nil, fmt.Errorf("input of shape %v, wants a multiple of %d by %d", s, per, product(places))
+	if blocks, err := ir.Numel(places); err != nil || s[1]%per != 0 || s[2] != blocks {
+		return nil, fmt.Errorf("input of shape %v, wants a multiple of %d by the blocks' places %v", s, per, places)
 	}
 	shape := append([]int{s[0], s[1] / per}, image...)
 	out, err := c.New(x.Elem(), shape...)
 	if err != nil {
 		return nil, err
+	}
+	if x.Len() == 0 { // the block may be astronomical
+		clear(out.Bytes())
+		return []*ir.Tensor{out}, nil
 	}
 	// target[k*L+l] is the place in an image of element k of block l, -1 outside
 	target := make([]int, per*s[2])

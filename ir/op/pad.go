@@ -147,17 +147,21 @@ func evalPad(c *Call) ([]*ir.Tensor, error) {
 	if product(shape) == 0 {
 		return one(c.New(x.Elem(), shape...))
 	}
-	maps := make([][]int, len(in))
 	for a := range in {
 		if in[a] == 0 {
 			return nil, fmt.Errorf("mode %q cannot pad dimension %d of size 0", mode, a)
 		}
-		maps[a] = make([]int, shape[a])
-		for o := range maps[a] {
-			maps[a][o] = padSource(o-before[a], in[a], mode)
-		}
 	}
-	return one(move(c, x.Elem(), shape, src, func(dst []byte, src [][]byte, w int) { mapped(dst, src[0], w, in, maps) }))
+	return one(move(c, x.Elem(), shape, src, func(dst []byte, src [][]byte, w int) {
+		maps := make([][]int, len(in)) // after the allocation, which refuses forged sizes
+		for a := range in {
+			maps[a] = make([]int, shape[a])
+			for o := range maps[a] {
+				maps[a][o] = padSource(o-before[a], in[a], mode)
+			}
+		}
+		mapped(dst, src[0], w, in, maps)
+	}))
 }
 
 // padSource returns the index of a dimension of n that fills place i, which may be outside.

@@ -71,10 +71,10 @@ type combiner[T any] struct {
 // axis by axis. The axes that shrink most come first, so that no plane in between is larger than the first and the last.
 // pre is applied to a copy of the plane before, post to the result; nil: nothing.
 func pool[T any](p *pooling, x, y []T, pre func([]T), f combiner[T], post func(plane []T)) {
-	if p.planes == 0 {
+	size, result := product(p.in), product(p.out)
+	if p.planes == 0 || result == 0 {
 		return
 	}
-	size, result := product(p.in), product(p.out)
 	widest := max(size, result)
 	axes, taps := make([]int, len(p.in)), make([][]tap, len(p.in))
 	for i := range axes {

@@ -160,6 +160,9 @@ var matMulIntegerToFloatDef = &Def{
 		if err != nil {
 			return nil, err
 		}
+		if c.In[2].Elem() != ir.Float32 {
+			return nil, badType(c, 2)
+		}
 		as, err := scalarFloat(c.In[2], "the scale of A")
 		if err != nil {
 			return nil, err

@@ -57,14 +57,18 @@ var eyeLikeDef = &Def{
 		if x.Ranked && len(x.Dims) != 2 {
 			return nil, fmt.Errorf("input is %v, wants two dimensions", x)
 		}
-		return []ir.Type{{Elem: ir.DType(c.Node.Int("dtype", int64(x.Elem))), Ranked: x.Ranked, Dims: cloneDims(x.Dims)}}, nil
+		elem, err := elemAttr(c.Node, "dtype", x.Elem)
+		return []ir.Type{{Elem: elem, Ranked: x.Ranked, Dims: cloneDims(x.Dims)}}, err
 	},
 	Eval: func(c *Call) ([]*ir.Tensor, error) {
 		s := c.In[0].Shape()
 		if len(s) != 2 {
 			return nil, fmt.Errorf("input is %v, wants two dimensions", c.In[0].Type())
 		}
-		elem := ir.DType(c.Node.Int("dtype", int64(c.In[0].Elem())))
+		elem, err := elemAttr(c.Node, "dtype", c.In[0].Elem())
+		if err != nil {
+			return nil, err
+		}
 		unit, err := unitOf(elem)
 		if err != nil {
 			return nil, err
