@@ -71,7 +71,7 @@ func (b bound[T]) with(args []arg) (config, error) {
 }
 
 // All lists the passes, in the order in which a pipeline usually has them.
-var All = []*Pass{Inline, Fold, Equalize, SmoothQuant, GPTQ, FakeQuant, Lower, Prune}
+var All = []*Pass{Inline, Fold, Equalize, SmoothQuant, AWQ, GPTQ, FakeQuant, Lower, Prune}
 
 // Lookup returns the pass of the given name.
 func Lookup(name string) (*Pass, bool) {
@@ -95,6 +95,9 @@ var Orders = []Order{
 	{"gptq", "fakequant", "fakequant stores the codes that gptq chose"},
 	{"fold", "smoothquant", "batch normalization must be in the weights, and gains behind constant arithmetic be constants, before either takes factors"},
 	{"fold", "equalize", "batch normalization must be in the weights before their ranges are balanced"},
+	{"fold", "awq", "weights behind constant arithmetic become sites only when folded"},
+	{"awq", "gptq", "weights must be scaled before they are rounded"},
+	{"awq", "fakequant", "weights and ranges must be those of the scaled channels"},
 	{"equalize", "smoothquant", "smoothquant weighs activations against the weights that are balanced already"},
 	{"equalize", "gptq", "weights must be balanced before they are rounded"},
 	{"equalize", "fakequant", "weights and ranges must be those of the balanced channels"},

@@ -105,3 +105,14 @@ func TestRewriteUndo(t *testing.T) {
 		t.Error(err)
 	}
 }
+
+// Golden 36 of METHODS.md §16, the part on AWQ; its part on equalization is testdata/equalize/golden36.txtar.
+func TestGolden36AWQFactors(t *testing.T) {
+	t.Parallel()
+	got := awqFactors(map[int32]float64{0: 16, 1: 1, 2: .25}, .5)
+	for c, want := range []float64{2.8284271, .7071068, .3535534} {
+		if d := got[int32(c)] - want; d > 1e-6 || d < -1e-6 {
+			t.Errorf("channel %d: factor %v, wanted %v", c, got[int32(c)], want)
+		}
+	}
+}

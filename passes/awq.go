@@ -1,0 +1,138 @@
+package passes
+
+import (
+	"context"
+	"fmt"
+	"math"
+	"slices"
+)
+
+// AWQOptions are the options of the pass awq.
+type AWQOptions struct {
+	Sites string `opt:"sites" enum:"all|ref" doc:"all: every product with a constant weight that the policy quantizes; ref: those that read a normalization"`
+}
+
+// AWQ protects the weights that meet large activations.
+var AWQ = Define("awq", awqDoc, AWQOptions{Sites: "all"}, awq)
+
+const awqDoc = `scales channels so that weights which meet large activations round with less error
+
+For the products that read the same value, s = mean|x|^r by channel, at least 1e-4 and divided by sqrt(max s · min s), with
+the r of 0, 0.05, …, 0.95 whose weights, scaled, rounded by the policy's scheme and scaled back, give the least squared error
+of the products' outputs on the first samples (Lin et al., AWQ; activations stay float in this measure). The factors are
+absorbed as smoothquant's are, and each rewrite proves itself in the same way. Channels that query heads share among each
+other (grouped-query attention) are left alone, as published. Weights are scaled and not clipped. The model computes what it
+did.`
+
+func awq(ctx context.Context, u *Unit, o AWQOptions) error {
+	w, err := newWiring(u.Model)
+	if err != nil {
+		return err
+	}
+	grid, err := newSearch(u, nil)
+	if err != nil {
+		return err
+	}
+	grid.weightsOnly()
+	gs := slices.DeleteFunc(w.groups(), func(g *group) bool {
+		why := ""
+		switch {
+		case !grid.quantizes(g, true):
+			why = "the policy leaves its weight float"
+		case o.Sites == "ref" && g.norm == nil:
+			why = "sites=ref: it reads no normalization"
+		case g.sharesClasses():
+			why = "query heads share its channels"
+		}
+		if why != "" {
+			for _, s := range g.sites {
+				u.skip(s.Name, why)
+			}
+		}
+		return why != ""
+	})
+	if u.DryRun || len(gs) == 0 {
+		u.reportGroups(gs)
+		return nil
+	}
+	st, err := u.observe(ctx, gs, searchSamples)
+	if err != nil {
+		return err
+	}
+	grid.st = st
+	var ratios []float64
+	for i := range 20 {
+		ratios = append(ratios, float64(i)/20)
+	}
+	for i, g := range upstreamLast(gs) {
+		u.at(g.name())
+		u.progress("groups", i, len(gs))
+		if err := ctx.Err(); err != nil {
+			return err
+		}
+		mean := g.means(st)
+		pick := func(r float64) factorMap { return awqFactors(mean, r) }
+		best, err := grid.best(ctx, g, ratios, pick)
+		if err != nil {
+			return fmt.Errorf("group %q: %w", g.name(), err)
+		}
+		g.note = fmt.Sprintf(" (ratio=%g)", best)
+		if err := u.rescale(ctx, g, pick(best), st); err != nil {
+			return err
+		}
+	}
+	u.reportGroups(gs)
+	u.Model.Graph.Prune()
+	return nil
+}
+
+// weightsOnly makes the search leave activations float.
+func (s *search) weightsOnly() {
+	for n, k := range s.schemes {
+		k.input = siteSchemes{}.input
+		s.schemes[n] = k
+	}
+}
+
+// sharesClasses reports whether several channels of a site's input must have the same factor.
+func (g *group) sharesClasses() bool {
+	for _, s := range g.sites {
+		seen := map[int32]bool{}
+		for _, c := range g.classes(s) {
+			if c != none && seen[c] {
+				return true
+			}
+			seen[c] = true
+		}
+	}
+	return false
+}
+
+// means gathers the mean magnitude of the activation for every class of a group.
+func (g *group) means(st *statistics) map[int32]float64 {
+	mean := map[int32]float64{}
+	for _, s := range g.sites {
+		m := st.of[s.Node.In(s.Linear.X)].mean()
+		for k, c := range g.classes(s) {
+			if c != none {
+				mean[c] = max(mean[c], m[k])
+			}
+		}
+	}
+	return mean
+}
+
+// awqFactors computes mean^ratio, at least 1e-4, over the geometric mean of the largest and the smallest.
+func awqFactors(mean map[int32]float64, ratio float64) factorMap {
+	f := factorMap{}
+	lo, hi := math.Inf(1), 0.0
+	for c, m := range mean {
+		f[c] = max(math.Pow(m, ratio), 1e-4)
+		lo, hi = min(lo, f[c]), max(hi, f[c])
+	}
+	norm := math.Sqrt(lo * hi)
+	for c := range f {
+		f[c] = float64(float32(f[c] / norm))
+	}
+	return f
+}
