@@ -71,7 +71,7 @@ func (b bound[T]) with(args []arg) (config, error) {
 }
 
 // All lists the passes, in the order in which a pipeline usually has them.
-var All = []*Pass{Inline, Fold, Equalize, SmoothQuant, AWQ, GPTQ, FakeQuant, Lower, Prune}
+var All = []*Pass{Inline, Fold, Equalize, SmoothQuant, AWQ, GPTQ, BiasCorrect, FakeQuant, Lower, Prune}
 
 // Lookup returns the pass of the given name.
 func Lookup(name string) (*Pass, bool) {
@@ -95,6 +95,11 @@ var Orders = []Order{
 	{"gptq", "fakequant", "fakequant stores the codes that gptq chose"},
 	{"fold", "smoothquant", "batch normalization must be in the weights, and gains behind constant arithmetic be constants, before either takes factors"},
 	{"fold", "equalize", "batch normalization must be in the weights before their ranges are balanced"},
+	{"smoothquant", "biascorrect", "the errors of the smoothed model are the ones to correct"},
+	{"awq", "biascorrect", "the errors of the scaled model are the ones to correct"},
+	{"equalize", "biascorrect", "the errors of the balanced model are the ones to correct"},
+	{"gptq", "biascorrect", "the errors of the weights that gptq rounded are the ones to correct"},
+	{"biascorrect", "fakequant", "it corrects biases before quantizers stand between them and what it measures"},
 	{"fold", "awq", "weights behind constant arithmetic become sites only when folded"},
 	{"awq", "gptq", "weights must be scaled before they are rounded"},
 	{"awq", "fakequant", "weights and ranges must be those of the scaled channels"},
