@@ -250,6 +250,7 @@ func (in *inserter) calibrate(ctx context.Context) error {
 		return err
 	}
 	ranges := make([]*calib.Range, len(static))
+	known := make([]*bounds, len(static)) // from the cache
 	var probes []calib.Probe
 	for i, q := range static {
 		q.axis = -1
@@ -260,6 +261,9 @@ func (in *inserter) calibrate(ctx context.Context) error {
 			}
 		}
 		ranges[i] = calib.NewRange(method, q.key.scheme, q.axis)
+		if known[i] = in.cached(q, method); known[i] != nil {
+			continue
+		}
 		if !in.u.Stats.Take(q.key.value.Name, ranges[i]) {
 			probes = append(probes, calib.Probe{Value: q.key.value, Into: ranges[i]})
 		}
@@ -270,13 +274,22 @@ func (in *inserter) calibrate(ctx context.Context) error {
 		}
 	}
 	for i, q := range static {
-		in.u.Stats.Keep(q.key.value.Name, ranges[i])
 		in.u.at(q.key.value.Name)
-		lo, hi, err := ranges[i].Range()
+		var lo, hi []float32
+		var err error
+		if known[i] != nil {
+			lo, hi = known[i].lo, known[i].hi
+		} else {
+			in.u.Stats.Keep(q.key.value.Name, ranges[i])
+			lo, hi, err = ranges[i].Range()
+		}
 		if err != nil {
 			q.drop = fmt.Sprintf("its value %q could not be calibrated: %v", q.key.value.Name, err)
 			in.u.Fits.keep(q)
 			continue
+		}
+		if known[i] == nil {
+			in.cache(q, method, lo, hi)
 		}
 		if q.params, err = q.key.scheme.Fit(lo, hi); err != nil {
 			return fmt.Errorf("value %q: %w", q.key.value.Name, err)

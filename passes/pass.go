@@ -173,6 +173,9 @@ type Unit struct {
 	Samples ir.Samples // calibration inputs; nil: there are none
 	Report  *Report    // nil: Run makes one
 	Log     *slog.Logger
+	// Cache keeps calibrated ranges between runs; nil: none. CacheKey must identify the model and the samples.
+	Cache    *calib.Cache
+	CacheKey string
 	// Progress is told how far the pass at work is; nil: nobody listens.
 	Progress func(Step)
 

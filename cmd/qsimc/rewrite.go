@@ -40,6 +40,7 @@ type rewriteFlags struct {
 	external   bool
 	inline     bool
 	style      string
+	cache      string
 	keep       bool
 	memory     int64
 }
@@ -131,6 +132,7 @@ memory; --no-check leaves that out. Where no samples are given that one run take
 	fl.IntVar(&f.stopAfter, "stop-after", 0, "end the pipeline after N steps")
 	fl.BoolVar(&f.inline, "inline", false, "write model-local functions out: the model's own first, so that products inside them become sites, and those of lower where it would call them")
 	fl.StringVar(&f.style, "qdq-style", "plain", "plain, or ort: placed so that ONNX Runtime runs integer kernels (pass-through operators share parameters, int32 bias, quantizers behind activations)")
+	fl.StringVar(&f.cache, "calib-cache", "", "file that keeps calibrated ranges, keyed by model, samples, calibrator and what precedes the calibration")
 	fl.BoolVar(&f.external, "external-data", false, "put weights into OUT.onnx.data")
 	fl.StringVar(&f.maxMemory, "max-memory", "", "bound for tensors alive in a run of the model, as 8GB or 512MiB (default: 80 % of the machine's)")
 	fl.BoolVar(&f.keep, "keep-quantized", false, "leave sites that are already quantized as they are instead of refusing the model")
@@ -246,6 +248,9 @@ func (j *rewriting) run(ctx context.Context, m *ir.Model, pipeline *passes.Pipel
 		}
 		u.Samples = j.data.Samples()
 	}
+	if err := j.openCache(u); err != nil {
+		return err
+	}
 	steps := &stepMeter{app: j.app}
 	u.Progress = steps.at
 	u.Debug = passes.Debug{StopAfter: f.stopAfter, After: j.printer()}
@@ -256,6 +261,11 @@ func (j *rewriting) run(ctx context.Context, m *ir.Model, pipeline *passes.Pipel
 	steps.stop()
 	if err != nil {
 		return err
+	}
+	if u.Cache != nil && !f.dryRun {
+		if err := u.Cache.Save(); err != nil {
+			return err
+		}
 	}
 	if f.opset > u.Model.Opset[""] && !f.dryRun {
 		if err := op.ToOpset(u.Model, f.opset); err != nil {
