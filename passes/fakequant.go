@@ -72,7 +72,7 @@ func fakeQuant(ctx context.Context, u *Unit, o FakeQuantOptions) error {
 	if err := refuseQuantized(u); err != nil {
 		return err
 	}
-	ds, err := u.Policy.Decide(FindSites(u.Model))
+	ds, err := u.Policy.Decide(u.sites())
 	if err != nil {
 		return err
 	}
@@ -110,14 +110,14 @@ func refuseQuantized(u *Unit) error {
 		return nil
 	}
 	var names []string
-	for _, s := range FindSites(u.Model) {
+	for _, s := range u.sites() {
 		if s.Already {
 			names = append(names, fmt.Sprintf("%q", s.Name))
 		}
 	}
 	for g := range u.Model.Graphs() {
 		for n := range g.Nodes() {
-			if names == nil && op.RoleOf(n) == op.QuantRole {
+			if names == nil && op.RoleOf(n) == op.QuantRole && !u.own[n] {
 				names = append(names, n.String()) // quantized numbers that no site reads
 			}
 		}
@@ -137,6 +137,10 @@ func (in *inserter) gather() {
 		for i := range d.Choices {
 			c := &d.Choices[i]
 			if c.Scheme.IsNone() {
+				continue
+			}
+			if why := in.u.folded[c.Value]; why != "" && c.Role == numfmt.Weight {
+				c.Scheme, c.Reason = numfmt.Scheme{}, why
 				continue
 			}
 			key := quantKey{c.Value, d.Node.Graph(), c.Scheme, layoutAxes(c), c.Role == numfmt.Output}
@@ -191,7 +195,7 @@ func (in *inserter) fitWeights() error {
 		name := q.key.value.Name
 		in.u.at(name)
 		in.u.progress("weights", i, len(weights))
-		if in.u.Fits.take(q) {
+		if !in.u.hasFit(q.key.value) && in.u.Fits.take(q) {
 			continue
 		}
 		t := op.ConstantOf(q.key.value)
@@ -224,7 +228,9 @@ func (in *inserter) fitWeights() error {
 				return fmt.Errorf("weight %q: %w", name, err)
 			}
 		}
-		in.u.Fits.keep(q)
+		if !in.u.hasFit(q.key.value) {
+			in.u.Fits.keep(q)
+		}
 	}
 	in.u.progress("weights", len(weights), len(weights))
 	return nil

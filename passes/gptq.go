@@ -45,6 +45,9 @@ type gptqSite struct {
 	gram  *calib.Gram
 	value *ir.Value // of which the Gram matrix is
 
+	clusters []int // column → cluster, where each has its own scale in each row; nil: the scheme's groups
+	groups   int   // clusters
+
 	q      []float32 // the result; nil: left to rounding to nearest
 	params numfmt.Params
 	layout numfmt.Layout
@@ -57,7 +60,7 @@ func gptq(ctx context.Context, u *Unit, o GPTQOptions) error {
 	if err := refuseQuantized(u); err != nil {
 		return err
 	}
-	ds, err := u.Policy.Decide(FindSites(u.Model))
+	ds, err := u.Policy.Decide(u.sites())
 	if err != nil {
 		return err
 	}
@@ -85,7 +88,12 @@ func gptq(ctx context.Context, u *Unit, o GPTQOptions) error {
 		if err != nil {
 			return fmt.Errorf("weight %q: %w", root.Name, err)
 		}
-		u.SetFit(setConstant(root, t), s.weight.Scheme, s.layout.Axis, s.params)
+		v := setConstant(root, t)
+		if s.clusters == nil {
+			u.SetFit(v, s.weight.Scheme, s.layout.Axis, s.params)
+		} else {
+			u.fold(v, fmt.Sprintf("it is rounded to %v with scales for each output channel and each of %d clusters of inputs, which no node can hold", s.weight.Scheme.Format, s.groups))
+		}
 		u.edit()
 	}
 	return nil
@@ -126,7 +134,7 @@ func gptqSites(u *Unit, ds []*Decision, o GPTQOptions) []*gptqSite {
 		if s.weight == nil || s.weight.Scheme.IsNone() {
 			continue // fakequant says why
 		}
-		if why := s.refuse(u.Model, users[s.weight.Value], o); why != "" {
+		if why := s.refuse(u.Model, users[s.weight.Value], u.clusters, o); why != "" {
 			u.skip(d.Name, why+"; its weight is rounded to nearest")
 			continue
 		}
@@ -136,7 +144,7 @@ func gptqSites(u *Unit, ds []*Decision, o GPTQOptions) []*gptqSite {
 }
 
 // refuse says why the weight of a site cannot be rounded by GPTQ, "" if it can.
-func (s *gptqSite) refuse(m *ir.Model, users int, o GPTQOptions) string {
+func (s *gptqSite) refuse(m *ir.Model, users int, clusters map[*ir.Value][]int, o GPTQOptions) string {
 	root := s.weight.Value
 	alone := users == 1
 	for _, v := range append([]*ir.Value{root}, chainValues(s.weight.Chain)...) {
@@ -152,8 +160,13 @@ func (s *gptqSite) refuse(m *ir.Model, users int, o GPTQOptions) string {
 		return fmt.Sprintf("the grid shifted is for unsigned asymmetric integers, not for %v", s.weight.Scheme)
 	}
 	var why string
-	s.view, why = viewWeight(s.Site, s.weight.Operand)
-	return why
+	if s.view, why = viewWeight(s.Site, s.weight.Operand); why != "" {
+		return why
+	}
+	if s.clusters = clusters[root]; s.clusters != nil {
+		s.groups = slices.Max(s.clusters) + 1
+	}
+	return ""
 }
 
 func chainValues(chain []*ir.Node) []*ir.Value {
@@ -168,7 +181,12 @@ func chainValues(chain []*ir.Node) []*ir.Value {
 // whose other weights are rounded to nearest already. It points the sites at their nodes there.
 func gptqModel(ctx context.Context, u *Unit, ds []*Decision, sites []*gptqSite, o GPTQOptions) (*ir.Model, error) {
 	work, mp := u.Model.Clone()
-	copied, err := u.Policy.Decide(FindSites(work))
+	unit := &Unit{Model: work, Policy: u.Policy, Samples: u.Samples, Report: &Report{}, Seed: u.Seed, Jobs: u.Jobs, Runtime: u.Runtime,
+		entry: &PassEntry{Name: u.entry.Name}, own: map[*ir.Node]bool{}}
+	for n := range u.own {
+		unit.own[mp.Nodes[n]] = true
+	}
+	copied, err := u.Policy.Decide(unit.sites())
 	if err != nil {
 		return nil, err
 	}
@@ -187,7 +205,6 @@ func gptqModel(ctx context.Context, u *Unit, ds []*Decision, sites []*gptqSite, 
 			}
 		}
 	}
-	unit := &Unit{Model: work, Policy: u.Policy, Samples: u.Samples, Report: &Report{}, Seed: u.Seed, Jobs: u.Jobs, Runtime: u.Runtime, entry: &PassEntry{Name: u.entry.Name}}
 	in := newInserter(unit, copied)
 	in.gather()
 	if err := in.fitWeights(); err != nil {
@@ -279,7 +296,7 @@ func (g *gptqSweep) round(s *gptqSite) ([]float32, error) {
 	}
 	s.layout = grid.layout
 	nearest := make([]float32, len(x))
-	if err := s.weight.Scheme.Apply(nearest, x, grid.layout, grid.nearest); err != nil {
+	if err := grid.round(nearest); err != nil {
 		return nil, err
 	}
 	if s.gram.Rows == 0 {
@@ -289,7 +306,7 @@ func (g *gptqSweep) round(s *gptqSite) ([]float32, error) {
 	if s.gram.K != s.view.cols {
 		return nil, fmt.Errorf("its input has %d channels, its weight wants %d", s.gram.K, s.view.cols)
 	}
-	factors, err := g.factor(s.gram)
+	factors, err := g.factor(s)
 	if err != nil {
 		g.u.skip(s.Name, err.Error()+"; its weight is rounded to nearest")
 		return nearest, nil
@@ -310,6 +327,11 @@ func (g *gptqSweep) round(s *gptqSite) ([]float32, error) {
 		after += gramError(s.view.rows, s.view.cols, r.q, part, s.gram.H[i])
 		before += gramError(s.view.rows, s.view.cols, s.view.matrix(nearest, i), part, s.gram.H[i])
 	}
+	if !(after < before) && s.clusters != nil { // kept all the same: rounding to nearest would lose the clusters' scales
+		g.u.did(s.Name, fmt.Sprintf("rounded to nearest, for each of %d clusters: the error of gptq would be %.3g, it is %.3g", s.groups, after, before))
+		s.q = nearest
+		return nearest, nil
+	}
 	if !(after < before) {
 		g.u.skip(s.Name, fmt.Sprintf("its error would be %.3g, that of rounding to nearest is %.3g; its weight is rounded to nearest", after, before))
 		return nearest, nil
@@ -324,15 +346,19 @@ func (g *gptqSweep) round(s *gptqSite) ([]float32, error) {
 }
 
 // factor factors the Gram matrices of a value, once for all who share it.
-func (g *gptqSweep) factor(gram *calib.Gram) ([]*gramFactor, error) {
+func (g *gptqSweep) factor(s *gptqSite) ([]*gramFactor, error) {
+	gram := s.gram
 	if f := g.factors[gram]; f != nil {
 		return f, nil
 	}
 	var fs []*gramFactor
 	for i, h := range gram.H {
 		var order []int
-		if g.o.ActOrder {
+		switch {
+		case g.o.ActOrder:
 			order = descending(gram.K, h)
+		case s.clusters != nil: // cluster by cluster, as if they lay side by side
+			order = byLabel(s.clusters)
 		}
 		f, err := factorGram(gram.K, h, g.o.Damp, order)
 		if err != nil {

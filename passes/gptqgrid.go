@@ -83,6 +83,9 @@ type weightGrid struct {
 	nearest numfmt.Params // fitted to the weight as it is
 	params  numfmt.Params // of the result
 	amax    float32
+
+	clusters []int           // column → cluster; nil: the layout's groups
+	rows     []numfmt.Params // by cluster, one entry a row
 }
 
 // newWeightGrid fits the scheme to the weight as it is.
@@ -92,7 +95,10 @@ func newWeightGrid(s *gptqSite, x []float32, o GPTQOptions) (*weightGrid, error)
 	if err != nil {
 		return nil, err
 	}
-	g := &weightGrid{view: &s.view, scheme: c.Scheme, layout: l, opt: o, x: x}
+	g := &weightGrid{view: &s.view, scheme: c.Scheme, layout: l, opt: o, x: x, clusters: s.clusters}
+	if g.clusters != nil {
+		return g, g.fitClusters(s.groups)
+	}
 	if g.nearest, err = g.fit(x, l); err != nil {
 		return nil, err
 	}
@@ -105,6 +111,50 @@ func newWeightGrid(s *gptqSite, x []float32, o GPTQOptions) (*weightGrid, error)
 		g.params = numfmt.Params{Scale: clone(g.nearest.Scale), Zero: clone(g.nearest.Zero), Code: clone(g.nearest.Code), Coarse: clone(g.nearest.Coarse)}
 	}
 	return g, nil
+}
+
+// fitClusters fits one scale for each row and cluster of columns.
+func (g *weightGrid) fitClusters(n int) error {
+	if g.view.conv || g.scheme.TwoLevel() {
+		panic("BUG: gptq: clusters of a convolution or of a two-level scheme")
+	}
+	m := g.view.matrix(g.x, 0)
+	g.rows = make([]numfmt.Params, n)
+	for k := range n {
+		var x []float32
+		for r := range g.view.rows {
+			for c, l := range g.clusters {
+				if l == k {
+					x = append(x, m[r*g.view.cols+c])
+				}
+			}
+		}
+		var err error
+		if g.rows[k], err = g.fitRows(0, 0, g.view.rows, x); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// round rounds the weight to nearest.
+func (g *weightGrid) round(dst []float32) error {
+	if g.clusters == nil {
+		return g.scheme.Apply(dst, g.x, g.layout, g.nearest)
+	}
+	x, q := make([]float32, g.view.rows), make([]float32, g.view.rows)
+	for c, k := range g.clusters {
+		for r := range x {
+			x[r] = g.x[g.view.at(0, r, c)]
+		}
+		if err := g.scheme.RoundEach(q, x, g.rows[k]); err != nil {
+			return err
+		}
+		for r, v := range q {
+			dst[g.view.at(0, r, c)] = v
+		}
+	}
+	return nil
 }
 
 // fit fits the scheme to values.
@@ -123,6 +173,10 @@ func (g *weightGrid) static() bool {
 // weight describes a group's matrix to gptqRound.
 func (g *weightGrid) weight(m []float32, group int) *gptqWeight {
 	w := &gptqWeight{rows: g.view.rows, cols: g.view.cols, w: m, scheme: g.scheme, stale: g.opt.Stats == "stale"}
+	if g.clusters != nil {
+		w.group, w.groups, w.params, w.stale = g.clusters, len(g.rows), g.rows, false
+		return w
+	}
 	index := map[int]int{} // scale of row 0 → group of columns
 	for c := range w.cols {
 		k := g.layout.GroupOf(g.view.at(group, 0, c))
@@ -197,7 +251,7 @@ func (g *weightGrid) fitUnder(lo, hi []float32, top float32) (numfmt.Params, err
 
 // store puts what a group's matrix was rounded with in the layout's order.
 func (g *weightGrid) store(params []numfmt.Params, group int) {
-	if g.static() {
+	if g.clusters != nil || g.static() {
 		return
 	}
 	w := g.weight(nil, group)

@@ -71,7 +71,7 @@ func (b bound[T]) with(args []arg) (config, error) {
 }
 
 // All lists the passes, in the order in which a pipeline usually has them.
-var All = []*Pass{Inline, Fold, Equalize, SmoothQuant, AWQ, GPTQ, BiasCorrect, FakeQuant, Lower, Prune}
+var All = []*Pass{Inline, Fold, Equalize, SmoothQuant, AWQ, RPTQ, GPTQ, BiasCorrect, FakeQuant, Lower, Prune}
 
 // Lookup returns the pass of the given name.
 func Lookup(name string) (*Pass, bool) {
@@ -90,6 +90,10 @@ var Orders = []Order{
 	{"inline", "fold", "what is constant in a function is so only for the arguments of a call"},
 	{"inline", "fakequant", "products inside functions are sites only where the functions are written out"},
 	{"fold", "fakequant", "batch normalization must be in the weights before they are quantized, and weights behind constant arithmetic become sites only when folded"},
+	{"inline", "rptq", "products inside functions are sites only where the functions are written out"},
+	{"fold", "rptq", "constants must be known as such, and batch normalization be in the weights"},
+	{"rptq", "gptq", "gptq fits weights to the clusters of their inputs and to the inputs as they are quantized"},
+	{"rptq", "fakequant", "fakequant leaves to itself what rptq has quantized"},
 	{"inline", "gptq", "products inside functions are sites only where the functions are written out"},
 	{"fold", "gptq", "batch normalization must be in the weights before they are rounded"},
 	{"gptq", "fakequant", "fakequant stores the codes that gptq chose"},
@@ -108,6 +112,10 @@ var Orders = []Order{
 	{"equalize", "fakequant", "weights and ranges must be those of the balanced channels"},
 	{"smoothquant", "fakequant", "ranges must be those of the smoothed activations"},
 	{"smoothquant", "gptq", "weights must be those that read the smoothed activations before they are rounded"},
+	{"smoothquant", "rptq", "channels must be clustered by the ranges that are left"},
+	{"awq", "rptq", "channels must be clustered by the ranges that are left"},
+	{"rptq", "biascorrect", "biases make up for what quantized inputs lose"},
+	{"equalize", "rptq", "channels must be clustered by the ranges that are left"},
 	{"fakequant", "lower", "lower turns the FakeQuant nodes that fakequant inserts into operators of ONNX"},
 	{"fold", "lower", "what lower writes is no constant arithmetic any more"},
 }
@@ -192,6 +200,10 @@ type Unit struct {
 	entry  *PassEntry // of the pass at work
 	site   string     // the site it works on, for the message of a panic
 	fitted map[fitKey]numfmt.Params
+
+	own      map[*ir.Node]bool    // quantization nodes that passes of this run have inserted for good
+	clusters map[*ir.Value][]int  // weight → group of each column, for grids per row and group
+	folded   map[*ir.Value]string // weights that hold rounded values and stay constants; why
 }
 
 // Step is one report of progress.
@@ -240,4 +252,25 @@ func (u *Unit) SetFit(weight *ir.Value, s numfmt.Scheme, axis int, p numfmt.Para
 		u.fitted = map[fitKey]numfmt.Params{}
 	}
 	u.fitted[fitKey{weight, s, axis}] = p
+}
+
+// sites returns the model's sites.
+func (u *Unit) sites() []*Site { return findSites(u.Model, u.own) }
+
+// hasFit reports whether an earlier pass rounded the weight.
+func (u *Unit) hasFit(weight *ir.Value) bool {
+	for k := range u.fitted {
+		if k.value == weight {
+			return true
+		}
+	}
+	return false
+}
+
+// fold notes that a weight holds rounded values and is to stay a constant, and why.
+func (u *Unit) fold(weight *ir.Value, why string) {
+	if u.folded == nil {
+		u.folded = map[*ir.Value]string{}
+	}
+	u.folded[weight] = why
 }

@@ -17,7 +17,10 @@ type Policy struct {
 	// Lookup is for tables of embedding lookups. Left open: a table that a product shares is stored as that product's weight;
 	// the others follow Default.Weights if it has at least 8 bits, and stay float below.
 	Lookup Schemes
-	Sites  []Rule // the last rule that matches a site and says something of an operand decides
+	// Head is for products whose results are outputs of the model, at once or with a bias and in another shape: a language
+	// model's head, a classifier. What it leaves open is Default's.
+	Head  Schemes
+	Sites []Rule // the last rule that matches a site and says something of an operand decides
 	// Calibrate names the calibrator of static activations (calib.ParseMethod); "" is max.
 	Calibrate string
 }
@@ -179,6 +182,10 @@ func (p *Policy) choose(s *Site, o Operand, hit func(rule int) bool) (numfmt.Sch
 		if l := p.Lookup.of(o.Role); l != nil {
 			found, by = l, "policy: lookup"
 		}
+	case Linear:
+		if h := p.Head.of(o.Role); h != nil && isHead(s.Node.Out(0)) {
+			found, by = h, "policy: head"
+		}
 	}
 	for i := range p.Sites {
 		if r := p.Sites[i].of(o.Role); r != nil && hit(i) {
@@ -325,6 +332,7 @@ func (p *Policy) String() string {
 	line("default", p.Default)
 	line("attention", p.Attention)
 	line("lookup", p.Lookup)
+	line("head", p.Head)
 	if len(p.Sites) > 0 {
 		b.WriteString("sites:\n")
 	}

@@ -70,8 +70,12 @@ func (s *Site) Names() []string {
 
 // FindSites returns the sites of a model: every product and lookup table, in the order of the nodes, main graph first, then
 // subgraphs and function bodies. Those that cannot be quantized say why. Types must have been inferred.
-func FindSites(m *ir.Model) []*Site {
-	f := &finder{names: map[string]bool{}}
+func FindSites(m *ir.Model) []*Site { return findSites(m, nil) }
+
+// findSites is FindSites that takes the given quantization nodes for those of passes now running: what they quantize is not
+// quantized again, but their sites are no others'.
+func findSites(m *ir.Model, own map[*ir.Node]bool) []*Site {
+	f := &finder{names: map[string]bool{}, own: own}
 	for n := range m.Nodes() {
 		f.node(n)
 	}
@@ -85,6 +89,7 @@ func FindSites(m *ir.Model) []*Site {
 type finder struct {
 	sites []*Site
 	names map[string]bool
+	own   map[*ir.Node]bool
 }
 
 func (f *finder) add(s *Site) {
@@ -159,7 +164,7 @@ func (f *finder) product(n *ir.Node) {
 	}
 	for i := range 2 {
 		v := n.In(i)
-		if q := quantizedBy(v); q != nil {
+		if q := quantizedBy(v); q != nil && !f.own[q] {
 			s.Float, s.Already = fmt.Sprintf("it is quantized already: %q is a result of %v", v.Name, q), true
 			return
 		}
@@ -187,8 +192,8 @@ func (f *finder) product(n *ir.Node) {
 	}
 	if s.Float == "" {
 		s.Operands = []Operand{
-			{Role: numfmt.Input, Slot: 0, Value: x, Axes: numfmt.Axes{K: -1, Out: numfmt.NoAxis}},
-			{Role: numfmt.Input, Slot: 1, Value: w, Axes: numfmt.Axes{K: -2, Out: numfmt.NoAxis}},
+			{Role: numfmt.Input, Slot: 0, Value: x, Axes: numfmt.Axes{K: -1, Out: numfmt.NoAxis}, Float: f.done(x)},
+			{Role: numfmt.Input, Slot: 1, Value: w, Axes: numfmt.Axes{K: -2, Out: numfmt.NoAxis}, Float: f.done(w)},
 			f.output(n.Out(0), -1),
 		}
 	}
@@ -213,13 +218,13 @@ func (f *finder) linear(s *Site, l op.Linear) bool {
 	case anglesAfter(n.Out(0)):
 		s.Float = "it makes the angles of position embeddings: rounding positions ruins a model"
 		return true
-	case q != nil:
+	case q != nil && !f.own[q]:
 		s.Float, s.Already = fmt.Sprintf("it is quantized already: %q is a result of %v", x.Name, q), true
 		return true
 	}
 	s.Operands = []Operand{
 		{Role: numfmt.Weight, Slot: l.W, Value: root, Axes: axes, Chain: chain},
-		{Role: numfmt.Input, Slot: l.X, Value: x, Axes: numfmt.Axes{K: l.XAxis, Out: numfmt.NoAxis}},
+		{Role: numfmt.Input, Slot: l.X, Value: x, Axes: numfmt.Axes{K: l.XAxis, Out: numfmt.NoAxis}, Float: f.done(x)},
 	}
 	y, channel := n.Out(0), -1
 	if l.XAxis == 1 && l.Groups >= 1 && t.Rank() > 2 {
@@ -229,6 +234,14 @@ func (f *finder) linear(s *Site, l op.Linear) bool {
 	}
 	s.Operands = append(s.Operands, f.output(y, channel))
 	return true
+}
+
+// done says that a pass now running has quantized an operand.
+func (f *finder) done(v *ir.Value) string {
+	if q := quantizedBy(v); q != nil && f.own[q] {
+		return "it is quantized by " + q.Origin
+	}
+	return ""
 }
 
 func (f *finder) output(y *ir.Value, channel int) Operand {
@@ -309,13 +322,36 @@ func quantizedBy(v *ir.Value) *ir.Node {
 			return n
 		}
 		in, _, ok := op.Source(n)
-		if !ok {
+		if !ok && !op.Reshapes(n) && !op.Joins(n) {
 			return nil
+		} else if !ok {
+			in = n.In(0)
 		}
 		v = in
 	}
 	return nil
 }
+
+// isHead reports whether a product's result becomes nothing but outputs of the model, at once or through a bias and nodes that
+// move its elements.
+func isHead(v *ir.Value) bool {
+	for range maxWalk {
+		u, ok := v.SingleUse()
+		switch {
+		case !ok:
+			return v.NumUses() > 0 && !slices.ContainsFunc(v.Uses(), func(u ir.Use) bool { return !isOutput(u) })
+		case u.Node == nil:
+			return isOutput(u)
+		}
+		if add, _ := op.BiasAdd(v); add == nil && !(op.Moves(u.Node) && u.Slot == 0) {
+			return false
+		}
+		v = u.Node.Out(0)
+	}
+	return false
+}
+
+func isOutput(u ir.Use) bool { return u.Node == nil && u.Graph != nil && u.Graph.Owner() == nil }
 
 // maxWalk bounds how many operators lie between a product and its Softmax.
 const maxWalk = 24
@@ -361,7 +397,7 @@ func backward(v *ir.Value, seen map[*ir.Node]bool, depth int) bool {
 	if op.RoleOf(n) == op.SoftmaxRole {
 		return true
 	}
-	if !op.OnScorePath(n) {
+	if !op.OnScorePath(n) && n.Op != op.FakeQuantOp {
 		return false
 	}
 	for _, in := range n.Ins() {

@@ -158,6 +158,65 @@ func Moves(n *ir.Node) bool {
 	return false
 }
 
+// Reshapes reports whether the node's result holds the elements of its input 0 in the same order, in another shape.
+func Reshapes(n *ir.Node) bool {
+	if !standard(n) {
+		return false
+	}
+	switch n.Op.Type {
+	case "Reshape", "Squeeze", "Unsqueeze", "Flatten":
+		return true
+	}
+	return false
+}
+
+// Joins reports whether the node's result holds the elements of all its inputs, side by side.
+func Joins(n *ir.Node) bool { return standard(n) && n.Op.Type == "Concat" }
+
+// Normalizes reports whether the node is a normalization along the last axes in one operator.
+func Normalizes(n *ir.Node) bool {
+	switch n.Op.Type {
+	case "LayerNormalization", "RMSNormalization", "SimplifiedLayerNormalization", "SkipLayerNormalization", "SkipSimplifiedLayerNormalization":
+		return standard(n) || n.Op.Domain == "com.microsoft"
+	}
+	return false
+}
+
+// ScalesBySpread reports whether the node divides or multiplies a value by what a square root or power of means gives, as a
+// normalization written out in single operators does.
+func ScalesBySpread(n *ir.Node) bool {
+	if !standard(n) || n.Op.Type != "Div" && n.Op.Type != "Mul" {
+		return false
+	}
+	for _, v := range n.Ins() {
+		root := false
+		for range 5 {
+			d := v.DefNode()
+			if d == nil || !standard(d) {
+				break
+			}
+			switch d.Op.Type {
+			case "ReduceMean":
+				if root {
+					return true
+				}
+			case "Sqrt", "Pow":
+				root = true
+			case "Reciprocal", "Add", "Div", "Cast":
+			default:
+				d = nil
+			}
+			if d == nil {
+				break
+			}
+			if v = d.In(0); ConstantOf(v) != nil && d.NumIn() > 1 {
+				v = d.In(1)
+			}
+		}
+	}
+	return false
+}
+
 // Copies reports whether the node's only wanted result is its input 0 as it is: Identity, a Cast to the type at hand, a
 // Dropout outside training, a Transpose that moves nothing, a Concat, Sum, Max, Min or Mean of one operand.
 func Copies(n *ir.Node) bool {

@@ -240,6 +240,7 @@ func (d *decoder) policy(n ast.Node) error {
 		"default":   func(n ast.Node) error { return d.schemes(n, "policy.default", &p.Default, nil) },
 		"attention": func(n ast.Node) error { return d.schemes(n, "policy.attention", &p.Attention, nil) },
 		"lookup":    func(n ast.Node) error { return d.schemes(n, "policy.lookup", &p.Lookup, nil) },
+		"head":      func(n ast.Node) error { return d.schemes(n, "policy.head", &p.Head, nil) },
 		"sites":     d.sites,
 		"calibrate": d.calibrate,
 	}, d.foreign)

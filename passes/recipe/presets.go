@@ -27,6 +27,27 @@ policy:
   calibrate: max
 passes: [fold, fakequant, lower]
 `},
+	{"gptq-w4a16", "int4 weights per output channel with a zero point, rounded by GPTQ for the inputs that the samples make; activations and " +
+		"the head stay float.", `
+policy:
+  default: {weights: int4/axis=out/asym, inputs: none}
+  head: {weights: none, inputs: none}
+passes: [fold, gptq, fakequant, lower]
+`},
+	{"rptq-ref", "RPTQ as its published code does it: int4 activations with a range for each cluster of channels, but what normalizations put out " +
+		"and attention probabilities in 8 bits; int4 weights with a scale for each output channel and cluster of inputs, rounded by GPTQ. For 8-bit " +
+		"activations set policy.default.inputs to int8. The head stays float.", `
+policy:
+  default: {weights: int4/axis=out/asym, inputs: int4}
+  head: {weights: none, inputs: none}
+passes: [fold, rptq, gptq, fakequant, lower]
+`},
+	{"rptq-strict", "rptq-ref with the same bits everywhere: 4 for all activations.", `
+policy:
+  default: {weights: int4/axis=out/asym, inputs: int4}
+  head: {weights: none, inputs: none}
+passes: [fold, "rptq ln=0 p=0", gptq, fakequant, lower]
+`},
 	{"w4-block32", "int4 weights with a scale for every 32 values along the contraction axis; activations stay float. Needs no samples.", `
 policy:
   default: {weights: int4/block=32, inputs: none}

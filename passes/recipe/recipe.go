@@ -69,6 +69,7 @@ func (r *Recipe) Over(base *Recipe) *Recipe {
 	over(&c.Policy.Default, base.Policy.Default)
 	over(&c.Policy.Attention, base.Policy.Attention)
 	over(&c.Policy.Lookup, base.Policy.Lookup)
+	over(&c.Policy.Head, base.Policy.Head)
 	c.Policy.Sites = slices.Concat(base.Policy.Sites, r.Policy.Sites)
 	if c.Policy.Calibrate == "" {
 		c.Policy.Calibrate = base.Policy.Calibrate
