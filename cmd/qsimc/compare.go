@@ -5,11 +5,13 @@ import (
 	"context"
 	"fmt"
 	"math"
+	"regexp"
 	"slices"
 	"text/tabwriter"
 
 	"github.com/qsimc/qsimc/frontend"
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/ir/op"
 	"github.com/qsimc/qsimc/runtime"
 	"github.com/spf13/cobra"
 )
@@ -17,6 +19,7 @@ import (
 // difference is how far a value of one model is from the same value of another.
 type difference struct {
 	name string
+	view bool // it only rearranges another value
 	runtime.Difference
 }
 
@@ -66,8 +69,11 @@ func (a *app) compareCommand() *cobra.Command {
 	var count int
 	c := &cobra.Command{
 		Use:   "compare A.onnx B.onnx --samples PATH",
-		Short: "run two models on the same inputs: SQNR, cosine and largest error of outputs and of inner values of the same name",
-		Args:  args(cobra.ExactArgs(2)),
+		Short: "run two models on the same inputs: SQNR, cosine and largest error of outputs and of matched inner values",
+		Long: `compare runs two models on the same inputs and measures how far the outputs of the second, by position, and its inner values, by name, are from those
+of the first. A value <t>_DequantizeLinear_Output or <t>_FakeQuant_Output of a quantized model is compared with the value or weight <t> of the other. The values come worst
+first; ten that more than rearrange others are shown, all with -v or --json.`,
+		Args: args(cobra.ExactArgs(2)),
 		RunE: func(c *cobra.Command, names []string) error {
 			if samples == "" {
 				return usagef("compare: --samples PATH is wanted (synthetic is an explicit choice)")
@@ -129,7 +135,8 @@ func (a *app) compare(ctx context.Context, first, second, samples string, count 
 		fmt.Fprintln(t)
 		shown := inner
 		if !a.verbose {
-			shown = inner[:min(10, len(inner))]
+			shown = slices.DeleteFunc(slices.Clone(inner), func(d difference) bool { return d.view })
+			shown = shown[:min(10, len(shown))]
 		}
 		list(fmt.Sprintf("value (worst %d of %d matched)", len(shown), len(inner)), shown)
 	}
@@ -147,8 +154,30 @@ func rows(d []difference) []comparison {
 	return out
 }
 
-// compareInner compares the float values that both models compute under the same name. One feed's values of the first model
-// are held at a time.
+// dequantized finds the names that rewrite gives to the quantized form of a value <t>.
+var dequantized = regexp.MustCompile(`^(.+)_(?:DequantizeLinear|FakeQuant)(?:_Output|_Cast)?(?:_[0-9]+)?$`)
+
+// counterpart returns the first model's value that the second's value of this name stands for: the one of the same name, or
+// for <t>_DequantizeLinear_Output the value or weight <t>.
+func counterpart(name string, values ir.Tensors, weights map[string]*ir.Value) *ir.Tensor {
+	if t := values[name]; t != nil {
+		return t
+	}
+	m := dequantized.FindStringSubmatch(name)
+	if m == nil {
+		return nil
+	}
+	if t := values[m[1]]; t != nil {
+		return t
+	}
+	if w := weights[m[1]]; w != nil {
+		return w.Const()
+	}
+	return nil
+}
+
+// compareInner compares the float values that both models compute, matched by name. One feed's values of the first model are
+// held at a time.
 func (a *app) compareInner(ctx context.Context, ma, mb *ir.Model, data *frontend.Data) ([]difference, error) {
 	pa, err := runtime.Compile(ma)
 	if err != nil {
@@ -160,6 +189,12 @@ func (a *app) compareInner(ctx context.Context, ma, mb *ir.Model, data *frontend
 	}
 	computed := func(v *ir.Value, t *ir.Tensor) bool {
 		return v.DefNode() != nil && t.Elem().IsFloat() && v.Graph().Owner() == nil
+	}
+	weights := map[string]*ir.Value{}
+	for v := range ma.Graph.Values() {
+		if v.Const() != nil {
+			weights[v.Name] = v
+		}
 	}
 	byName := map[string]int{}
 	var diffs []difference
@@ -180,7 +215,7 @@ func (a *app) compareInner(ctx context.Context, ma, mb *ir.Model, data *frontend
 			return nil, err
 		}
 		if _, err := pb.Watch(ctx, f.Tensors, func(v *ir.Value, t *ir.Tensor) error {
-			x := values[v.Name]
+			x := counterpart(v.Name, values, weights)
 			if x == nil || !computed(v, t) || x.Len() != t.Len() || x.Elem() != t.Elem() {
 				return nil
 			}
@@ -188,7 +223,8 @@ func (a *app) compareInner(ctx context.Context, ma, mb *ir.Model, data *frontend
 			if !ok {
 				i = len(diffs)
 				byName[v.Name] = i
-				diffs = append(diffs, difference{name: v.Name})
+				_, _, view := op.Source(v.DefNode())
+				diffs = append(diffs, difference{name: v.Name, view: view})
 			}
 			return diffs[i].Add(x, t)
 		}); err != nil {

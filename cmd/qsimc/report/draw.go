@@ -110,7 +110,12 @@ func histogram(p *passes.Profile) template.HTML {
 	most := max(slices.Max(p.Count), p.Below, p.Above)
 	span := p.Hi - p.Lo
 	x := func(u float64) float64 { return 8 + (width-16)*(u-p.Lo)/span }
-	col := func(n float64) float64 { return base - (base-6)*math.Log1p(n)/math.Log1p(most) }
+	col := func(n float64) float64 { // four decades, and what is rarer just visible
+		if n == 0 {
+			return base
+		}
+		return base - max((base-6)*(1+math.Log10(n/most)/4), 1.5)
+	}
 	d := &drawing{}
 	d.markup(`<svg role="img" viewBox="0 0 %s %s">`, num(width), num(height))
 	if n := len(p.Levels); n > 0 {

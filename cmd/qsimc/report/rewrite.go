@@ -195,7 +195,7 @@ func cards(r *passes.Report) template.HTML {
 		if p.Role == numfmt.Weight { // exporters name weights by numbers
 			title = p.Sites[0]
 		}
-		d.markup(`<figure class="card"><h3 title="`).text(p.Value+"\n"+strings.Join(p.Sites, "\n")).markup(`">`).text(shorten(title, 34)).markup(`</h3><p><span class="tag k%d"></span>`, slices.Index(roles, e.Role)+1).
+		d.markup(`<figure class="card"><h3 title="`).text(p.Value+"\n"+strings.Join(p.Sites, "\n")).markup(`">`).text(shorten(title, 28)).markup(`</h3><p><span class="tag k%d"></span>`, slices.Index(roles, e.Role)+1).
 			text(e.Role+" · "+e.Scheme).markup(`</p>`).markup("%s", histogram(p)).markup(`<figcaption>`)
 		d.text(fmt.Sprintf("SQNR %s · zeros %s", decibels(e.SQNR), percent(e.ZeroFraction)))
 		if float64(e.ClipFraction) > 0 {

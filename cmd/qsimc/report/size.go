@@ -17,7 +17,7 @@ type Part struct {
 }
 
 // Sizes splits a model's file of the given length into what its constants are for, largest part first; the rest of the file
-// — nodes, names, shapes — comes last.
+// — nodes, names, whatever takes less than a thousandth — comes last.
 func Sizes(m *ir.Model, file int64) []Part {
 	bytes := map[string]int64{}
 	rest := file
@@ -34,11 +34,15 @@ func Sizes(m *ir.Model, file int64) []Part {
 	}
 	parts := make([]Part, 0, len(bytes)+1)
 	for name, n := range bytes {
+		if n < file/1000 { // too little to be seen
+			rest += n
+			continue
+		}
 		parts = append(parts, Part{name, n})
 	}
 	slices.SortFunc(parts, func(a, b Part) int { return cmp.Or(cmp.Compare(b.Bytes, a.Bytes), cmp.Compare(a.Name, b.Name)) })
 	if rest > 0 {
-		parts = append(parts, Part{"nodes and names", rest})
+		parts = append(parts, Part{"nodes, names and small constants", rest})
 	}
 	return parts
 }
