@@ -19,20 +19,21 @@ import (
 
 // inspection is the command's JSON document.
 type inspection struct {
-	Model       string         `json:"model"`
-	IRVersion   int            `json:"ir_version"`
-	Opsets      map[string]int `json:"opsets"`
-	Producer    string         `json:"producer"`
-	Inputs      []port         `json:"inputs"`
-	Outputs     []port         `json:"outputs"`
-	Nodes       int            `json:"nodes"`
-	Operators   map[string]int `json:"operators"`
-	Parameters  int            `json:"parameters"`
-	Bytes       int64          `json:"parameter_bytes"`
-	Formats     map[string]int `json:"formats"` // element types of constants: number of elements
-	Sites       []siteInfo     `json:"sites"`
-	Unsupported []string       `json:"unsupported"`
-	Gaps        []string       `json:"inference_gaps"`
+	Model       string            `json:"model"`
+	IRVersion   int               `json:"ir_version"`
+	Opsets      map[string]int    `json:"opsets"`
+	Producer    string            `json:"producer"`
+	Inputs      []port            `json:"inputs"`
+	Outputs     []port            `json:"outputs"`
+	Nodes       int               `json:"nodes"`
+	Operators   map[string]int    `json:"operators"`
+	Parameters  int               `json:"parameters"`
+	Bytes       int64             `json:"parameter_bytes"`
+	Formats     map[string]int    `json:"formats"` // element types of constants: number of elements
+	Sites       []siteInfo        `json:"sites"`
+	Structure   *passes.Structure `json:"structure"` // null where the model's operators contradict themselves
+	Unsupported []string          `json:"unsupported"`
+	Gaps        []string          `json:"inference_gaps"`
 }
 
 type port struct {
@@ -112,6 +113,9 @@ func (a *app) inspect(path string, sites bool) error {
 		}
 		doc.Sites = append(doc.Sites, info)
 	}
+	if doc.Structure, err = passes.Recognize(m); err != nil {
+		doc.Gaps = append(doc.Gaps, err.Error())
+	}
 	var u *runtime.Unsupported
 	if _, err := runtime.Compile(m); errors.As(err, &u) {
 		doc.Unsupported = u.Nodes
@@ -119,7 +123,7 @@ func (a *app) inspect(path string, sites bool) error {
 		doc.Unsupported = []string{err.Error()}
 	}
 	if gaps, err := op.InferReport(m); err == nil && gaps != nil {
-		doc.Gaps = gaps
+		doc.Gaps = append(doc.Gaps, gaps...)
 	}
 	if a.json {
 		return a.printJSON(doc)
@@ -177,6 +181,38 @@ func (a *app) printInspection(m *ir.Model, d *inspection, sites bool) error {
 				fmt.Fprintf(t, "%s\t%s %s\t%s\t%s\t%s\t%s\n", s.Name, s.Kind, s.Op, o.Role, o.Value, o.Type, cmp.Or(s.Float, o.Float))
 			}
 		}
+		if d.Structure != nil {
+			printStructure(t, d.Structure)
+		}
 	}
 	return t.Flush()
+}
+
+// printStructure lists what channel rewrites recognize: groups of products that read the same value, attention, shared
+// weights, residual sums.
+func printStructure(t *tabwriter.Writer, s *passes.Structure) {
+	fmt.Fprintln(t, "\nread by the same products\tmade by\tfactors of its channels\tproducts")
+	for _, g := range s.Groups {
+		made := cmp.Or(g.Norm, "-")
+		if g.Spelled {
+			made += ", spelled out"
+		}
+		absorbed := g.Absorbed
+		if absorbed == "" {
+			absorbed = "Mul: " + g.Blocked
+		}
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", g.Value, made, absorbed, strings.Join(g.Sites, ", "))
+	}
+	if len(s.Attentions) > 0 {
+		fmt.Fprintln(t, "\nattention\tform\tquery, key, value\toutput")
+	}
+	for _, a := range s.Attentions {
+		fmt.Fprintf(t, "%s\t%v\t%s; %s; %s\t%s\n", a.Scores, a, strings.Join(a.Query, ", "), strings.Join(a.Key, ", "), strings.Join(a.Value, ", "), strings.Join(a.Output, ", "))
+	}
+	for _, k := range s.Tied {
+		fmt.Fprintf(t, "\nshared\t%s\tby\t%s\n", k.Const, strings.Join(k.Sites, ", "))
+	}
+	if len(s.Residuals) > 0 {
+		fmt.Fprintf(t, "\nresidual sums\t%d\n", len(s.Residuals))
+	}
 }
