@@ -1,6 +1,7 @@
 # Targets: fmt lint test race fuzz interop report-check bench generate check. `check` is what CI runs.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME   ?= 30s
+ROUNDS     ?= 21
 PYTHON     ?= python3
 VENV       ?= .venv
 
@@ -40,6 +41,11 @@ report-check:
 
 bench:
 	go test -run '^$$' -bench . -benchmem ./runtime/kernel/... ./runtime/ ./frontend/
+
+# Speed beside ONNX Runtime's: minutes, and of use only on a machine that does little else. The table goes to docs/benchmarks.md by hand.
+bench-peers: $(VENV)/.ready
+	go build -o $(VENV)/engine ./.ci/bench/engine
+	$(VENV)/bin/python .ci/bench/peers.py $(VENV)/engine "$$(sh ../shared/unpack.sh)" $(VENV)/peers.md --rounds $(ROUNDS)
 
 generate:
 	go generate ./...

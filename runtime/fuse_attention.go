@@ -3,8 +3,10 @@ package runtime
 import (
 	"math"
 	"slices"
+	"sync"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/ir/numfmt"
 	"github.com/qsimc/qsimc/ir/op"
 	"github.com/qsimc/qsimc/runtime/kernel"
 )
@@ -15,7 +17,8 @@ type attention struct {
 	scale   float32
 	by      int // input: a scalar that multiplies the scores; -1: none
 	divide  bool
-	mask    int  // input; -1: none
+	mask    int // input; -1: none
+	probs   quantizer
 	swap    bool // the result is [batch, queries, heads, …]
 }
 
@@ -96,9 +99,19 @@ func (f *fuser) attention(i int) {
 		parts = append(parts, k)
 		reader = k
 	}
-	// Forward to the context.
-	ctx, ok := f.next(st.out[0])
-	if !ok || !f.is(ctx, "MatMul") || f.steps[ctx].in[0] != st.out[0] || f.steps[ctx].in[1] == st.out[0] {
+	// Forward to the context, by way of a quantizer of the probabilities.
+	p := st.out[0]
+	ctx, ok := f.next(p)
+	if ok && !f.is(ctx, "MatMul") {
+		var quant []int
+		if a.probs, quant, ok = f.quantizer(ctx); !ok {
+			return
+		}
+		parts = append(parts, quant...)
+		p = f.steps[quant[len(quant)-1]].out[0]
+		ctx, ok = f.next(p)
+	}
+	if !ok || !f.is(ctx, "MatMul") || f.steps[ctx].in[0] != p || f.steps[ctx].in[1] == p {
 		return
 	}
 	parts = append(parts, ctx)
@@ -302,9 +315,80 @@ var attentionDef = &op.Def{Name: "attention", Eval: func(c *op.Call) ([]*ir.Tens
 	if err != nil {
 		return nil, err
 	}
+	var once sync.Once
+	var failed error
+	if a.probs.fake != nil || a.probs.scale != 0 {
+		t.Probs = func(_, _, rows, ld int, p []float32) {
+			for r := range rows {
+				if err := a.probs.apply(p[r*ld:][:t.SK]); err != nil {
+					once.Do(func() { failed = err })
+				}
+			}
+		}
+	}
 	t.Run(ir.Data[float32](out), q.data, k.data, v.data)
-	return []*ir.Tensor{out}, nil
+	return []*ir.Tensor{out}, failed
 }}
+
+// quantizer is fake quantization of rows: in blocks along them by a dynamic scheme, or on one grid.
+type quantizer struct {
+	fake                *op.FakeQuant
+	scale, zero, lo, hi float32 // scale 0: no grid
+}
+
+func (q *quantizer) apply(row []float32) error {
+	if q.fake == nil {
+		kernel.FakeQuantInt(row, row, q.scale, q.zero, q.lo, q.hi)
+		return nil
+	}
+	l, err := q.fake.Scheme.Layout([]int{len(row)}, numfmt.Axes{K: 0, Out: numfmt.NoAxis})
+	if err != nil {
+		return err
+	}
+	return q.fake.Scheme.ApplyDynamic(row, row, l)
+}
+
+// quantizer finds a quantizer of the last axis in step i: a dynamic FakeQuant in blocks, or QuantizeLinear and
+// DequantizeLinear with one scale.
+func (f *fuser) quantizer(i int) (q quantizer, parts []int, ok bool) {
+	st := &f.steps[i]
+	switch {
+	case st.node.Op == ir.OpID{Domain: op.Domain, Type: "FakeQuant"}:
+		fake, err := op.ReadFakeQuant(st.node)
+		if err != nil || len(st.in) != 1 || st.node.Out(0).Type.Elem != ir.Float32 {
+			return q, nil, false
+		}
+		rank := st.node.Out(0).Type.Rank()
+		if !fake.Scheme.Dynamic || fake.Scheme.Affine || fake.Scheme.Gran != numfmt.PerBlock || fake.Axes.K != rank-1 && fake.Axes.K != -1 {
+			return q, nil, false
+		}
+		return quantizer{fake: fake}, []int{i}, true
+	case st.node.Op == ir.OpID{Type: "QuantizeLinear"} && len(st.in) == 3:
+		zero := f.constant(st.in[2])
+		scale, one := scalarOf(f.constant(st.in[1]))
+		back, ok := f.next(st.out[0])
+		if !one || zero == nil || zero.Len() != 1 || !ok || !f.is(back, "DequantizeLinear") || len(f.steps[back].in) != 3 || scale <= 0 {
+			return q, nil, false
+		}
+		d := f.steps[back].in
+		scale2, one := scalarOf(f.constant(d[1]))
+		zero2 := f.constant(d[2])
+		if d[0] != st.out[0] || !one || scale2 != scale || zero2 == nil || zero2.Elem() != zero.Elem() || zero2.Len() != 1 || zero2.Bytes()[0] != zero.Bytes()[0] {
+			return q, nil, false
+		}
+		q = quantizer{scale: scale}
+		switch zero.Elem() {
+		case ir.Int8:
+			q.zero, q.lo, q.hi = float32(int8(zero.Bytes()[0])), -128, 127
+		case ir.Uint8:
+			q.zero, q.lo, q.hi = float32(zero.Bytes()[0]), 0, 255
+		default:
+			return q, nil, false
+		}
+		return q, []int{i, back}, true
+	}
+	return q, nil, false
+}
 
 // masked lays the mask over the scores; ok is false where it does not broadcast to them without making them larger.
 func (a *attention) masked(t *kernel.Attention, mask *ir.Tensor, batch, heads int) (ok bool) {

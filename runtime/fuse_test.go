@@ -5,10 +5,12 @@ import (
 	"math"
 	"os"
 	"path/filepath"
+	goruntime "runtime"
 	"testing"
 
 	"github.com/qsimc/qsimc/frontend"
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/ir/op"
 	"github.com/qsimc/qsimc/runtime"
 	"github.com/qsimc/qsimc/testdata/shared"
 )
@@ -103,5 +105,123 @@ func compareFolders(t *testing.T, folders []string) {
 				break
 			}
 		})
+	}
+}
+
+// TestJoinedSpecials: patterns whose shapes in a run are not what they are made for, values on the way that are outputs,
+// quantizers of probabilities.
+func TestJoinedSpecials(t *testing.T) {
+	t.Parallel()
+	const head = `<ir_version: 10, opset_import: ["" : 21, "qsimc" : 1]>
+`
+	const weight = `<float[4,3] w = {1,2,3,4,5,6,7,8,9,10,11,12}, float[3] b = {1,2,3}>`
+	for name, c := range map[string]struct {
+		text string
+		in   ir.Tensors
+	}{
+		"residual that broadcasts": {`m (float[N,4] x, float[A,3] r) => (float[B,3] y) ` + weight + ` {
+			p = MatMul (x, w)
+			q = Add (p, b)
+			s = Add (q, r)
+			y = Relu (s)
+		}`, ir.Tensors{"x": ramp(2, 4), "r": ramp(1, 3)}},
+		"residual of the same shape": {`m (float[N,4] x, float[N,3] r) => (float[N,3] y) ` + weight + ` {
+			p = MatMul (x, w)
+			q = Add (b, p)
+			s = Add (r, q)
+			y = Relu (s)
+		}`, ir.Tensors{"x": ramp(2, 4), "r": ramp(2, 3)}},
+		"a value between is an output": {`m (float[N,4] x) => (float[N,3] p, float[N,3] y) ` + weight + ` {
+			p = MatMul (x, w)
+			q = Add (p, b)
+			y = Sigmoid (q)
+		}`, ir.Tensors{"x": ramp(2, 4)}},
+		"attention, mask of one row": {`m (float[1,2,3,4] q, float[1,2,5,4] k, float[1,2,5,4] v, float[1,1,1,5] mask) => (float[1,3,2,4] y) <float two = {2}> {
+			kt = Transpose <perm = [0, 1, 3, 2]> (k)
+			s = MatMul (q, kt)
+			d = Div (s, two)
+			m = Add (d, mask)
+			p = Softmax <axis = -1> (m)
+			c = MatMul (p, v)
+			y = Transpose <perm = [0, 2, 1, 3]> (c)
+		}`, ir.Tensors{"q": ramp(1, 2, 3, 4), "k": ramp(1, 2, 5, 4), "v": ramp(1, 2, 5, 4), "mask": ir.Floats([]float32{0, 0, 0, -1e38, -1e38}, 1, 1, 1, 5)}},
+		"mask that makes the scores larger": {`m (float[1,1,2,2] q, float[B,1,2,2] mask) => (float[B,1,2,2] y) {
+			s = MatMul (q, q)
+			m = Add (s, mask)
+			p = Softmax (m)
+			y = MatMul (p, q)
+		}`, ir.Tensors{"q": ramp(1, 1, 2, 2), "mask": ramp(2, 1, 2, 2)}},
+		"quantized probabilities": {`m (float[1,1,3,4] q, float[1,1,4,5] k, float[1,1,5,4] v) => (float[1,1,3,4] y, float[1,1,3,4] z) <float s1 = {0.01}, uint8 z1 = {3}> {
+			s = MatMul (q, k)
+			p = Softmax (s)
+			f = qsimc.FakeQuant <scheme = "int4/block=4", axis = 3> (p)
+			y = MatMul (f, v)
+			s2 = MatMul (q, k)
+			p2 = Softmax (s2)
+			q2 = QuantizeLinear (p2, s1, z1)
+			d2 = DequantizeLinear (q2, s1, z1)
+			z = MatMul (d2, v)
+		}`, ir.Tensors{"q": ramp(1, 1, 3, 4), "k": ramp(1, 1, 4, 5), "v": ramp(1, 1, 5, 4)}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m, err := ir.Parse(name, []byte(head+c.text))
+			if err != nil {
+				t.Fatal(err)
+			}
+			if err := op.Infer(m); err != nil {
+				t.Fatal(err)
+			}
+			compareJoined(t, m, c.in)
+		})
+	}
+}
+
+func ramp(shape ...int) *ir.Tensor {
+	n, err := ir.Numel(shape)
+	if err != nil {
+		panic(err)
+	}
+	v := make([]float32, n)
+	for i := range v {
+		v[i] = float32(i*7%11)/5 - 1
+	}
+	return ir.Floats(v, shape...)
+}
+
+// TestNoGrowth: what a run leaves behind is used by the next; a thousand runs hold no more than ten.
+func TestNoGrowth(t *testing.T) {
+	m, err := frontend.Load("../testdata/conv-nano/model.onnx")
+	if err != nil {
+		t.Fatal(err)
+	}
+	samples, err := frontend.Samples("../testdata/conv-nano", m, frontend.DataOptions{})
+	if err != nil {
+		t.Fatal(err)
+	}
+	p, err := runtime.Compile(m)
+	if err != nil {
+		t.Fatal(err)
+	}
+	runs := func(n int) uint64 {
+		for in, err := range samples() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			for range n {
+				if _, err := p.Run(context.Background(), in); err != nil {
+					t.Fatal(err)
+				}
+			}
+			break
+		}
+		var s goruntime.MemStats
+		goruntime.GC()
+		goruntime.ReadMemStats(&s)
+		return s.HeapAlloc
+	}
+	few := runs(10)
+	if many := runs(1000); many > few+few/10+1<<20 {
+		t.Errorf("%d bytes alive after 1000 runs, %d after 10", many, few)
 	}
 }
