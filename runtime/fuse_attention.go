@@ -318,9 +318,9 @@ var attentionDef = &op.Def{Name: "attention", Eval: func(c *op.Call) ([]*ir.Tens
 	var once sync.Once
 	var failed error
 	if a.probs.fake != nil || a.probs.scale != 0 {
-		t.Probs = func(_, _, rows, ld int, p []float32) {
+		t.Probs = func(_, _, rows, seen, ld int, p []float32) {
 			for r := range rows {
-				if err := a.probs.apply(p[r*ld:][:t.SK]); err != nil {
+				if err := a.probs.apply(p[r*ld:][:seen]); err != nil {
 					once.Do(func() { failed = err })
 				}
 			}

@@ -23,9 +23,9 @@ type Attention struct {
 	Causal     bool      // query i sees keys up to i+SK-SQ; the others count as -Inf
 
 	// Probs, where not nil, is applied to finished rows of the softmax in place before the product with V: rows rows of
-	// SK elements, ld apart, row0 being the query of the first and item its item. It must not depend on how the rows are
-	// cut up, and may be called on several cores at once.
-	Probs func(item, row0, rows, ld int, p []float32)
+	// seen elements, ld apart, row0 being the query of the first and item its item. The rest of the SK elements of a row is
+	// zeros that it must leave zeros. It must not depend on how the rows are cut up, and may be called on several cores at once.
+	Probs func(item, row0, rows, seen, ld int, p []float32)
 }
 
 // attnRows is how many query rows are held at once: their scores stay in the level-2 cache.
@@ -92,12 +92,10 @@ func (a *Attention) item(i, maskAt int, dst, q, k, v []float32) {
 		s, seen := buf.f, a.seen(lo, hi, mask)
 		pk.part(hi-lo, a.D, seen, q[lo*a.LdQ:], a.LdQ, s, ld)
 		for r := lo; r < hi; r++ {
-			row := s[(r-lo)*ld:][:a.SK]
-			a.softmax(r, row[:seen], mask)
-			clear(row[seen:])
+			a.softmax(r, s[(r-lo)*ld:][:seen], mask)
 		}
 		if a.Probs != nil {
-			a.Probs(i, lo, hi-lo, ld, s)
+			a.Probs(i, lo, hi-lo, seen, ld, s)
 		}
 		pv.part(hi-lo, seen, a.DV, s, ld, dst[lo*a.LdO:], a.LdO)
 	})

@@ -111,9 +111,9 @@ func TestAttention(t *testing.T) {
 			a := kernel.Attention{Count: c.heads, SQ: c.sq, SK: c.sk, D: c.d, DV: c.dv, StrideQ: c.d, StrideK: c.sk * c.d,
 				StrideV: c.sk * c.dv, StrideO: c.dv, LdQ: hd, LdK: c.d, LdV: c.dv, LdO: hv, Share: c.share, Scale: 0.3, Causal: c.causal,
 				KColumns: c.columns,
-				Probs: func(_, _, rows, ld int, p []float32) {
+				Probs: func(_, _, rows, seen, ld int, p []float32) {
 					for r := range rows {
-						kernel.FakeQuantInt(p[r*ld:r*ld+c.sk], p[r*ld:r*ld+c.sk], 1./255, 0, 0, 255)
+						kernel.FakeQuantInt(p[r*ld:r*ld+seen], p[r*ld:r*ld+seen], 1./255, 0, 0, 255)
 					}
 				}}
 			if c.columns {
