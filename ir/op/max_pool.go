@@ -3,6 +3,7 @@ package op
 import (
 	"fmt"
 	"math"
+	"sync"
 
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/runtime/kernel"
@@ -131,10 +132,14 @@ func maxima[T float32 | float64 | int8 | uint8](lowest T) combiner[T] {
 	}
 }
 
+// lines holds working memory of lineMaxima.
+var lines = sync.Pool{New: func() any { return new([1024]float32) }}
+
 // lineMaxima is the line of maxima for outputs [from, to), those whose windows are whole: the maximum at every position, of
 // which each output takes its own.
 func lineMaxima(dst, src []float32, taps []tap, step int) (from, to int) {
-	var most [1024]float32
+	most := lines.Get().(*[1024]float32)
+	defer lines.Put(most)
 	full := 0
 	for _, t := range taps {
 		full = max(full, t.count)

@@ -36,18 +36,30 @@ const (
 func binary(what string, op int, dst, a, b []float32) {
 	same(what, len(dst), len(a), len(b))
 	f := cur.binary[op]
+	if len(dst) <= elemGrain {
+		f(dst, a, b)
+		return
+	}
 	each(len(dst), func(lo, hi int) { f(dst[lo:hi], a[lo:hi], b[lo:hi]) })
 }
 
 func scalar(what string, op int, dst, a []float32, s float32) {
 	same(what, len(dst), len(a))
 	f := cur.scalar[op]
+	if len(dst) <= elemGrain {
+		f(dst, a, s)
+		return
+	}
 	each(len(dst), func(lo, hi int) { f(dst[lo:hi], a[lo:hi], s) })
 }
 
 func unary(what string, op int, dst, x []float32) {
 	same(what, len(dst), len(x))
 	f := cur.unary[op]
+	if len(dst) <= elemGrain {
+		f(dst, x)
+		return
+	}
 	each(len(dst), func(lo, hi int) { f(dst[lo:hi], x[lo:hi]) })
 }
 
