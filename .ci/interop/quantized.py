@@ -211,7 +211,9 @@ def static_int8(name, original, zoo, tmp):
     theirs, outs = metric(name, sess, path, count)
     float_value, _ = metric(name, session(original), path, count)
     ours = json.loads(qsimc(["eval", out, "--data", path, "--count", str(count), "--json"]))["value"]
-    check(abs(ours - theirs) <= 0.005 * theirs, name,
+    # accuracies: three samples in a thousand more, as ONNX Runtime with and without its optimizations differs by that
+    slack = max(0.003, 1.01 / count) if name not in LANGUAGE and name != "unet-mini" else 0
+    check(abs(ours - theirs) <= 0.005 * theirs + slack, name,
           f"metric {ours:.5g} here, {theirs:.5g} in ONNX Runtime, float {float_value:.5g}")
     few = os.path.join(tmp, "few.npz")
     qsimc(["run", out, "--inputs", path, "--count", "16", "-o", few])
