@@ -20,7 +20,7 @@ test:
 
 # The packages where goroutines are.
 race:
-	go test -race -short ./runtime/... ./passes/... ./ir/op/...
+	go test -race -short -timeout 40m ./runtime/... ./passes/... ./ir/op/...
 
 fuzz:
 	sh .ci/fuzz $(FUZZTIME)
