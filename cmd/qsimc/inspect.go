@@ -4,6 +4,7 @@ import (
 	"cmp"
 	"errors"
 	"fmt"
+	"github.com/qsimc/qsimc/cmd/qsimc/report"
 	"maps"
 	"slices"
 	"strings"
@@ -138,7 +139,7 @@ func (a *app) printInspection(m *ir.Model, d *inspection, sites bool) error {
 		opsets = append(opsets, fmt.Sprintf("%s %d", cmp.Or(k, "ai.onnx"), m.Opset[k]))
 	}
 	fmt.Fprintf(w, "%s: IR version %d, opset %s, by %s\n", d.Model, d.IRVersion, strings.Join(opsets, ", "), cmp.Or(d.Producer, "an unnamed producer"))
-	fmt.Fprintf(w, "%d nodes, %d parameters in %s\n", d.Nodes, d.Parameters, size(d.Bytes))
+	fmt.Fprintf(w, "%d nodes, %d parameters in %s\n", d.Nodes, d.Parameters, report.Bytes(d.Bytes))
 	t := tabwriter.NewWriter(w, 0, 8, 2, ' ', 0)
 	for _, p := range d.Inputs {
 		fmt.Fprintf(t, "input\t%s\t%s\n", p.Name, p.Type)

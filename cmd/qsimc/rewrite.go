@@ -448,7 +448,7 @@ func (j *rewriting) report() error {
 		fmt.Fprintln(j.out, "\ndry run: nothing was written")
 		return nil
 	}
-	fmt.Fprintf(j.out, "\n%s: %s → %s: %s (%.2f×), %.1f s\n", j.path, size(r.BytesBefore), j.flags.out, size(r.BytesAfter),
+	fmt.Fprintf(j.out, "\n%s: %s → %s: %s (%.2f×), %.1f s\n", j.path, report.Bytes(r.BytesBefore), j.flags.out, report.Bytes(r.BytesAfter),
 		float64(r.BytesAfter)/float64(max(r.BytesBefore, 1)), r.Seconds)
 	return nil
 }
@@ -507,19 +507,6 @@ func fileSize(path string) int64 {
 		return 0
 	}
 	return info.Size()
-}
-
-// size prints bytes for people.
-func size(n int64) string {
-	switch {
-	case n >= 1e9:
-		return fmt.Sprintf("%.2f GB", float64(n)/1e9)
-	case n >= 1e6:
-		return fmt.Sprintf("%.2f MB", float64(n)/1e6)
-	case n >= 1e3:
-		return fmt.Sprintf("%.1f kB", float64(n)/1e3)
-	}
-	return fmt.Sprintf("%d B", n)
 }
 
 // parseSize reads 8GB, 512MiB, 1000000; "" is 0.
