@@ -10,16 +10,20 @@ import (
 // Cores returns the number of cores the program may use.
 func Cores() int { return goruntime.GOMAXPROCS(0) }
 
-// ForEach calls do for every sample, up to jobs at a time, and after that done in the order of the samples. The first error
-// in that order ends it and is returned; samples after it may have been done.
-func ForEach[T any](ctx context.Context, jobs int, samples iter.Seq2[T, error], do func(ctx context.Context, i int, in T) error, done func(i int)) error {
+// ForEach calls do for every sample, up to jobs at a time, and done with what it returned in the order of the samples, from
+// one goroutine. The first error in that order ends it and is returned; samples after it may have been done.
+func ForEach[T, R any](ctx context.Context, jobs int, samples iter.Seq2[T, error], do func(ctx context.Context, i int, in T) (R, error), done func(i int, r R)) error {
 	ctx, cancel := context.WithCancel(ctx)
 	defer cancel()
+	type result struct {
+		r   R
+		err error
+	}
 	type job struct {
 		i      int
 		in     T
 		err    error
-		result chan error
+		result chan result
 	}
 	queue := make(chan job)
 	order := make(chan job, max(jobs, 1))
@@ -27,7 +31,8 @@ func ForEach[T any](ctx context.Context, jobs int, samples iter.Seq2[T, error], 
 	for range max(jobs, 1) {
 		wg.Go(func() {
 			for j := range queue {
-				j.result <- do(ctx, j.i, j.in)
+				r, err := do(ctx, j.i, j.in)
+				j.result <- result{r, err}
 			}
 		})
 	}
@@ -36,7 +41,7 @@ func ForEach[T any](ctx context.Context, jobs int, samples iter.Seq2[T, error], 
 		defer close(queue)
 		i := 0
 		for in, err := range samples {
-			j := job{i: i, in: in, err: err, result: make(chan error, 1)}
+			j := job{i: i, in: in, err: err, result: make(chan result, 1)}
 			select {
 			case order <- j:
 			case <-ctx.Done():
@@ -48,7 +53,7 @@ func ForEach[T any](ctx context.Context, jobs int, samples iter.Seq2[T, error], 
 			select {
 			case queue <- j:
 			case <-ctx.Done():
-				j.result <- ctx.Err()
+				j.result <- result{err: ctx.Err()}
 				return
 			}
 			i++
@@ -56,19 +61,19 @@ func ForEach[T any](ctx context.Context, jobs int, samples iter.Seq2[T, error], 
 	})
 	var first error
 	for j := range order {
-		err := j.err
-		if err == nil {
-			err = <-j.result
+		r := result{err: j.err}
+		if j.err == nil {
+			r = <-j.result
 		}
 		if first != nil {
 			continue
 		}
-		if err != nil {
-			first = err
+		if r.err != nil {
+			first = r.err
 			cancel()
 			continue
 		}
-		done(j.i)
+		done(j.i, r.r)
 	}
 	wg.Wait()
 	if first == nil {

@@ -198,27 +198,31 @@ func TestForEach(t *testing.T) {
 	}
 	for _, jobs := range []int{1, 2, 7} {
 		var order []int
-		err := runtime.ForEach(context.Background(), jobs, numbers(50, nil), func(_ context.Context, i, x int) error {
+		err := runtime.ForEach(context.Background(), jobs, numbers(50, nil), func(_ context.Context, i, x int) (int, error) {
 			if i != x {
-				return fmt.Errorf("sample %d came as %d", x, i)
+				return 0, fmt.Errorf("sample %d came as %d", x, i)
 			}
-			return nil
-		}, func(i int) { order = append(order, i) })
+			return 2 * x, nil
+		}, func(i, twice int) {
+			if order = append(order, i); twice != 2*i {
+				t.Errorf("sample %d returned %d", i, twice)
+			}
+		})
 		if err != nil || len(order) != 50 || !slices.IsSorted(order) {
 			t.Errorf("jobs %d: %v, order %v", jobs, err, order)
 		}
 		bad := errors.New("bad")
 		done := 0
-		err = runtime.ForEach(context.Background(), jobs, numbers(50, nil), func(_ context.Context, i, _ int) error {
+		err = runtime.ForEach(context.Background(), jobs, numbers(50, nil), func(_ context.Context, i, _ int) (none struct{}, err error) {
 			if i >= 20 {
-				return bad
+				err = bad
 			}
-			return nil
-		}, func(int) { done++ })
+			return none, err
+		}, func(int, struct{}) { done++ })
 		if !errors.Is(err, bad) || done != 20 {
 			t.Errorf("jobs %d: got %v after %d, want the error after 20", jobs, err, done)
 		}
-		if err = runtime.ForEach(context.Background(), jobs, numbers(3, bad), func(context.Context, int, int) error { return nil }, func(int) {}); !errors.Is(err, bad) {
+		if err = runtime.ForEach(context.Background(), jobs, numbers(3, bad), func(context.Context, int, int) (none struct{}, err error) { return none, nil }, func(int, struct{}) {}); !errors.Is(err, bad) {
 			t.Errorf("jobs %d: got %v, want the source's error", jobs, err)
 		}
 	}

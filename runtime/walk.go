@@ -6,7 +6,6 @@ import (
 	"fmt"
 	"iter"
 	"slices"
-	"sync"
 
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/op"
@@ -147,33 +146,22 @@ func (w *Walk) feed(ctx context.Context, samples ir.Samples, order []int) error 
 		return nil
 	}
 	first := order[0]
-	results := map[int]map[int]*kept{}
-	var mu sync.Mutex
-	err := ForEach(ctx, w.o.Jobs, samples(), func(ctx context.Context, i int, in ir.Tensors) error {
+	w.samples = nil
+	err := ForEach(ctx, w.o.Jobs, samples(), func(ctx context.Context, i int, in ir.Tensors) (map[int]*kept, error) {
 		r := w.run(ctx)
 		if err := r.feed(in); err != nil {
-			return fmt.Errorf("sample %d: %w", i, err)
+			return nil, fmt.Errorf("sample %d: %w", i, err)
 		}
 		live := map[int]*kept{}
 		if err := w.sample(r, live, 0, first); err != nil {
-			return fmt.Errorf("sample %d: %w", i, err)
+			return nil, fmt.Errorf("sample %d: %w", i, err)
 		}
-		mu.Lock()
-		results[i] = live
-		mu.Unlock()
-		return nil
-	}, func(int) {})
-	if err != nil {
-		return err
+		return live, nil
+	}, func(_ int, live map[int]*kept) { w.samples = append(w.samples, live) })
+	if err == nil && len(w.samples) == 0 {
+		err = errors.New("there are no samples")
 	}
-	if len(results) == 0 {
-		return errors.New("there are no samples")
-	}
-	w.samples = make([]map[int]*kept, len(results))
-	for i, live := range results {
-		w.samples[i] = live
-	}
-	return nil
+	return err
 }
 
 func (w *Walk) run(ctx context.Context) *run {
@@ -189,12 +177,12 @@ func (w *Walk) segment(ctx context.Context, from, to int) error {
 			}
 		}
 	})
-	return ForEach(ctx, w.o.Jobs, numbers, func(ctx context.Context, _, i int) error {
-		if err := w.sample(w.run(ctx), w.samples[i], from, to); err != nil {
-			return fmt.Errorf("sample %d: %w", i, err)
+	return ForEach(ctx, w.o.Jobs, numbers, func(ctx context.Context, _, i int) (none struct{}, err error) {
+		if err = w.sample(w.run(ctx), w.samples[i], from, to); err != nil {
+			err = fmt.Errorf("sample %d: %w", i, err)
 		}
-		return nil
-	}, func(int) {})
+		return none, err
+	}, func(int, struct{}) {})
 }
 
 // sample runs the steps from one stop to another for one sample, and leaves in live what lives at the second.

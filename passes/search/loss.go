@@ -88,25 +88,20 @@ func (a *Analyzer) float(ctx context.Context) error {
 		return err
 	}
 	name := p.Outputs()[0]
-	refs := map[int]*reference{}
-	lock := make(chan struct{}, 1)
-	err = runtime.ForEach(ctx, a.jobs(), a.measure(), func(ctx context.Context, i int, in ir.Tensors) error {
+	err = runtime.ForEach(ctx, a.jobs(), a.measure(), func(ctx context.Context, i int, in ir.Tensors) (*reference, error) {
 		out, err := p.Run(ctx, in)
 		if err != nil {
-			return fmt.Errorf("sample %d: %w", i, err)
+			return nil, fmt.Errorf("sample %d: %w", i, err)
 		}
 		r := &reference{outputs: out}
 		if a.Metric == KL {
 			if err := r.softmax(out[name]); err != nil {
-				return fmt.Errorf("output %q: %w", name, err)
+				return nil, fmt.Errorf("output %q: %w", name, err)
 			}
 			r.outputs = ir.Tensors{name: out[name]}
 		}
-		lock <- struct{}{}
-		refs[i] = r
-		<-lock
-		return nil
-	}, func(i int) { a.refs = append(a.refs, refs[i]) })
+		return r, nil
+	}, func(_ int, r *reference) { a.refs = append(a.refs, r) })
 	if err == nil && len(a.refs) == 0 {
 		err = fmt.Errorf("losses are measured on samples: there are none")
 	}
@@ -168,34 +163,30 @@ func (a *Analyzer) divergence(ctx context.Context, m *ir.Model) (float64, error)
 		return 0, err
 	}
 	names, own := outputNames(a.c.Model), p.Outputs()
-	parts := make([]partial, len(a.refs))
-	err = runtime.ForEach(ctx, a.jobs(), a.measure(), func(ctx context.Context, i int, in ir.Tensors) error {
+	var sum partial
+	err = runtime.ForEach(ctx, a.jobs(), a.measure(), func(ctx context.Context, i int, in ir.Tensors) (partial, error) {
 		out, err := p.Run(ctx, in)
 		if err != nil {
-			return fmt.Errorf("sample %d: %w", i, err)
+			return partial{}, fmt.Errorf("sample %d: %w", i, err)
 		}
 		if a.Metric == KL {
-			parts[i], err = a.refs[i].kl(a.refs[i].outputs[names[0]], out[own[0]])
-			return err
+			return a.refs[i].kl(a.refs[i].outputs[names[0]], out[own[0]])
 		}
 		var d runtime.Difference
 		for k, name := range names {
 			if x := a.refs[i].outputs[name]; x.Elem().IsFloat() {
 				if err := d.Add(x, out[own[k]]); err != nil {
-					return fmt.Errorf("output %q: %w", name, err)
+					return partial{}, fmt.Errorf("output %q: %w", name, err)
 				}
 			}
 		}
-		parts[i] = partial{d.Noise, d.Signal}
-		return nil
-	}, func(int) {})
-	if err != nil {
-		return 0, err
-	}
-	var sum partial
-	for _, q := range parts {
+		return partial{d.Noise, d.Signal}, nil
+	}, func(_ int, q partial) {
 		sum.sum += q.sum
 		sum.weight += q.weight
+	})
+	if err != nil {
+		return 0, err
 	}
 	if v := sum.sum / max(sum.weight, math.SmallestNonzeroFloat64); v == v {
 		return max(v, 0), nil

@@ -78,12 +78,12 @@ func (s *sweep) run(ctx context.Context, pass int, samples ir.Samples) error {
 		jobs = 1
 	}
 	count := 0
-	err := runtime.ForEach(ctx, jobs, samples(), func(ctx context.Context, i int, in ir.Tensors) error {
-		if err := s.sample(ctx, pass, i, in); err != nil {
-			return fmt.Errorf("sample %d: %w", i, err)
+	err := runtime.ForEach(ctx, jobs, samples(), func(ctx context.Context, i int, in ir.Tensors) (none struct{}, err error) {
+		if err = s.sample(ctx, pass, i, in); err != nil {
+			err = fmt.Errorf("sample %d: %w", i, err)
 		}
-		return nil
-	}, func(i int) {
+		return none, err
+	}, func(int, struct{}) {
 		count++
 		if s.done++; s.o.Progress != nil {
 			s.o.Progress(s.done)

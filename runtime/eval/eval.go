@@ -134,27 +134,18 @@ type scored struct {
 }
 
 func (e *evaluation) run(ctx context.Context, data *frontend.Data) error {
-	results := map[int]scored{}
 	jobs := e.o.Jobs
 	if jobs == 0 {
 		jobs = runtime.Cores()
 	}
-	lock := make(chan struct{}, 1)
 	done := 0
-	err := runtime.ForEach(ctx, jobs, data.Feeds(), func(ctx context.Context, i int, f frontend.Feed) error {
+	return runtime.ForEach(ctx, jobs, data.Feeds(), func(ctx context.Context, i int, f frontend.Feed) (scored, error) {
 		s, err := e.feed(ctx, f)
 		if err != nil {
-			return fmt.Errorf("sample %d: %w", i, err)
+			err = fmt.Errorf("sample %d: %w", i, err)
 		}
-		lock <- struct{}{}
-		results[i] = s
-		<-lock
-		return nil
-	}, func(i int) {
-		lock <- struct{}{}
-		s := results[i]
-		delete(results, i)
-		<-lock
+		return s, err
+	}, func(_ int, s scored) {
 		e.own.Add(s.own)
 		e.other.Add(s.other)
 		e.samples += s.samples
@@ -162,7 +153,6 @@ func (e *evaluation) run(ctx context.Context, data *frontend.Data) error {
 			e.o.Progress(done)
 		}
 	})
-	return err
 }
 
 func (e *evaluation) feed(ctx context.Context, f frontend.Feed) (s scored, err error) {
