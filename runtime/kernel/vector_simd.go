@@ -2,11 +2,6 @@
 
 package kernel
 
-import (
-	"math"
-	"unsafe"
-)
-
 // avx512 and avx2 are the vector levels.
 var (
 	avx512 = impl{
@@ -110,102 +105,6 @@ var (
 		fromF16:   sixteen(vecFromF16_avx2, fromF16Generic),
 	}
 )
-
-// The functions below turn assembly functions on pointers into functions on slices of equal length.
-
-func data[T any](x []T) *T { return unsafe.SliceData(x) }
-
-func one(f func(dst, x *float32, n int)) func(dst, x []float32) {
-	return func(dst, x []float32) { f(data(dst), data(x), len(dst)) }
-}
-
-func two(f func(dst, x, y *float32, n int)) func(dst, x, y []float32) {
-	return func(dst, x, y []float32) { f(data(dst), data(x), data(y), len(dst)) }
-}
-
-func with(f func(dst, x *float32, s float32, n int)) func(dst, x []float32, s float32) {
-	return func(dst, x []float32, s float32) { f(data(dst), data(x), s, len(dst)) }
-}
-
-func with2(f func(dst, x *float32, s, t float32, n int)) func(dst, x []float32, s, t float32) {
-	return func(dst, x []float32, s, t float32) { f(data(dst), data(x), s, t, len(dst)) }
-}
-
-func grid(f func(dst, x *float32, scale, zero, lo, hi float32, n int)) func(dst, x []float32, q intGrid) {
-	return func(dst, x []float32, q intGrid) { f(data(dst), data(x), q.scale, q.zero, q.lo, q.hi, len(dst)) }
-}
-
-func gridV(f func(dst, x, y *float32, lo, hi float32, n int)) func(dst, x, scale []float32, lo, hi float32) {
-	return func(dst, x, scale []float32, lo, hi float32) { f(data(dst), data(x), data(scale), lo, hi, len(dst)) }
-}
-
-func codes(f func(dst *int32, x *float32, scale, zero, lo, hi float32, n int)) func(dst []int32, x []float32, q intGrid) {
-	return func(dst []int32, x []float32, q intGrid) {
-		f(data(dst), data(x), q.scale, q.zero, q.lo, q.hi, len(dst))
-	}
-}
-
-func cast(f func(dst, x *float32, grid *uint32, scale float32, n int)) func(dst, x []float32, m *minifloat, scale float32) {
-	return func(dst, x []float32, m *minifloat, scale float32) {
-		if m.wide {
-			castGeneric(dst, x, m, scale)
-			return
-		}
-		f(data(dst), data(x), &m.minField, scale, len(dst))
-	}
-}
-
-func taps(f func(dst, x *float32, offs *int, w *float32, taps, n int)) func(dst, x []float32, offs []int, w []float32) {
-	return func(dst, x []float32, offs []int, w []float32) {
-		f(data(dst), data(x), data(offs), data(w), len(offs), len(dst))
-	}
-}
-
-// sixteen leaves what is over from multiples of 16 to the plain Go loop, whose bits are the same.
-func sixteen[D, S any](f func(dst *D, x *S, n int), rest func(dst []D, x []S)) func(dst []D, x []S) {
-	return func(dst []D, x []S) {
-		n := len(dst) &^ 15
-		f(data(dst), data(x), n)
-		rest(dst[n:], x[n:])
-	}
-}
-
-// extremes takes short slices, of less than a vector, to the plain Go loop. The largest magnitude by bit pattern is
-// there to find NaNs, which the comparing instructions drop.
-func extremes(lanes int, f func(x *float32, n int, out *float32)) func(x []float32) (lo, hi float32) {
-	return func(x []float32) (lo, hi float32) {
-		if len(x) < lanes {
-			return minMaxGeneric(x)
-		}
-		var out [3]float32
-		f(data(x), len(x), &out[0])
-		if out[2] != out[2] {
-			nan := float32(math.NaN())
-			return nan, nan
-		}
-		return out[0], out[1]
-	}
-}
-
-func largest(lanes int, f func(x *float32, n int) float32) func(x []float32) float32 {
-	return func(x []float32) float32 {
-		if len(x) < lanes {
-			return absMaxGeneric(x)
-		}
-		return f(data(x), len(x))
-	}
-}
-
-// greatest takes short slices to the plain Go loop.
-func greatest(lanes int, f func(x *float32, n int) float32) func(x []float32) float32 {
-	return func(x []float32) float32 {
-		if len(x) < lanes {
-			_, hi := minMaxGeneric(x)
-			return hi
-		}
-		return f(data(x), len(x))
-	}
-}
 
 // The sums keep their lanes on the stack: hence no function values here.
 
