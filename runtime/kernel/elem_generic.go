@@ -137,6 +137,21 @@ var generic = impl{
 			dst[i] = v
 		}
 	},
+	addMulI: func(dst, x []int32, s int32) {
+		for i, v := range x {
+			dst[i] += v * s
+		}
+	},
+	scaleI: func(dst []float32, x, y []int32, s int32, scale []float32) {
+		for i, v := range x {
+			dst[i] = float32(v+y[i]*s) * scale[i]
+		}
+	},
+	scaleIS: func(dst []float32, x []int32, s int32, scale float32) {
+		for i, v := range x {
+			dst[i] = float32(v+s) * scale
+		}
+	},
 	axpy: func(dst, x []float32, s float32) {
 		for i, v := range x {
 			dst[i] += float32(v * s)

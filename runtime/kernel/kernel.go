@@ -30,6 +30,8 @@ type impl struct {
 	tiles  []*tile[float32] // for packed products
 	tilesD []*tile[float64]
 	tilesI []*tile[int32] // pairs of int16
+	tilesL []*tile[int32] // unsigned bytes of A in fours with signed ones of B; nil: none
+	tilesR []*tile[int32] // signed bytes of A in fours with unsigned ones of B; nil: none
 
 	thin   [5]*tile[float32]                                   // by row count: few rows, B read in place; nil: none
 	trans8 func(dst *float32, ldd int, x *float32, ldx, n int) // 8 rows to 8 columns; nil: none
@@ -59,6 +61,10 @@ type impl struct {
 	quant8      func(dst *uint8, x *float32, scale, zero, lo, hi float32, n int) // codes of a byte, n a multiple of 16; nil: none
 	dequantI8   func(dst *float32, x *int8, scale float32, zero int32, n int)
 	dequantU8   func(dst *float32, x *uint8, scale float32, zero int32, n int)
+	quads       func(dst *int32, x *uint8, ld int, flip uint32, n int)      // see interleave, n a multiple of 16; nil: none
+	addMulI     func(dst, x []int32, s int32)                               // dst += x·s
+	scaleI      func(dst []float32, x, y []int32, s int32, scale []float32) // dst = float32(x + y·s)·scale
+	scaleIS     func(dst []float32, x []int32, s int32, scale float32)      // dst = float32(x + s)·scale
 	toBF16      func(dst []uint16, x []float32)
 	fromBF16    func(dst []float32, x []uint16)
 	toF16       func(dst []uint16, x []float32)

@@ -10,52 +10,6 @@ import (
 	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
-func TestInt8Products(t *testing.T) {
-	r := rand.New(rand.NewPCG(1, 2))
-	kernel.EachLevel(t, func(t *testing.T) {
-		for _, s := range [][3]int{{1, 1, 1}, {3, 17, 5}, {10, 49, 64}, {30, 100, 801}, {300, 50, 33}} {
-			m, n, k := s[0], s[1], s[2]
-			for _, tb := range []bool{false, true} {
-				a, b := make([]uint8, m*k), make([]int8, k*n)
-				for i := range a {
-					a[i] = uint8(r.UintN(256))
-				}
-				for i := range b {
-					b[i] = int8(r.IntN(256) - 128)
-				}
-				za, zb := make([]uint8, m), make([]int8, n)
-				for i := range za {
-					za[i] = uint8(r.UintN(256))
-				}
-				for i := range zb {
-					zb[i] = int8(r.IntN(256) - 128)
-				}
-				ldb := n
-				if tb {
-					ldb = k
-				}
-				c := make([]int32, m*n)
-				kernel.MatMulInt8(m, n, k, a, k, za, b, ldb, tb, zb, c, n)
-				for i := range m {
-					for j := range n {
-						var want int32
-						for p := range k {
-							at := p*n + j
-							if tb {
-								at = j*k + p
-							}
-							want += (int32(a[i*k+p]) - int32(za[i])) * (int32(b[at]) - int32(zb[j]))
-						}
-						if c[i*n+j] != want {
-							t.Fatalf("%v transB %v: (%d,%d): got %d, want %d", s, tb, i, j, c[i*n+j], want)
-						}
-					}
-				}
-			}
-		}
-	})
-}
-
 // spd is a well conditioned symmetric positive definite matrix.
 func spd(n int) []float64 {
 	r := rand.New(rand.NewPCG(uint64(n), 3))

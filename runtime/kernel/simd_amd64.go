@@ -5,6 +5,7 @@ package kernel
 import "golang.org/x/sys/cpu"
 
 //go:generate go -C asm run . -part gemm -out ../gemm_amd64.s -stubs ../gemm_amd64.go -pkg kernel
+//go:generate go -C asm run . -part int8 -out ../int8_amd64.s -stubs ../int8_amd64.go -pkg kernel
 //go:generate go -C asm run . -part vector -out ../vector_amd64.s -stubs ../vector_amd64.go -pkg kernel
 //go:generate go -C asm run . -part quant -out ../quant_amd64.s -stubs ../quant_amd64.go -pkg kernel
 
@@ -16,7 +17,7 @@ func simdLevels() []*impl {
 	if fma && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL {
 		l := avx512
 		if !x.HasAVX512VNNI {
-			l.tilesI = avx2.tilesI
+			l.tilesI, l.tilesL, l.tilesR, l.quads = avx2.tilesI, nil, nil, nil
 		}
 		ls = append(ls, &l)
 	}
@@ -34,6 +35,8 @@ var (
 	tile14x16d = &tile[float64]{mr: 14, nr: 16, mc: 112, kern: []kernFunc[float64]{nil, gemm14x16avx512d1, gemm14x16avx512d2, gemm14x16avx512d3, gemm14x16avx512d4, gemm14x16avx512d5, gemm14x16avx512d6, gemm14x16avx512d7, gemm14x16avx512d8, gemm14x16avx512d9, gemm14x16avx512d10, gemm14x16avx512d11, gemm14x16avx512d12, gemm14x16avx512d13, gemm14x16avx512d14}}
 	tile6x8d   = &tile[float64]{mr: 6, nr: 8, mc: 72, kern: []kernFunc[float64]{nil, gemm6x8avx2d1, gemm6x8avx2d2, gemm6x8avx2d3, gemm6x8avx2d4, gemm6x8avx2d5, gemm6x8avx2d6}}
 	tile9x48i  = &tile[int32]{mr: 9, nr: 48, mc: 252, kern: []kernFunc[int32]{nil, gemm9x48avx512i1, gemm9x48avx512i2, gemm9x48avx512i3, gemm9x48avx512i4, gemm9x48avx512i5, gemm9x48avx512i6, gemm9x48avx512i7, gemm9x48avx512i8, gemm9x48avx512i9}}
+	tileVNNIL  = &tile[int32]{mr: 9, nr: 48, mc: 252, kern: []kernFunc[int32]{nil, gemm9x48vnniL1, gemm9x48vnniL2, gemm9x48vnniL3, gemm9x48vnniL4, gemm9x48vnniL5, gemm9x48vnniL6, gemm9x48vnniL7, gemm9x48vnniL8, gemm9x48vnniL9}}
+	tileVNNIR  = &tile[int32]{mr: 9, nr: 48, mc: 252, kern: []kernFunc[int32]{nil, gemm9x48vnniR1, gemm9x48vnniR2, gemm9x48vnniR3, gemm9x48vnniR4, gemm9x48vnniR5, gemm9x48vnniR6, gemm9x48vnniR7, gemm9x48vnniR8, gemm9x48vnniR9}}
 	tile4x16i  = &tile[int32]{mr: 4, nr: 16, mc: 144, kern: []kernFunc[int32]{nil, gemm4x16avx2i1, gemm4x16avx2i2, gemm4x16avx2i3, gemm4x16avx2i4}}
 )
 

@@ -9,6 +9,8 @@ var (
 		tiles:  []*tile[float32]{tile9x48, tile14x32},
 		tilesD: []*tile[float64]{tile14x16d},
 		tilesI: []*tile[int32]{tile9x48i},
+		tilesL: []*tile[int32]{tileVNNIL},
+		tilesR: []*tile[int32]{tileVNNIR},
 		binary: [numBinary]func(dst, a, b []float32){
 			opAdd: two(vecAdd_avx512), opSub: two(vecSub_avx512), opMul: two(vecMul_avx512), opDiv: two(vecDiv_avx512),
 			opMaximum: two(vecMaximum_avx512),
@@ -46,6 +48,10 @@ var (
 			return vecBlocksFloat_avx512(data(dst), data(x), count, size, data(scales), &r.words[0], &f.minField)
 		},
 		codes:     codes(vecCodes_avx512),
+		quads:     vecQuads,
+		addMulI:   addMulI(vecAddMulI_avx512),
+		scaleI:    scaleI(vecScaleI_avx512),
+		scaleIS:   scaleIS(vecScaleIS_avx512),
 		quant8:    vecQuant8_avx512,
 		dequantI8: vecDequantI8_avx512,
 		dequantU8: vecDequantU8_avx512,
@@ -96,6 +102,9 @@ var (
 			return vecBlocksFloat_avx2(data(dst), data(x), count, size, data(scales), &r.words[0], &f.minField)
 		},
 		codes:     codes(vecCodes_avx2),
+		addMulI:   addMulI(vecAddMulI_avx2),
+		scaleI:    scaleI(vecScaleI_avx2),
+		scaleIS:   scaleIS(vecScaleIS_avx2),
 		quant8:    vecQuant8_avx2,
 		dequantI8: vecDequantI8_avx2,
 		dequantU8: vecDequantU8_avx2,

@@ -41,6 +41,20 @@ func codes(f func(dst *int32, x *float32, scale, zero, lo, hi float32, n int)) f
 	}
 }
 
+func addMulI(f func(dst, x *int32, s int32, n int)) func(dst, x []int32, s int32) {
+	return func(dst, x []int32, s int32) { f(data(dst), data(x), s, len(dst)) }
+}
+
+func scaleI(f func(dst *float32, x, y *int32, s int32, scale *float32, n int)) func(dst []float32, x, y []int32, s int32, scale []float32) {
+	return func(dst []float32, x, y []int32, s int32, scale []float32) {
+		f(data(dst), data(x), data(y), s, data(scale), len(dst))
+	}
+}
+
+func scaleIS(f func(dst *float32, x *int32, s int32, scale float32, n int)) func(dst []float32, x []int32, s int32, scale float32) {
+	return func(dst []float32, x []int32, s int32, scale float32) { f(data(dst), data(x), s, scale, len(dst)) }
+}
+
 func cast(f func(dst, x *float32, grid *uint32, scale float32, n int)) func(dst, x []float32, m *minifloat, scale float32) {
 	return func(dst, x []float32, m *minifloat, scale float32) {
 		if m.wide {

@@ -16,18 +16,20 @@ import (
 )
 
 func main() {
-	part := flag.String("part", "", "what to write: gemm, vector or quant")
+	part := flag.String("part", "", "what to write: gemm, int8, vector or quant")
 	flag.Parse()
 	build.Constraint(buildtags.Not("noasm").ToConstraint())
 	switch *part {
 	case "gemm":
 		gemm()
+	case "int8":
+		integers()
 	case "vector":
 		vectors()
 	case "quant":
 		quantizers()
 	default:
-		fmt.Fprintf(os.Stderr, "asm: -part %q: want gemm, vector or quant\n", *part)
+		fmt.Fprintf(os.Stderr, "asm: -part %q: want gemm, int8, vector or quant\n", *part)
 		os.Exit(2)
 	}
 	build.Generate()
