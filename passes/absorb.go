@@ -285,7 +285,7 @@ func newProof(ctx context.Context, nodes []*ir.Node, want []*ir.Value, seen map[
 }
 
 func (p *proof) run(ctx context.Context, nodes []*ir.Node) (ir.Tensors, error) {
-	prog, err := runtime.CompileWith(extract(withWeights(nodes), p.want), p.opts)
+	prog, err := runtime.CompileWith(ctx, extract(withWeights(nodes), p.want), p.opts)
 	if err != nil {
 		return nil, err
 	}

@@ -59,7 +59,7 @@ func foldConstants(ctx context.Context, u *Unit) error {
 		if !f.foldable(n) {
 			continue
 		}
-		if err := f.fold(n); err != nil {
+		if err := f.fold(ctx, n); err != nil {
 			return err
 		}
 	}
@@ -127,14 +127,14 @@ func onlyUser(v *ir.Value, n *ir.Node) bool {
 }
 
 // fold replaces a node by constants under the names of its results. A node that cannot be evaluated stays.
-func (f *folder) fold(n *ir.Node) error {
+func (f *folder) fold(ctx context.Context, n *ir.Node) error {
 	var results []*ir.Tensor
 	for _, v := range n.Outs() {
 		if v == nil {
 			results = append(results, nil)
 			continue
 		}
-		t, err := f.eval(f.form.Map.Values[v], 0)
+		t, err := f.eval(ctx, f.form.Map.Values[v], 0)
 		if err != nil {
 			if errors.Is(err, op.ErrUnsupported) {
 				f.u.Log.Debug("not folded", "node", n.String(), "error", err)
@@ -159,7 +159,7 @@ func (f *folder) fold(n *ir.Node) error {
 }
 
 // eval computes a constant value of the canonical form.
-func (f *folder) eval(v *ir.Value, depth int) (*ir.Tensor, error) {
+func (f *folder) eval(ctx context.Context, v *ir.Value, depth int) (*ir.Tensor, error) {
 	if v == nil || depth > 1000 {
 		return nil, op.ErrUnsupported
 	}
@@ -185,7 +185,7 @@ func (f *folder) eval(v *ir.Value, depth int) (*ir.Tensor, error) {
 		if w == nil {
 			continue
 		}
-		t, err := f.eval(w, depth+1)
+		t, err := f.eval(ctx, w, depth+1)
 		if err != nil {
 			return nil, err
 		}
@@ -198,7 +198,7 @@ func (f *folder) eval(v *ir.Value, depth int) (*ir.Tensor, error) {
 			return nil, err
 		}
 	}
-	out, err := op.Evaluate(op.NewCall(n, d, nil, state, in))
+	out, err := op.Evaluate(op.NewCall(n, d, nil, state, in).Under(ctx))
 	if err != nil {
 		return nil, err
 	}

@@ -235,7 +235,7 @@ func (s *search) output(ctx context.Context, site *Site, x, weightConst *ir.Tens
 		}
 		m.Find(root.Name).SetConst(t)
 	}
-	prog, err := runtime.CompileWith(m, s.u.Runtime)
+	prog, err := runtime.CompileWith(ctx, m, s.u.Runtime)
 	if err != nil {
 		return nil, err
 	}

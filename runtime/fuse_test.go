@@ -25,7 +25,7 @@ func compareJoined(t *testing.T, m *ir.Model, in ir.Tensors) {
 	t.Helper()
 	ctx := context.Background()
 	for _, poison := range []bool{false, true} {
-		p, err := runtime.CompileWith(m, runtime.Options{Poison: poison})
+		p, err := runtime.CompileWith(t.Context(), m, runtime.Options{Poison: poison})
 		if err != nil {
 			t.Fatal(err)
 		}

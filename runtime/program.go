@@ -73,10 +73,10 @@ type Options struct {
 
 // Compile compiles a model, which may be of any opset. The error for operators that cannot be run is an *Unsupported that
 // lists all of them.
-func Compile(m *ir.Model) (*Program, error) { return CompileWith(m, Options{}) }
+func Compile(m *ir.Model) (*Program, error) { return CompileWith(context.Background(), m, Options{}) }
 
-// CompileWith is Compile with options.
-func CompileWith(m *ir.Model, o Options) (*Program, error) {
+// CompileWith is Compile with options. Compiling evaluates what is constant, which may take as long as a run: ctx stops it.
+func CompileWith(ctx context.Context, m *ir.Model, o Options) (*Program, error) {
 	form, err := op.Canonicalize(m)
 	if err != nil {
 		return nil, err
@@ -103,7 +103,7 @@ func CompileWith(m *ir.Model, o Options) (*Program, error) {
 			}
 		}
 	}
-	if p.main, err = p.plan(form.Model.Graph); err != nil {
+	if p.main, err = p.plan(ctx, form.Model.Graph); err != nil {
 		return nil, err
 	}
 	p.fast = p.fuse(p.main)
@@ -146,7 +146,7 @@ func (p *Program) slot(v *ir.Value) int {
 }
 
 // plan orders one graph and its subgraphs. Nodes whose inputs are all constant are evaluated here.
-func (p *Program) plan(g *ir.Graph) (*plan, error) {
+func (p *Program) plan(ctx context.Context, g *ir.Graph) (*plan, error) {
 	pl := &plan{graph: g}
 	p.plans[g] = pl
 	for _, v := range g.Inputs() {
@@ -157,6 +157,9 @@ func (p *Program) plan(g *ir.Graph) (*plan, error) {
 		}
 	}
 	for n := range g.Nodes() {
+		if err := ctx.Err(); err != nil {
+			return nil, err
+		}
 		d, _ := op.Lookup(n)
 		st := step{node: n, def: d}
 		for i := range n.NumIn() {
@@ -166,11 +169,11 @@ func (p *Program) plan(g *ir.Graph) (*plan, error) {
 			st.out = append(st.out, p.slot(n.Out(i)))
 		}
 		for _, sub := range n.Subgraphs() {
-			if _, err := p.plan(sub); err != nil {
+			if _, err := p.plan(ctx, sub); err != nil {
 				return nil, err
 			}
 		}
-		done, err := p.fold(&st)
+		done, err := p.fold(ctx, &st)
 		if err != nil {
 			return nil, fmt.Errorf("node %v: %w", n, err)
 		}
@@ -203,7 +206,7 @@ func (p *Program) known(slots []int) []*ir.Tensor {
 }
 
 // fold evaluates a step whose inputs are all constant.
-func (p *Program) fold(st *step) (bool, error) {
+func (p *Program) fold(ctx context.Context, st *step) (bool, error) {
 	if len(st.node.Subgraphs()) > 0 {
 		return false, nil
 	}
@@ -223,9 +226,12 @@ func (p *Program) fold(st *step) (bool, error) {
 			return false, err
 		}
 	}
-	out, err := op.Evaluate(op.NewCall(st.node, st.def, (*folding)(p), state, in))
+	out, err := op.Evaluate(op.NewCall(st.node, st.def, &folding{p, ctx}, state, in))
 	if errors.Is(err, op.ErrUnsupported) {
 		return false, err
+	}
+	if ctx.Err() != nil {
+		return false, ctx.Err()
 	}
 	if err != nil {
 		return false, nil // the run reports it, if it gets there
@@ -251,7 +257,10 @@ func (p *Program) fold(st *step) (bool, error) {
 
 // folding is what a kernel finds around it when its node is evaluated at compile time: the memory limit, less what was
 // folded before.
-type folding Program
+type folding struct {
+	*Program
+	ctx context.Context
+}
 
 // Alloc makes a tensor within the limit.
 func (f *folding) Alloc(elem ir.DType, shape []int) (*ir.Tensor, error) {
@@ -278,8 +287,8 @@ func (f *folding) Run(*ir.Graph, []*ir.Tensor) ([]*ir.Tensor, error) {
 	panic("BUG: runtime: a subgraph run at compile time")
 }
 
-// Context is never cancelled.
-func (f *folding) Context() context.Context { return context.Background() }
+// Context is the compiler's.
+func (f *folding) Context() context.Context { return f.ctx }
 
 // empty fails for a tensor without elements whose other dimensions alone exceed the memory limit: kernels may go through
 // them.

@@ -8,6 +8,7 @@ import (
 	"slices"
 	"strings"
 	"testing"
+	"time"
 
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/op"
@@ -45,7 +46,7 @@ func floats(v ...float32) *ir.Tensor { return ir.Floats(v, len(v)/2, 2) }
 func TestRun(t *testing.T) {
 	t.Parallel()
 	for _, o := range []runtime.Options{{}, {Poison: true}} {
-		p, err := runtime.CompileWith(model(t), o)
+		p, err := runtime.CompileWith(t.Context(), model(t), o)
 		if err != nil {
 			t.Fatal(err)
 		}
@@ -155,7 +156,7 @@ net (int64[1] n) => (float[M] y)
 {
   y = ConstantOfShape (n)
 }`)
-	p, err := runtime.CompileWith(m, runtime.Options{MaxMemory: 1 << 20})
+	p, err := runtime.CompileWith(t.Context(), m, runtime.Options{MaxMemory: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}
@@ -246,5 +247,23 @@ func TestDifference(t *testing.T) {
 	}
 	if err := d.Add(floats(1, 2), floats(1, 2, 3, 4)); err == nil {
 		t.Error("different shapes: want an error")
+	}
+}
+
+// What is constant is computed by the compiler: a long computation there stops with its context.
+func TestCompileCanceled(t *testing.T) {
+	t.Parallel()
+	m := parse(t, `<ir_version: 10, opset_import: ["" : 21]>
+g (float[1] a) => (float[1,256,256,256] y)
+<int64[4] s = {1, 256, 256, 256}>
+{
+  x = ConstantOfShape(s)
+  y = LRN<size = 255>(x)
+}`)
+	ctx, cancel := context.WithTimeout(t.Context(), 50*time.Millisecond)
+	defer cancel()
+	start := time.Now()
+	if _, err := runtime.CompileWith(ctx, m, runtime.Options{}); !errors.Is(err, context.DeadlineExceeded) {
+		t.Errorf("after %v: %v, want %v", time.Since(start), err, context.DeadlineExceeded)
 	}
 }

@@ -15,7 +15,7 @@ import (
 // follows a node may depend on what every sample brought to it. Constants may be replaced on the way. A walk is used once
 // and by one goroutine.
 //
-//	w, err := runtime.NewWalk(m, runtime.WalkOptions{})
+//	w, err := runtime.NewWalk(ctx, m, runtime.WalkOptions{})
 //	err = w.Run(ctx, samples, nodes, func(n *ir.Node) error {
 //		err := w.Each(n.In(0), func(sample int, t *ir.Tensor) error { … })
 //		return w.Replace(n.In(1), better)
@@ -23,6 +23,7 @@ import (
 type Walk struct {
 	p       *Program // the walk's own
 	o       WalkOptions
+	env     *folding // for what Replace computes anew
 	at      map[*ir.Node]int // node of the main graph → its first step
 	slots   map[*ir.Value]int
 	last    []int // by slot: the last step that reads it, -1: none
@@ -39,9 +40,9 @@ type WalkOptions struct {
 	Held int64
 }
 
-// NewWalk compiles the model.
-func NewWalk(m *ir.Model, o WalkOptions) (*Walk, error) {
-	p, err := CompileWith(m, o.Options)
+// NewWalk compiles the model. ctx stops that, and what Replace computes.
+func NewWalk(ctx context.Context, m *ir.Model, o WalkOptions) (*Walk, error) {
+	p, err := CompileWith(ctx, m, o.Options)
 	if err != nil {
 		return nil, err
 	}
@@ -51,7 +52,7 @@ func NewWalk(m *ir.Model, o WalkOptions) (*Walk, error) {
 	if o.Jobs == 0 {
 		o.Jobs = Cores()
 	}
-	w := &Walk{p: p, o: o, at: map[*ir.Node]int{}, slots: map[*ir.Value]int{}, last: make([]int, len(p.consts)), store: &spill{budget: o.Held}}
+	w := &Walk{p: p, o: o, env: &folding{p, ctx}, at: map[*ir.Node]int{}, slots: map[*ir.Value]int{}, last: make([]int, len(p.consts)), store: &spill{budget: o.Held}}
 	for i := range w.last {
 		w.last[i] = -1
 	}
@@ -271,7 +272,7 @@ func (w *Walk) Replace(v *ir.Value, t *ir.Tensor) error {
 		if err := w.prepare(st); err != nil {
 			return err
 		}
-		out, err := op.Evaluate(op.NewCall(st.node, st.def, (*folding)(w.p), st.state, w.p.known(st.in)))
+		out, err := op.Evaluate(op.NewCall(st.node, st.def, w.env, st.state, w.p.known(st.in)))
 		if err != nil {
 			return fmt.Errorf("node %v: %w", st.node, err)
 		}

@@ -76,7 +76,7 @@ func TestWalk(t *testing.T) {
 					}
 				}
 				slices.Reverse(nodes) // the order of execution does not depend on it
-				w, err := runtime.NewWalk(m, runtime.WalkOptions{Held: held, Jobs: jobs})
+				w, err := runtime.NewWalk(t.Context(), m, runtime.WalkOptions{Held: held, Jobs: jobs})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -159,7 +159,7 @@ func TestWalkErrors(t *testing.T) {
 		return nil
 	}
 	walk := func() *runtime.Walk {
-		w, err := runtime.NewWalk(m, runtime.WalkOptions{})
+		w, err := runtime.NewWalk(t.Context(), m, runtime.WalkOptions{})
 		if err != nil {
 			t.Fatal(err)
 		}

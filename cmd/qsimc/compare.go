@@ -25,11 +25,11 @@ type difference struct {
 
 // compareOutputs runs both models over the first feeds (0: all) and compares their outputs by position.
 func compareOutputs(ctx context.Context, a, b *ir.Model, data *frontend.Data, feeds int, o runtime.Options) ([]difference, error) {
-	pa, err := runtime.CompileWith(a, o)
+	pa, err := runtime.CompileWith(ctx, a, o)
 	if err != nil {
 		return nil, err
 	}
-	pb, err := runtime.CompileWith(b, o)
+	pb, err := runtime.CompileWith(ctx, b, o)
 	if err != nil {
 		return nil, err
 	}
@@ -179,11 +179,11 @@ func counterpart(name string, values ir.Tensors, weights map[string]*ir.Value) *
 // compareInner compares the float values that both models compute, matched by name. One feed's values of the first model are
 // held at a time.
 func (a *app) compareInner(ctx context.Context, ma, mb *ir.Model, data *frontend.Data) ([]difference, error) {
-	pa, err := runtime.Compile(ma)
+	pa, err := runtime.CompileWith(ctx, ma, runtime.Options{})
 	if err != nil {
 		return nil, err
 	}
-	pb, err := runtime.Compile(mb)
+	pb, err := runtime.CompileWith(ctx, mb, runtime.Options{})
 	if err != nil {
 		return nil, err
 	}

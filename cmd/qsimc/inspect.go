@@ -1,6 +1,7 @@
 package main
 
 import (
+	"context"
 	"cmp"
 	"errors"
 	"fmt"
@@ -73,7 +74,7 @@ func (a *app) inspectCommand() *cobra.Command {
 				_, err = fmt.Fprint(a.out, r)
 				return err
 			}
-			return a.inspect(names[0], sites)
+			return a.inspect(c.Context(), names[0], sites)
 		},
 	}
 	f.add(c)
@@ -82,7 +83,7 @@ func (a *app) inspectCommand() *cobra.Command {
 	return c
 }
 
-func (a *app) inspect(path string, sites bool) error {
+func (a *app) inspect(ctx context.Context, path string, sites bool) error {
 	m, err := frontend.Load(path)
 	if err != nil {
 		return err
@@ -118,8 +119,10 @@ func (a *app) inspect(path string, sites bool) error {
 		doc.Gaps = append(doc.Gaps, err.Error())
 	}
 	var u *runtime.Unsupported
-	if _, err := runtime.Compile(m); errors.As(err, &u) {
+	if _, err := runtime.CompileWith(ctx, m, runtime.Options{}); errors.As(err, &u) {
 		doc.Unsupported = u.Nodes
+	} else if ctx.Err() != nil {
+		return ctx.Err()
 	} else if err != nil {
 		doc.Unsupported = []string{err.Error()}
 	}

@@ -362,7 +362,7 @@ func (j *rewriting) check(ctx context.Context, file string) error {
 	if err := op.Verify(back); err != nil {
 		return err
 	}
-	want, err := runtime.CompileWith(j.unit.Model, j.unit.Runtime)
+	want, err := runtime.CompileWith(ctx, j.unit.Model, j.unit.Runtime)
 	if errors.Is(err, op.ErrUnsupported) {
 		j.log().Warn("the result was not run: " + err.Error())
 		return nil
@@ -370,7 +370,7 @@ func (j *rewriting) check(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	got, err := runtime.CompileWith(back, j.unit.Runtime)
+	got, err := runtime.CompileWith(ctx, back, j.unit.Runtime)
 	if err != nil {
 		return err
 	}

@@ -74,7 +74,7 @@ func (a *app) runModel(c *cobra.Command, path string, f *runFlags) error {
 	if err != nil {
 		return err
 	}
-	p, err := runtime.CompileWith(m, runtime.Options{MaxMemory: limit})
+	p, err := runtime.CompileWith(c.Context(), m, runtime.Options{MaxMemory: limit})
 	if err != nil {
 		return err
 	}

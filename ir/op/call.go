@@ -27,6 +27,7 @@ type Call struct {
 	State any          // what Prepare returned
 
 	env    Env
+	ctx    context.Context // in place of env's
 	infer  *inferrer
 	dims   map[int][]ir.Dim
 	consts map[int]*ir.Tensor
@@ -241,10 +242,19 @@ func (c *Call) Run(g *ir.Graph, in ...*ir.Tensor) ([]*ir.Tensor, error) { return
 
 // Context is cancelled when the run should stop; loops of unbounded length look at it.
 func (c *Call) Context() context.Context {
-	if c.env == nil {
-		return context.Background()
+	switch {
+	case c.ctx != nil:
+		return c.ctx
+	case c.env != nil:
+		return c.env.Context()
 	}
-	return c.env.Context()
+	return context.Background()
+}
+
+// Under sets what stops a call that has no environment.
+func (c *Call) Under(ctx context.Context) *Call {
+	c.ctx = ctx
+	return c
 }
 
 // Axis returns a normalized to [0, rank); it fails for axes outside [-rank, rank).

@@ -43,7 +43,7 @@ func TestContrib(t *testing.T) {
 			if len(want) != len(m.Graph.Outputs()) {
 				t.Fatalf("there are %d results for %d outputs", len(want), len(m.Graph.Outputs()))
 			}
-			p, err := runtime.CompileWith(m, runtime.Options{Poison: true})
+			p, err := runtime.CompileWith(t.Context(), m, runtime.Options{Poison: true})
 			if err != nil {
 				t.Fatal(err)
 			}

@@ -90,7 +90,7 @@ func TestLoopStops(t *testing.T) {
 	x := m.Graph.AddInput("x", ir.FixedType(ir.Float32, 1000))
 	n := m.Graph.Insert(nil, "loop", ir.Op("Loop"), []*ir.Value{nil, nil, x}, []string{"y"}, ir.GraphAttr("body", body))
 	m.Graph.AddOutput("y", n.Out(0))
-	p, err := runtime.CompileWith(m, runtime.Options{MaxMemory: 1 << 20})
+	p, err := runtime.CompileWith(t.Context(), m, runtime.Options{MaxMemory: 1 << 20})
 	if err != nil {
 		t.Fatal(err)
 	}

@@ -77,7 +77,7 @@ func tryRandom(rng *rand.Rand, d *op.Def) (failure error) {
 		}
 	}()
 	var out ir.Tensors
-	p, err := runtime.CompileWith(m, runtime.Options{MaxMemory: 1 << 20})
+	p, err := runtime.CompileWith(context.Background(), m, runtime.Options{MaxMemory: 1 << 20})
 	if err == nil {
 		out, err = p.Run(context.Background(), feed)
 	}

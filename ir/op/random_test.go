@@ -166,7 +166,7 @@ func runRandom(c nodeCase) (err error) {
 		}
 	}()
 	m, feed := c.model()
-	p, err := runtime.CompileWith(m, runtime.Options{MaxMemory: 1 << 20})
+	p, err := runtime.CompileWith(context.Background(), m, runtime.Options{MaxMemory: 1 << 20})
 	if err != nil {
 		return err
 	}

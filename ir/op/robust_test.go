@@ -89,7 +89,7 @@ func spoilt(k nnCase, r *rand.Rand) (what string) {
 			}
 		}
 	}
-	p, err := runtime.CompileWith(m, runtime.Options{MaxMemory: 1 << 24})
+	p, err := runtime.CompileWith(context.Background(), m, runtime.Options{MaxMemory: 1 << 24})
 	if err != nil {
 		return ""
 	}

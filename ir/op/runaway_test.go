@@ -43,7 +43,7 @@ func TestRunaways(t *testing.T) {
 				for i, x := range k.in[:from] {
 					feed[fmt.Sprintf("i%d", i)] = x
 				}
-				p, err := runtime.CompileWith(k.model(from), runtime.Options{MaxMemory: 1 << 23})
+				p, err := runtime.CompileWith(t.Context(), k.model(from), runtime.Options{MaxMemory: 1 << 23})
 				if err == nil {
 					_, err = p.Run(context.Background(), feed)
 				}

@@ -136,7 +136,7 @@ func graphOf(t *testing.T, opset int, c simCase, shape []ir.Dim, emit func(m *ir
 
 func runOne(t *testing.T, m *ir.Model, x *ir.Tensor, o runtime.Options) []float32 {
 	t.Helper()
-	p, err := runtime.CompileWith(m, o)
+	p, err := runtime.CompileWith(t.Context(), m, o)
 	if err != nil {
 		t.Fatal(err)
 	}

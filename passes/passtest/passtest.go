@@ -331,12 +331,12 @@ func (c *golden) compare(t *testing.T, what, how string, a, b *ir.Model) {
 		t.Errorf("%s: the case has no samples to run on", what)
 		return
 	}
-	pa, err := runtime.CompileWith(a, runtime.Options{Plain: true})
+	pa, err := runtime.CompileWith(t.Context(), a, runtime.Options{Plain: true})
 	if err != nil {
 		t.Errorf("%s: %v", what, err)
 		return
 	}
-	pb, err := runtime.CompileWith(b, runtime.Options{Plain: true})
+	pb, err := runtime.CompileWith(t.Context(), b, runtime.Options{Plain: true})
 	if err != nil {
 		t.Errorf("%s: %v", what, err)
 		return

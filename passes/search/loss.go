@@ -80,7 +80,7 @@ func biasInput(n *ir.Node) *ir.Value {
 
 // float runs the float model on the measured samples and keeps its outputs.
 func (a *Analyzer) float(ctx context.Context) error {
-	p, err := runtime.CompileWith(a.c.Model, a.c.Runtime)
+	p, err := runtime.CompileWith(ctx, a.c.Model, a.c.Runtime)
 	if err != nil {
 		return err
 	}
@@ -158,7 +158,7 @@ func logSumExp(x []float32) float64 {
 
 // divergence runs a model on the measured samples and compares. What is not a number is as bad as can be.
 func (a *Analyzer) divergence(ctx context.Context, m *ir.Model) (float64, error) {
-	p, err := runtime.CompileWith(m, a.c.Runtime)
+	p, err := runtime.CompileWith(ctx, m, a.c.Runtime)
 	if err != nil {
 		return 0, err
 	}

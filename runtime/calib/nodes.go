@@ -20,7 +20,7 @@ type Stop struct {
 // waits for its turn lies in memory up to a quarter of the memory limit, beyond that in a temporary file. Stops come in the
 // order of execution. The result is the same for any number of jobs.
 func SweepNodes(ctx context.Context, m *ir.Model, samples ir.Samples, stops []Stop, o Options, at func(w *runtime.Walk, n *ir.Node) error) error {
-	w, err := runtime.NewWalk(m, runtime.WalkOptions{Options: o.Runtime, Jobs: o.Jobs})
+	w, err := runtime.NewWalk(ctx, m, runtime.WalkOptions{Options: o.Runtime, Jobs: o.Jobs})
 	if err != nil {
 		return err
 	}

@@ -37,7 +37,7 @@ var ErrNoSamples = errors.New("there are no samples")
 // Sweep runs the model over all samples, each through the whole graph, and feeds the observers: memory holds one sample for
 // each job, however many there are. The result is the same for any number of jobs and order of completion.
 func Sweep(ctx context.Context, m *ir.Model, samples ir.Samples, probes []Probe, o Options) error {
-	p, err := runtime.CompileWith(m, o.Runtime)
+	p, err := runtime.CompileWith(ctx, m, o.Runtime)
 	if err != nil {
 		return err
 	}

@@ -147,7 +147,7 @@ func RunFolder(ctx context.Context, dir string, o Options) Case {
 		c.Status, c.Detail = Error, err.Error()
 		return c
 	}
-	p, err := runtime.CompileWith(m, o.Runtime)
+	p, err := runtime.CompileWith(ctx, m, o.Runtime)
 	wrong := "" // the erratum of the data set that failed
 	if err == nil {
 		for _, set := range sets {

@@ -89,7 +89,7 @@ func watch(data []byte, seed uint64) (stop func()) {
 }
 
 func fuzzRun(m *ir.Model, r *rand.Rand) error {
-	p, err := runtime.CompileWith(m, runtime.Options{MaxMemory: fuzzMemory})
+	p, err := runtime.CompileWith(context.Background(), m, runtime.Options{MaxMemory: fuzzMemory})
 	if err != nil {
 		return err
 	}

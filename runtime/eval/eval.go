@@ -46,11 +46,11 @@ func Run(ctx context.Context, m *ir.Model, data *frontend.Data, o Options) (*Res
 	start := time.Now()
 	e := &evaluation{o: o, model: m}
 	var err error
-	if e.program, err = runtime.CompileWith(m, o.Runtime); err != nil {
+	if e.program, err = runtime.CompileWith(ctx, m, o.Runtime); err != nil {
 		return nil, err
 	}
 	if o.Against != nil {
-		if e.against, err = runtime.CompileWith(o.Against, o.Runtime); err != nil {
+		if e.against, err = runtime.CompileWith(ctx, o.Against, o.Runtime); err != nil {
 			return nil, fmt.Errorf("the model compared with: %w", err)
 		}
 	}
