@@ -2,6 +2,7 @@ package calib_test
 
 import (
 	"math"
+	"slices"
 	"testing"
 
 	"github.com/qsimc/qsimc/ir/numfmt"
@@ -21,7 +22,7 @@ func histogram(hi float64, x []float64) *calib.Histogram {
 	h := calib.NewHistogram(0, hi)
 	h.Sum = make([]float64, len(h.Count))
 	for _, v := range x {
-		h.Add(v, false)
+		h.Add(v)
 	}
 	return h
 }
@@ -97,4 +98,85 @@ func TestGolden27(t *testing.T) {
 		near(t, "percentile", h.Percentile(c.p), c.amax, 5e-7)
 	}
 	near(t, "octav", h.Octav(4), 8.8581315, 5e-7)
+	// the same through observers; INT-FP-QSim's dynamic percentile sorts
+	values := make([]float32, len(x))
+	for i, v := range x {
+		values[i] = float32(v)
+	}
+	for _, c := range []struct {
+		method, format string
+		amax           float64
+	}{
+		{"mse", "int4", 7.878418}, {"mse", "int8", 9.992676}, {"percentile p=90.5", "int8", .90820313}, {"octav", "int4", 8.8581315},
+		{"percentile p=99 hist=none", "int8", 5.495},
+	} {
+		_, hi, err := observe(t, calib.NewRange(method(t, c.method), scheme(t, c.format), -1), values)
+		if err != nil {
+			t.Fatal(err)
+		}
+		near(t, c.method+" "+c.format, float64(hi[0]), c.amax, 5e-7)
+	}
+}
+
+// What example 26 says of the recommended search: no start bin stands in its way, and the raw values decide.
+func TestMSEExact(t *testing.T) {
+	t.Parallel()
+	var x []float32
+	for range 5 {
+		for i := 1; i <= 1000; i++ {
+			x = append(x, float32(i)/1000)
+		}
+	}
+	x = append(x, 4, 2e-5)
+	for _, format := range []string{"int4", "int8", "uint4", "int3/asym", "e2m1", "nf4"} {
+		s := scheme(t, format)
+		lo, hi, err := observe(t, calib.NewRange(method(t, "mse-exact"), s, -1), x[:2000], x[2000:])
+		if err != nil {
+			t.Fatal(err)
+		}
+		if !s.Affine && lo[0] != -hi[0] {
+			t.Errorf("%s: [%v, %v]", format, lo, hi)
+		}
+		least := squared(t, s, x, lo[0], hi[0])
+		for k := range 300 { // no other range is better by more than the resolution of the search
+			a := 4 * math.Exp2(-float64(k)/60)
+			l := -a
+			if s.Affine {
+				l = 0
+			}
+			if e := squared(t, s, x, float32(l), float32(a)); e < least*0.999 {
+				t.Errorf("%s: range of %v has error %v, %v has %v", format, hi[0], least, a, e)
+				break
+			}
+		}
+	}
+	if _, hi, _ := observe(t, calib.NewRange(method(t, "mse-exact"), scheme(t, "int4"), -1), x); hi[0] > 2 {
+		t.Errorf("int4 clips at %v, most values are below 1", hi[0])
+	}
+}
+
+func squared(t *testing.T, s numfmt.Scheme, x []float32, lo, hi float32) float64 {
+	t.Helper()
+	p, err := s.Fit([]float32{lo}, []float32{hi})
+	if err != nil {
+		t.Fatal(err)
+	}
+	q := make([]float32, len(x))
+	if err := s.RoundEach(q, x, repeated(p, len(x))); err != nil {
+		t.Fatal(err)
+	}
+	sum := 0.0
+	for i := range x {
+		d := float64(q[i]) - float64(x[i])
+		sum += d * d
+	}
+	return sum
+}
+
+func repeated(p numfmt.Params, n int) numfmt.Params {
+	out := numfmt.Params{Scale: slices.Repeat(p.Scale, n)}
+	if p.Zero != nil {
+		out.Zero = slices.Repeat(p.Zero, n)
+	}
+	return out
 }

@@ -19,6 +19,7 @@ type Method struct {
 	Percentile float64 // p of percentile, in percent
 	StartBin   int     // first candidate bin of mse and entropy
 	FirstBatch bool    // hist=firstbatch: bins are laid over the first sample's range and extended, as the published toolkit does
+	Sorted     bool    // hist=none: percentile sorts each sample's values and takes the largest result
 	Momentum   float64 // share of the running value that moving-average keeps
 }
 
@@ -28,11 +29,11 @@ type Info struct{ Name, Doc string }
 // Methods lists the calibrators.
 var Methods = []Info{
 	{"max", "largest |x| (smallest and largest x for asymmetric formats) over all samples"},
-	{"moving-average", "exponential average of each sample's range in file order, 0.99 old + 0.01 new (momentum=)"},
-	{"percentile", "left edge of the histogram bin at which p percent (p=, default 99.99) of |x| are passed"},
-	{"entropy", "range whose quantized histogram has the least Kullback-Leibler divergence"},
+	{"moving-average", "exponential average of each sample's largest |x| (of both ends for asymmetric formats) in file order, 0.99 old + 0.01 new (momentum=)"},
+	{"percentile", "left edge of the histogram bin at which p percent (p=, default 99.99) of |x| are passed; asymmetric formats pass p percent at either end. hist=none sorts the values of each sample instead and averages the two at a rank between them; the largest of the samples counts"},
+	{"entropy", "|x| whose histogram, quantized, has the least Kullback-Leibler divergence, candidates from bin start-bin= (128) on"},
 	{"mse", "range with the least squared error over the histogram, candidates from bin start-bin= (128) on"},
-	{"mse-exact", "range with the least squared error over a histogram of 2048 bins from bin 1 on, refined between bins"},
+	{"mse-exact", "range with the least squared error on the values themselves: a grid down to 2^-16 of the observed range, refined in two more passes over the samples"},
 	{"octav", "clipping range by the fixed point of the optimally clipped quantizer (Sakr et al.)"},
 }
 
@@ -79,10 +80,10 @@ func (m *Method) set(key, val string) error {
 			return fmt.Errorf("found %q, wanted an integer in [1, %d)", val, Bins)
 		}
 	case "hist":
-		if val != "firstbatch" && val != "twopass" {
-			return fmt.Errorf("found %q, wanted twopass or firstbatch", val)
+		if val != "firstbatch" && val != "twopass" && (val != "none" || m.Name != "percentile") {
+			return fmt.Errorf("found %q, wanted twopass or firstbatch (none: percentile only)", val)
 		}
-		m.FirstBatch = val == "firstbatch"
+		m.FirstBatch, m.Sorted = val == "firstbatch", val == "none"
 	}
 	return nil
 }
@@ -102,11 +103,25 @@ func (m Method) String() string {
 	if m.FirstBatch {
 		s += " hist=firstbatch"
 	}
+	if m.Sorted {
+		s += " hist=none"
+	}
 	return s
 }
 
 // histogram reports whether the method needs the distribution and not only the range.
-func (m Method) histogram() bool { return m.Name != "max" && m.Name != "moving-average" }
+func (m Method) histogram() bool {
+	switch m.Name {
+	case "percentile":
+		return !m.Sorted
+	case "entropy", "mse", "octav":
+		return true
+	}
+	return false
+}
+
+// signed reports whether the histogram of an asymmetric scheme counts values and not magnitudes.
+func (m Method) signed() bool { return m.Name == "percentile" || m.Name == "mse" }
 
 func names() string {
 	var s []string

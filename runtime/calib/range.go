@@ -7,14 +7,21 @@ import (
 
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/numfmt"
+	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
-// Range observes a value and derives the range of a static quantizer: one for the tensor, or one for each index of an
-// axis. What it finds does not depend on the order of samples, except for moving-average (file order) and hist=firstbatch.
+// Range observes a value and derives the range of a static quantizer: one for the tensor, one for each index of an axis, or
+// one for each block of indices. What it finds does not depend on the order of samples, except for moving-average (file
+// order) and hist=firstbatch.
+//
+// The answers at the edges are those of every method: values that are all 0 give [0, 0]; a constant c gives a range that
+// holds nothing beyond c, and never an empty one; NaN or infinity is an error that names the element; a value, channel or
+// block that no sample had an element of is an error.
 type Range struct {
 	method Method
 	scheme numfmt.Scheme
 	axis   int // -1: the whole tensor
+	block  int // indices of the axis that share a range
 	groups []group
 	seen   bool
 }
@@ -22,26 +29,38 @@ type Range struct {
 // group is what is known of one group of elements.
 type group struct {
 	lo, hi  float32
-	hist    *Histogram         // magnitudes, or values for asymmetric schemes
+	hist    *Histogram         // magnitudes, or values
+	search  *section           // mse-exact
+	top     float64            // percentile of the sorted magnitudes or values of a sample, the largest so far
+	bottom  float64            // the same of the mirrored values
 	samples map[int][2]float32 // moving average: each sample's range
+	broken  error              // why there is no range
 }
 
 // NewRange returns an observer for a value that scheme will quantize. axis is the channel axis, -1 for one range.
-func NewRange(m Method, s numfmt.Scheme, axis int) *Range {
+func NewRange(m Method, s numfmt.Scheme, axis int) *Range { return NewBlockRange(m, s, axis, 1) }
+
+// NewBlockRange is NewRange with one range for every block indices of the axis; the last block may be shorter.
+func NewBlockRange(m Method, s numfmt.Scheme, axis, block int) *Range {
 	s.Gran, s.Block, s.Dynamic = numfmt.PerTensor, 0, false
-	return &Range{method: m, scheme: s, axis: axis}
+	return &Range{method: m, scheme: s, axis: axis, block: block}
 }
 
-// Passes returns how often the samples must be seen: histograms need the range first.
+// Passes returns how often the samples must be seen: histograms need the range first, mse-exact narrows its candidates.
 func (r *Range) Passes() int {
-	if r.method.histogram() && !r.method.FirstBatch {
+	switch {
+	case r.method.Name == "mse-exact":
+		return 1 + sectionPasses
+	case r.method.histogram() && !r.method.FirstBatch:
 		return 2
 	}
 	return 1
 }
 
 // Ordered reports whether the samples must come one by one in file order.
-func (r *Range) Ordered() bool { return r.method.FirstBatch || r.method.Name == "octav" }
+func (r *Range) Ordered() bool {
+	return r.method.FirstBatch || r.method.Name == "octav" || r.method.Name == "mse-exact"
+}
 
 // Observe takes one sample's tensor. NaN and infinities are errors: no range can be told from them.
 func (r *Range) Observe(pass, sample int, t *ir.Tensor) error {
@@ -49,21 +68,20 @@ func (r *Range) Observe(pass, sample int, t *ir.Tensor) error {
 	if !ok {
 		return fmt.Errorf("%v values cannot be calibrated", t.Elem())
 	}
-	n, stride, count := 1, 1, 1 // groups, elements in a row of one group, groups' rows
+	pre, dim, post, n := 1, 1, len(x), 1
 	if r.axis >= 0 {
 		s := t.Shape()
 		if r.axis >= len(s) {
 			return fmt.Errorf("shape %v has no axis %d", s, r.axis)
 		}
-		n = s[r.axis]
+		dim, post = s[r.axis], 1
 		for _, d := range s[r.axis+1:] {
-			stride *= d
+			post *= d
 		}
 		for _, d := range s[:r.axis] {
-			count *= d
+			pre *= d
 		}
-	} else {
-		stride = len(x)
+		n = (dim + r.block - 1) / r.block
 	}
 	if r.groups == nil {
 		r.groups = make([]group, n)
@@ -72,24 +90,48 @@ func (r *Range) Observe(pass, sample int, t *ir.Tensor) error {
 		}
 	}
 	if len(r.groups) != n {
-		return fmt.Errorf("axis %d has %d channels, earlier samples had %d", r.axis, n, len(r.groups))
+		return fmt.Errorf("axis %d has %d channels, which makes %d ranges, earlier samples had %d", r.axis, dim, n, len(r.groups))
 	}
 	r.seen = true
-	for i := range count {
-		for g := range n {
-			row := x[(i*n+g)*stride : (i*n+g+1)*stride]
-			if err := r.groups[g].observe(r, pass, sample, row); err != nil {
-				return err
+	if len(x) == 0 {
+		return nil
+	}
+	if r.axis < 0 {
+		return r.groups[0].observe(r, pass, sample, x)
+	}
+	errs := make([]error, n)
+	par.For(n, 1, func(from, to int) {
+		var buf []float32
+		for g := from; g < to; g++ {
+			first, last := g*r.block, min((g+1)*r.block, dim)
+			buf = buf[:0]
+			for p := range pre {
+				buf = append(buf, x[(p*dim+first)*post:(p*dim+last)*post]...)
 			}
+			errs[g] = r.groups[g].observe(r, pass, sample, buf)
+		}
+	})
+	for _, err := range errs {
+		if err != nil {
+			return err
 		}
 	}
 	return nil
 }
 
 func (g *group) observe(r *Range, pass, sample int, x []float32) error {
-	if pass == 1 {
-		g.count(r, x, false)
-		return nil
+	if pass > 0 {
+		if r.method.Name != "mse-exact" {
+			g.count(r, x)
+			return nil
+		}
+		if g.lo == 0 && g.hi == 0 {
+			return nil
+		}
+		if g.search == nil {
+			g.search = newSection(r.scheme, g.lo, g.hi)
+		}
+		return g.search.add(pass-1, x)
 	}
 	lo, hi, err := extent(x)
 	if err != nil || len(x) == 0 {
@@ -105,13 +147,33 @@ func (g *group) observe(r *Range, pass, sample int, x []float32) error {
 		g.samples[sample] = [2]float32{lo, hi}
 	}
 	g.lo, g.hi = min(g.lo, lo), max(g.hi, hi)
-	if r.method.FirstBatch {
+	if r.method.Sorted {
+		g.rank(r, x)
+	}
+	if r.method.FirstBatch && g.broken == nil {
 		if g.hist == nil {
 			g.hist = g.empty(r)
 		}
-		g.count(r, x, true)
+		g.broken = g.grow(r, x)
 	}
 	return nil
+}
+
+// rank keeps the largest percentile of the samples (METHODS.md §3, INT-FP-QSim's dynamic percentile): the value at rank
+// p/100·(n-1) of the sorted magnitudes, halfway between two where the rank is not whole. Asymmetric schemes sort values.
+func (g *group) rank(r *Range, x []float32) {
+	s := make([]float64, len(x))
+	for i, v := range x {
+		if s[i] = float64(v); !r.scheme.Affine {
+			s[i] = math.Abs(s[i])
+		}
+	}
+	slices.Sort(s)
+	at := r.method.Percentile / 100 * float64(len(s)-1)
+	i, j := int(math.Floor(at)), int(math.Ceil(at))
+	last := len(s) - 1
+	g.top = max(g.top, (s[i]+s[j])/2)
+	g.bottom = min(g.bottom, (s[last-i]+s[last-j])/2)
 }
 
 // extent returns the least and the largest value; NaN and infinities are errors.
@@ -127,8 +189,11 @@ func extent(x []float32) (lo, hi float32, err error) {
 	return lo, hi, nil
 }
 
+// signed reports whether the histogram counts values and not magnitudes.
+func (r *Range) signed() bool { return r.scheme.Affine && r.method.signed() }
+
 func (g *group) empty(r *Range) *Histogram {
-	if r.scheme.Affine {
+	if r.signed() {
 		return NewHistogram(float64(min(g.lo, 0)), float64(max(g.hi, 0)))
 	}
 	h := NewHistogram(0, float64(max(-g.lo, g.hi)))
@@ -138,26 +203,32 @@ func (g *group) empty(r *Range) *Histogram {
 	return h
 }
 
-func (g *group) count(r *Range, x []float32, grow bool) {
+func (g *group) count(r *Range, x []float32) {
 	if g.hist == nil {
 		g.hist = g.empty(r)
 	}
-	h := g.hist
-	inv, last := 0.0, len(h.Count)-1
-	if h.Width > 0 {
-		inv = 1 / h.Width
-	}
+	signed := r.signed()
 	for _, v := range x {
 		f := float64(v)
-		if !r.scheme.Affine {
+		if !signed {
 			f = math.Abs(f)
 		}
-		if grow || h.Sum != nil {
-			h.Add(f, grow)
-			continue
-		}
-		h.Count[max(min(int((f-h.Lo)*inv), last), 0)]++
+		g.hist.Add(f)
 	}
+}
+
+func (g *group) grow(r *Range, x []float32) error {
+	signed := r.signed()
+	for _, v := range x {
+		f := float64(v)
+		if !signed {
+			f = math.Abs(f)
+		}
+		if err := g.hist.Grow(f); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // Range returns the lower and upper bound of each group. A group that saw no value is an error.
@@ -171,6 +242,9 @@ func (r *Range) Range() (lo, hi []float32, err error) {
 		if g.lo > g.hi {
 			return nil, nil, fmt.Errorf("no sample had an element of it")
 		}
+		if g.broken != nil {
+			return nil, nil, g.broken
+		}
 		if lo[i], hi[i], err = r.derive(g); err != nil {
 			return nil, nil, err
 		}
@@ -179,26 +253,32 @@ func (r *Range) Range() (lo, hi []float32, err error) {
 }
 
 func (r *Range) derive(g *group) (lo, hi float32, err error) {
-	switch {
-	case r.method.Name == "moving-average":
-		lo, hi = g.average(r.method.Momentum)
+	amax := float64(max(-g.lo, g.hi))
+	switch name := r.method.Name; {
+	case name == "moving-average":
+		lo, hi = g.average(r.method.Momentum, r.scheme.Affine)
 		return lo, hi, nil
-	case r.method.Name == "max" || g.lo == 0 && g.hi == 0:
+	case name == "max" || g.lo == 0 && g.hi == 0:
 		return g.lo, g.hi, nil
-	case r.scheme.Affine:
-		return r.deriveAffine(g)
-	}
-	var amax float64
-	switch r.method.Name {
-	case "percentile":
+	case name == "mse-exact":
+		lo, hi = g.search.result()
+		return lo, hi, nil
+	case r.scheme.Affine && r.method.Sorted:
+		return r.within(g, g.bottom, g.top)
+	case r.scheme.Affine && name == "percentile":
+		return r.within(g, g.hist.PercentileBelow(r.method.Percentile), g.hist.Percentile(r.method.Percentile))
+	case r.scheme.Affine && name == "mse":
+		l, h, err := g.hist.MSEAffine(r.scheme, r.method.StartBin)
+		return float32(l), float32(h), err
+	case r.method.Sorted:
+		amax = g.top
+	case name == "percentile":
 		amax = g.hist.Percentile(r.method.Percentile)
-	case "entropy":
+	case name == "entropy":
 		amax = g.hist.Entropy(r.levels(), r.method.StartBin)
-	case "mse":
+	case name == "mse":
 		_, amax, _, err = g.hist.MSE(r.scheme, r.method.StartBin)
-	case "mse-exact":
-		amax, err = g.hist.MSEExact(r.scheme)
-	case "octav":
+	case name == "octav":
 		amax = g.hist.Octav(r.scheme.Format.Bits)
 	}
 	if err != nil {
@@ -207,10 +287,22 @@ func (r *Range) derive(g *group) (lo, hi float32, err error) {
 	if amax <= 0 { // a range of nothing would lose what was seen
 		amax = float64(max(-g.lo, g.hi))
 	}
+	if r.scheme.Affine {
+		return r.within(g, -amax, amax)
+	}
 	return -float32(amax), float32(amax), nil
 }
 
-// levels is the number of levels on one side of zero that entropy compares with (METHODS.md §3).
+// within clips the observed range, widened to hold 0, to bounds; a range of nothing stays the observed one.
+func (r *Range) within(g *group, lo, hi float64) (l, h float32, err error) {
+	l, h = max(min(g.lo, 0), min(float32(lo), 0)), min(max(g.hi, 0), max(float32(hi), 0))
+	if l == h {
+		l, h = g.lo, g.hi
+	}
+	return l, h, nil
+}
+
+// levels is the number of levels that entropy compares with (METHODS.md §3): those on one side of zero for signed formats.
 func (r *Range) levels() int {
 	if r.scheme.Format.Signed {
 		return 1 << (r.scheme.Format.Bits - 1)
@@ -218,18 +310,8 @@ func (r *Range) levels() int {
 	return 1 << r.scheme.Format.Bits
 }
 
-// deriveAffine applies the histogram methods to both ends: percentile to each tail, the others as a search over both
-// bounds, which start at the observed range and move in turns until neither improves.
-func (r *Range) deriveAffine(g *group) (lo, hi float32, err error) {
-	if r.method.Name == "percentile" {
-		return float32(min(g.hist.PercentileBelow(r.method.Percentile), 0)), float32(max(g.hist.Percentile(r.method.Percentile), 0)), nil
-	}
-	l, h, err := g.hist.MSEAffine(r.scheme)
-	return float32(l), float32(h), err
-}
-
-// average folds the samples' ranges in file order; the first initializes.
-func (g *group) average(momentum float64) (lo, hi float32) {
+// average folds the samples' ranges in file order; the first initializes. Symmetric schemes average the largest magnitudes.
+func (g *group) average(momentum float64, affine bool) (lo, hi float32) {
 	order := make([]int, 0, len(g.samples))
 	for s := range g.samples {
 		order = append(order, s)
@@ -237,13 +319,17 @@ func (g *group) average(momentum float64) (lo, hi float32) {
 	slices.Sort(order)
 	var l, h float64
 	for i, s := range order {
-		x := g.samples[s]
+		x := [2]float64{float64(g.samples[s][0]), float64(g.samples[s][1])}
+		if !affine {
+			x[1] = max(-x[0], x[1])
+			x[0] = -x[1]
+		}
 		if i == 0 {
-			l, h = float64(x[0]), float64(x[1])
+			l, h = x[0], x[1]
 			continue
 		}
-		l = momentum*l + (1-momentum)*float64(x[0])
-		h = momentum*h + (1-momentum)*float64(x[1])
+		l = float64(momentum*l) + float64((1-momentum)*x[0])
+		h = float64(momentum*h) + float64((1-momentum)*x[1])
 	}
 	return float32(l), float32(h)
 }

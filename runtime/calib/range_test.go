@@ -40,7 +40,7 @@ func observe(t *testing.T, r *calib.Range, samples ...[]float32) (lo, hi []float
 func TestEdges(t *testing.T) {
 	t.Parallel()
 	nan, inf := float32(math.NaN()), float32(math.Inf(1))
-	for _, name := range []string{"max", "moving-average", "percentile", "entropy", "mse", "mse hist=firstbatch", "mse-exact", "octav"} {
+	for _, name := range []string{"max", "moving-average", "percentile", "percentile hist=none", "entropy", "mse", "mse hist=firstbatch", "percentile hist=firstbatch", "mse-exact", "octav"} {
 		for _, format := range []string{"int8", "uint8"} {
 			new := func() *calib.Range { return calib.NewRange(method(t, name), scheme(t, format), -1) }
 			if lo, hi, err := observe(t, new(), []float32{0, 0, 0}); err != nil || lo[0] != 0 || hi[0] != 0 {
@@ -73,8 +73,16 @@ func TestMethods(t *testing.T) {
 	}{
 		{"max", "int8", [][]float32{{1, -3}, {2, 0.5}}, -3, 2},
 		{"max", "uint8", [][]float32{{1, -3}, {2, 0.5}}, -3, 2},
-		{"moving-average", "int8", [][]float32{{-1, 1}, {-2, 3}}, -1.01, 1.02},
-		{"moving-average momentum=0.5", "int8", [][]float32{{-1, 1}, {-2, 3}}, -1.5, 2},
+		{"moving-average", "uint8", [][]float32{{-1, 1}, {-2, 3}}, -1.01, 1.02},
+		{"moving-average", "int8", [][]float32{{-1, 1}, {-2, 3}}, -1.02, 1.02}, // of |x|
+		{"moving-average", "int8", [][]float32{{-3, 1}, {-1, 3}}, -3, 3},
+		{"moving-average momentum=0.5", "uint8", [][]float32{{-1, 1}, {-2, 3}}, -1.5, 2},
+		{"percentile p=50 hist=none", "int8", [][]float32{{-1, 0.5, 4, 2}, {1, 1, 1, 1}}, -1.5, 1.5}, // (1+2)/2, then 1
+		{"percentile p=75 hist=none", "uint8", [][]float32{{-1, 0.5, 4, 2}}, -0.25, 3},               // ranks 2.25 and 0.75
+		{"percentile p=75", "int8", [][]float32{{-2048, 1, 3, 100.5}}, -100, 100},                    // bins of 1, left edges
+		{"percentile p=75 hist=firstbatch", "int8", [][]float32{{0, 0}, {0, -20.48}, {0.105, 40.96}}, -20.47, 20.47},
+		{"percentile p=100 hist=firstbatch", "int8", [][]float32{{-1, 2048}, {4096.5, 0}}, -4096, 4096},
+		{"entropy", "uint8", [][]float32{{0, 0, 3}}, 0, 3},
 	} {
 		lo, hi, err := observe(t, calib.NewRange(method(t, c.method), scheme(t, c.format), -1), c.samples...)
 		if err != nil || lo[0] != c.lo || hi[0] != c.hi {
@@ -102,12 +110,12 @@ func TestPerChannel(t *testing.T) {
 
 func TestParseMethod(t *testing.T) {
 	t.Parallel()
-	for _, text := range []string{"max", "percentile p=99.9", "mse start-bin=1 hist=firstbatch", "entropy", "moving-average momentum=0.9"} {
+	for _, text := range []string{"max", "percentile p=99.9", "mse start-bin=1 hist=firstbatch", "percentile hist=none", "entropy", "moving-average momentum=0.9"} {
 		if got := method(t, text).String(); got != text {
 			t.Errorf("%q prints as %q", text, got)
 		}
 	}
-	for text, want := range map[string]string{"": "empty", "best": "wanted one of", "max p=3": "only percentile", "percentile p=0": "(0, 100]", "mse start-bin=x": "integer", "mse hist=x": "twopass"} {
+	for text, want := range map[string]string{"": "empty", "best": "wanted one of", "max p=3": "only percentile", "percentile p=0": "(0, 100]", "mse start-bin=x": "integer", "mse hist=x": "twopass", "entropy hist=none": "percentile only"} {
 		if _, err := calib.ParseMethod(text); err == nil || !strings.Contains(err.Error(), want) {
 			t.Errorf("%q: %v, want an error with %q", text, err, want)
 		}

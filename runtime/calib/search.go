@@ -7,8 +7,8 @@ import (
 )
 
 // MSE searches the bin centres from bin start on for the amax whose quantizer has the least squared error over the
-// histogram; the first minimum wins. It returns the bin, amax and the squared error
-// averaged over bins (METHODS.md §3, as pytorch-quantization does it).
+// histogram; the first minimum wins. It returns the bin, amax and the squared error averaged over bins (METHODS.md §3, as
+// pytorch-quantization does it).
 func (h *Histogram) MSE(s numfmt.Scheme, start int) (bin int, amax, mean float64, err error) {
 	c, err := h.candidates(s)
 	if err != nil {
@@ -27,56 +27,9 @@ func (h *Histogram) MSE(s numfmt.Scheme, start int) (bin int, amax, mean float64
 	return bin, float64(float32(h.Centre(bin))), best / float64(len(h.Count)), nil
 }
 
-// MSEExact is MSE from bin 1 on, refined by golden-section search between the neighbours of the best bin.
-func (h *Histogram) MSEExact(s numfmt.Scheme) (float64, error) {
-	bin, amax, _, err := h.MSE(s, 1)
-	if err != nil {
-		return 0, err
-	}
-	c, err := h.candidates(s)
-	if err != nil {
-		return 0, err
-	}
-	f := func(a float64) float64 {
-		e, ferr := c.error(-a, a)
-		if ferr != nil {
-			err = ferr
-		}
-		return e
-	}
-	best := f(amax)
-	x, e := golden(f, h.Centre(max(bin-1, 0)), h.Centre(bin+1), 20)
-	if e < best {
-		amax = x
-	}
-	return amax, err
-}
-
-// golden minimizes f on [a, b] by n golden-section steps.
-func golden(f func(float64) float64, a, b float64, n int) (x, fx float64) {
-	phi := (math.Sqrt(5) - 1) / 2
-	c, d := b-phi*(b-a), a+phi*(b-a)
-	fc, fd := f(c), f(d)
-	for range n {
-		if fc <= fd {
-			b, d, fd = d, c, fc
-			c = b - phi*(b-a)
-			fc = f(c)
-		} else {
-			a, c, fc = c, d, fd
-			d = a + phi*(b-a)
-			fd = f(d)
-		}
-	}
-	if fc <= fd {
-		return c, fc
-	}
-	return d, fd
-}
-
 // MSEAffine searches both bounds of an asymmetric range for the least squared error: each in turn over 128 positions
-// between zero and its observed end, until neither moves (at most 8 turns).
-func (h *Histogram) MSEAffine(s numfmt.Scheme) (lo, hi float64, err error) {
+// between zero and its observed end, those that leave at least start bins of 2048, until neither moves (at most 8 turns).
+func (h *Histogram) MSEAffine(s numfmt.Scheme, start int) (lo, hi float64, err error) {
 	c, err := h.candidates(s)
 	if err != nil {
 		return 0, 0, err
@@ -91,7 +44,7 @@ func (h *Histogram) MSEAffine(s numfmt.Scheme) (lo, hi float64, err error) {
 	}
 	for range 8 {
 		moved := false
-		for k := 1; k <= steps; k++ {
+		for k := max(1, start*steps/Bins); k <= steps; k++ {
 			share := float64(k) / steps
 			for side, l, u := 0, full[0]*share, hi; side < 2; side, l, u = side+1, lo, full[1]*share {
 				if l >= u {

@@ -1,7 +1,9 @@
 package calib
 
+import "github.com/qsimc/qsimc/ir/numfmt"
+
 // Stats keeps what Range observers have seen, for other schemes on copies of the same model with the same samples: the
-// histogram of a value serves every symmetric format. Values are known by their names. It is not for concurrent use.
+// histogram of a value serves every symmetric format; what mse-exact measures serves its own scheme alone. Values are known by their names. It is not for concurrent use.
 type Stats struct{ by map[statsKey][]group }
 
 type statsKey struct {
@@ -9,10 +11,16 @@ type statsKey struct {
 	method Method
 	affine bool
 	axis   int
+	block  int
+	scheme numfmt.Scheme // of mse-exact, else none
 }
 
 func keyOf(value string, r *Range) statsKey {
-	return statsKey{value, r.method, r.scheme.Affine, r.axis}
+	k := statsKey{value: value, method: r.method, affine: r.scheme.Affine, axis: r.axis, block: r.block}
+	if r.method.Name == "mse-exact" {
+		k.scheme = r.scheme
+	}
+	return k
 }
 
 // Take gives an observer that has seen nothing what is kept of the value; false if that is nothing. A nil Stats keeps nothing.

@@ -12,7 +12,7 @@ import (
 func TestStats(t *testing.T) {
 	t.Parallel()
 	x := ir.Floats([]float32{0.1, -0.4, 0.25, 3, -0.7, 0.05, 0.6, -0.2}, 8)
-	method, err := calib.ParseMethod("mse-exact")
+	method, err := calib.ParseMethod("mse")
 	if err != nil {
 		t.Fatal(err)
 	}
