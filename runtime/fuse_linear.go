@@ -272,7 +272,6 @@ var linearDef = &op.Def{Name: "linear", Eval: func(c *op.Call) ([]*ir.Tensor, er
 type convolution struct {
 	node   *ir.Node   // the Conv
 	weight *ir.Tensor // with a following BatchNormalization multiplied in
-	packed *kernel.ConvWeights
 	bias   []float32
 	tail   tail
 }
@@ -311,9 +310,6 @@ func (f *fuser) conv(i int) {
 	}
 	if len(parts) == 1 {
 		return
-	}
-	if c.packed, _ = st.state.(*kernel.ConvWeights); c.packed == nil || c.weight != w {
-		c.packed = op.PackConv(st.node, c.weight)
 	}
 	f.join(convDef, c, in, parts...)
 }
@@ -377,6 +373,6 @@ var convDef = &op.Def{Name: "convolution", Eval: func(c *op.Call) ([]*ir.Tensor,
 	if err != nil {
 		return nil, err
 	}
-	kernel.ConvPacked(g, ir.Data[float32](out), ir.Data[float32](x), s.packed, ep)
+	kernel.Conv(g, ir.Data[float32](out), ir.Data[float32](x), ir.Data[float32](s.weight), ep)
 	return []*ir.Tensor{out}, nil
 }}

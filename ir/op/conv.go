@@ -12,15 +12,7 @@ var convDef = &Def{
 	Name: "Conv", Doc: "the convolution of any number of spatial axes, in groups", Since: 1, Versions: []int{1, 11, 22},
 	Types: "float, double, float16, bfloat16", In: Between(2, 3), Out: Exactly(1), Widen: true,
 	Infer: func(c *Call) ([]ir.Type, error) { return inferConv(c, 0, 1) },
-	Prepare: func(c *Call) (any, error) {
-		if w := c.In[1]; w != nil && w.Elem() == ir.Float32 {
-			if p := PackConv(c.Node, w); p != nil {
-				return p, nil
-			}
-		}
-		return nil, nil
-	},
-	Eval: func(c *Call) ([]*ir.Tensor, error) { return evalFloat(c, []int{1, 2}, conv[float32], conv[float64]) },
+	Eval:  func(c *Call) ([]*ir.Tensor, error) { return evalFloat(c, []int{1, 2}, conv[float32], conv[float64]) },
 	Linear: func(n *ir.Node) (Linear, bool) {
 		return convLinear(n, 1, 0)
 	},
@@ -114,20 +106,6 @@ func ConvGeometry(n *ir.Node, x, weight []int) (kernel.Conv2D, []int, error) {
 		return kernel.Conv2D{}, nil, fmt.Errorf("%d spatial axes: %w", len(v.in), ErrUnsupported)
 	}
 	return v.flat(), v.shape(), nil
-}
-
-// PackConv prepares the float32 weight of the Conv node n for the kernel; nil where it is not of one or two spatial axes
-// or does not fit the node.
-func PackConv(n *ir.Node, w *ir.Tensor) *kernel.ConvWeights {
-	s, groups := w.Shape(), int(n.Int("group", 1))
-	if len(s) < 3 || len(s) > 4 || groups < 1 || s[0]%groups != 0 {
-		return nil
-	}
-	kh, kw := 1, s[len(s)-1]
-	if len(s) == 4 {
-		kh = s[2]
-	}
-	return kernel.PackConv(s[0], s[1], kh, kw, groups, ir.Data[float32](w))
 }
 
 // convolutionOf checks the operands x [N, C, D1, …] and weight [M, C/group, k1, …].
@@ -312,15 +290,9 @@ func conv[T floatElem](c *Call) ([]*ir.Tensor, error) {
 	}
 	x, w, y := ir.Data[T](c.In[0]), ir.Data[T](c.In[1]), ir.Data[T](out)
 	if x, ok := any(x).([]float32); ok && len(v.in) <= 2 {
-		ep := &kernel.Epilogue{RowBias: any(bias).([]float32)}
-		if packed, ok := c.State.(*kernel.ConvWeights); ok {
-			kernel.ConvPacked(v.flat(), any(y).([]float32), x, packed, ep)
-		} else {
-			kernel.Conv(v.flat(), any(y).([]float32), x, any(w).([]float32), ep)
-		}
+		kernel.Conv(v.flat(), any(y).([]float32), x, any(w).([]float32), &kernel.Epilogue{RowBias: any(bias).([]float32)})
 		return []*ir.Tensor{out}, nil
 	}
-	v.tables()
 	v.tables()
 	if v.cg == 1 && v.mg <= 4 {
 		depthwise(v, x, w, bias, y)

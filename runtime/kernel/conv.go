@@ -32,135 +32,171 @@ func convOut(in, k, stride, dilation int) int {
 // Conv computes the convolution and then ep: its RowBias has one element for each of the M output channels, its
 // Residual the shape of dst (ResidualLd is not read), and Bias must be nil. ep may be nil. dst must not overlap x.
 func Conv(p Conv2D, dst, x, w []float32, ep *Epilogue) {
-	group := p.C / p.Groups
-	same("Conv: w", p.M*group*p.KH*p.KW, len(w))
-	if p.KH*p.KW > 1 && group >= minTapDepth {
-		buf := scratch(len(w))
-		defer release(buf)
-		byTap(buf.f, w, p.M/p.Groups, group, p.KH*p.KW)
-		ConvPacked(p, dst, x, &ConvWeights{p.M, group, p.KH, p.KW, w, buf.f}, ep)
-		return
-	}
-	ConvPacked(p, dst, x, &ConvWeights{p.M, group, p.KH, p.KW, w, nil}, ep)
-}
-
-// ConvPacked is Conv with weights that were prepared.
-func ConvPacked(p Conv2D, dst, x []float32, weights *ConvWeights, ep *Epilogue) {
 	oh, ow := p.Out()
-	pixels, group := oh*ow, p.C/p.Groups
-	w := weights.w
+	pixels := oh * ow
 	same("Conv: x", p.N*p.C*p.H*p.W, len(x))
-	same("Conv: w", p.M*group*p.KH*p.KW, len(w))
-	same("Conv: group", group, weights.group)
-	same("Conv: window", p.KW, weights.kw)
+	same("Conv: w", p.M*p.C/p.Groups*p.KH*p.KW, len(w))
 	same("Conv: dst", p.N*p.M*pixels, len(dst))
-	if ep != nil {
-		if ep.Bias != nil {
-			panic("BUG: kernel.Conv: a bias for each pixel")
-		}
-		if ep.Residual != nil {
-			same("Conv: residual", len(dst), len(ep.Residual))
-		}
-		if ep.RowBias != nil {
-			same("Conv: row bias", p.M, len(ep.RowBias))
-		}
+	if ep == nil {
+		ep = &Epilogue{}
+	}
+	if ep.Bias != nil {
+		panic("BUG: kernel.Conv: a bias for each pixel")
+	}
+	if ep.Residual != nil {
+		same("Conv: residual", len(dst), len(ep.Residual))
+	}
+	if ep.RowBias != nil {
+		same("Conv: row bias", p.M, len(ep.RowBias))
 	}
 	if len(dst) == 0 {
 		return
 	}
-	if group == 1 && p.Groups > 1 {
-		convDepthwise(&p, oh, ow, dst, x, w, ep)
-		return
+	pl := plans.Get().(*convPlan)
+	defer plans.Put(pl)
+	pl.lay(p, oh, ow)
+	tile := convTile{ldc: pixels * 4, lda: len(w) / p.M * 4}
+	switch ep.Act {
+	case ActNone:
+	case ActRelu:
+		tile.act = tileRelu
+	case ActClip:
+		tile.act, tile.lo, tile.hi = tileClip, ep.Lo, ep.Hi
+	default:
+		defer each(len(dst), func(lo, hi int) { ep.act(dst[lo:hi]) })
 	}
-	m, k := p.M/p.Groups, group*p.KH*p.KW
-	plain := p.KH == 1 && p.KW == 1 && p.StrideH == 1 && p.StrideW == 1 && p.PadTop|p.PadLeft|p.PadBottom|p.PadRight == 0
-	one := func(i int) {
-		n, g := i/p.Groups, i%p.Groups
-		in := x[(n*p.C+g*group)*p.H*p.W:][:group*p.H*p.W]
-		off := (n*p.M + g*m) * pixels
-		out, own, ep := dst[off:off+m*pixels], w[g*m*k:(g+1)*m*k], ep.slice(off, g*m, m, pixels)
-		switch {
-		case plain:
-			convPlane(&p, m, pixels, k, out, in, own, ep)
-		case weights.taps != nil:
-			p.convLattice(oh, ow, m, out, in, own, weights.taps[g*m*k:(g+1)*m*k], ep)
-		default:
-			p.convLattice(oh, ow, m, out, in, own, nil, ep)
+	one := func(n int) {
+		to, res := dst[n*p.M*pixels:][:p.M*pixels], ep.Residual
+		if res != nil {
+			res = res[n*p.M*pixels:][:p.M*pixels]
+		}
+		from := x[n*p.C*p.H*p.W:][:p.C*p.H*p.W]
+		if p.Groups > 1 && p.C == p.Groups {
+			pl.depthwise(tile, to, from, w, ep.RowBias, res)
+		} else {
+			pl.dense(tile, to, from, w, ep.RowBias, res)
 		}
 	}
-	count := p.N * p.Groups
-	if count >= 2*par.Cores() {
-		par.For(count, 1, func(lo, hi int) {
-			for i := lo; i < hi; i++ {
-				one(i)
+	if p.N >= 2*par.Cores() {
+		par.For(p.N, 1, func(lo, hi int) {
+			for n := lo; n < hi; n++ {
+				one(n)
 			}
 		})
 		return
 	}
-	for i := range count {
-		one(i)
+	for n := range p.N {
+		one(n)
 	}
 }
 
-// slice is the epilogue for m channels of pixels elements from off on.
-func (e *Epilogue) slice(off, ch, m, pixels int) *Epilogue {
-	if e == nil {
-		return nil
-	}
-	s := *e
-	if s.RowBias != nil {
-		s.RowBias = s.RowBias[ch : ch+m]
-	}
-	if s.Residual != nil {
-		s.Residual, s.ResidualLd = s.Residual[off:off+m*pixels], pixels
-	}
-	return &s
-}
+// minConvWork is the number of multiplications that are worth a core's while.
+const minConvWork = 1 << 17
 
-// convPlane is one image and group of a convolution of single pixels: a product of the weights (m×k) with the planes.
-func convPlane(p *Conv2D, m, pixels, k int, dst, x, w []float32, ep *Epilogue) {
-	src := matrixSource(x, pixels, false)
-	t := pickTile(cur.tiles, pixels)
-	then := ep.after(dst, pixels)
-	panels := (pixels + t.nr - 1) / t.nr
-	if m > t.mc && panels < 6*par.Cores() {
-		buf, data := scratchOf[float32](k * panels * t.nr)
+// dense computes one image of a convolution whose groups have several input channels, or that has one group.
+func (pl *convPlan) dense(tile convTile, dst, x, w, bias, res []float32) {
+	p := &pl.p
+	src, plane := x, p.H*p.W
+	if !pl.inPlace {
+		plane = pl.plane
+		buf := scratch(p.C*plane + pl.slack)
 		defer release(buf)
-		b := &packed[float32]{k: k, n: pixels, t: t, data: data}
-		b.fill(src)
-		b.multiply(m, w, k, dst, pixels, false, then)
+		par.For(p.C, max(1, elemGrain/plane), func(lo, hi int) {
+			for c := lo; c < hi; c++ {
+				pl.fill(buf.f[c*plane:(c+1)*plane], x[c*p.H*p.W:(c+1)*p.H*p.W])
+			}
+		})
+		src = buf.f
+		clear(src[p.C*plane:])
+	}
+	k := cur.conv
+	m, group, depth := p.M/p.Groups, p.C/p.Groups, len(pl.offs)
+	tiles, panels := (m+k.mr-1)/k.mr, len(pl.panels)
+	// Tiles of one panel follow each other, which keeps its input in the cache; where the weights are too large to stay in
+	// the level-2 cache from panel to panel it is the other way round.
+	byPanel := m*depth <= 1<<18
+	total := p.Groups * tiles * panels
+	grain := total
+	if work := p.M * depth * len(pl.vecs) * k.lanes; work > 2*minConvWork && par.Cores() > 1 {
+		grain = max(1, total/(4*par.Cores()), minConvWork/(work/total+1))
+	}
+	par.For(total, grain, func(lo, hi int) {
+		t := tile
+		for i := lo; i < hi; i++ {
+			g, r := i/(tiles*panels), i%(tiles*panels)
+			j, r := r/tiles, r%tiles
+			if !byPanel {
+				r = i % (tiles * panels)
+				j, r = r%panels, r/panels
+			}
+			r0, r1 := g*m+m*r/tiles, g*m+m*(r+1)/tiles
+			pn := pl.panels[j]
+			t.src = &src[g*group*plane]
+			t.place(pl, r0, pn.at, dst, bias, res)
+			t.run(k.kern[pn.n][r1-r0], w[r0*depth:], pl.offs)
+		}
+	})
+}
+
+// place points the tile at the results of channels from r on and vectors from v on.
+func (t *convTile) place(pl *convPlan, r, v int, dst, bias, res []float32) {
+	at := r * pl.oh * pl.ow
+	t.vecs, t.dst = &pl.vecs[v], &dst[at]
+	if bias != nil {
+		t.bias = &bias[r]
+	}
+	if res != nil {
+		t.res = &res[at]
+	}
+}
+
+// run computes the tile, kc steps of the contraction at a time. What follows the sums is done with the last of them.
+func (t *convTile) run(kern func(*byte), w []float32, offs []int) {
+	if len(offs) <= kc {
+		t.a, t.offs, t.k, t.acc = &w[0], &offs[0], len(offs), nil
+		kern(t.bytes())
 		return
 	}
-	stream(m, pixels, k, t, w, k, src, dst, pixels, false, then)
+	part := *t
+	part.bias, part.res, part.act = nil, nil, tileNone
+	for k0 := 0; k0 < len(offs); k0 += kc {
+		s := &part
+		if k0+kc >= len(offs) {
+			s = t
+		}
+		s.a, s.offs, s.k, s.acc = &w[k0], &offs[k0], min(kc, len(offs)-k0), nil
+		if k0 > 0 {
+			s.acc = t.dst
+		}
+		kern(s.bytes())
+	}
 }
 
-// convDepthwise is the case of one input channel for each group: a weighted sum of shifted planes.
-func convDepthwise(p *Conv2D, oh, ow int, dst, x, w []float32, ep *Epilogue) {
-	pixels, window, mult := oh*ow, p.KH*p.KW, p.M/p.Groups
-	g := p.lattice(oh, ow)
-	plain := p.StrideH == 1 && p.StrideW == 1 && p.PadTop|p.PadLeft|p.PadBottom|p.PadRight == 0
-	par.For(p.N*p.C, max(1, elemGrain/(pixels*window*mult)), func(lo, hi int) {
-		buf := scratch(g.plane + g.n)
+// depthwise computes one image of a convolution whose groups have one input channel each.
+func (pl *convPlan) depthwise(tile convTile, dst, x, w, bias, res []float32) {
+	p, k := &pl.p, cur.conv
+	mult, window := p.M/p.Groups, len(pl.offs)
+	par.For(p.C, max(1, elemGrain/(pl.oh*pl.ow*window*mult)), func(lo, hi int) {
+		buf := scratch(pl.plane + pl.slack)
 		defer release(buf)
-		line := buf.f[g.plane:]
-		for i := lo; i < hi; i++ {
-			plane := x[i*p.H*p.W:][:p.H*p.W]
-			if !plain {
-				g.fill(p, buf.f[:g.plane], plane)
-				plane = buf.f[:g.plane]
+		clear(buf.f[pl.plane:])
+		t := tile
+		for c := lo; c < hi; c++ {
+			src := x[c*p.H*p.W:][:p.H*p.W]
+			if !pl.inPlace {
+				pl.fill(buf.f[:pl.plane], src)
+				src = buf.f
 			}
-			for m := range mult {
-				ch, out := i%p.C*mult+m, dst[(i*mult+m)*pixels:][:pixels]
-				if g.w == ow {
-					cur.taps(out, plane, g.offs, w[ch*window:(ch+1)*window])
-				} else {
-					cur.taps(line, plane, g.offs, w[ch*window:(ch+1)*window])
-					for oy := range oh {
-						copy(out[oy*ow:(oy+1)*ow], line[oy*g.w:])
+			t.src = &src[0]
+			for m := c * mult; m < (c+1)*mult; m++ {
+				for v := 0; v < len(pl.vecs); {
+					n := 6
+					if len(pl.vecs)-v < n {
+						n = min(len(pl.vecs)-v, 3)
 					}
-				}
-				if ep != nil {
-					ep.slice((i*mult+m)*pixels, ch, 1, pixels).apply(0, 1, 0, pixels, out, pixels)
+					t.place(pl, m, v, dst, bias, res)
+					t.run(k.kern[n][1], w[m*window:], pl.offs)
+					v += n
 				}
 			}
 		}

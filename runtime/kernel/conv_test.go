@@ -3,6 +3,7 @@ package kernel_test
 import (
 	"fmt"
 	"math"
+	"math/rand/v2"
 	"testing"
 
 	"github.com/qsimc/qsimc/runtime/kernel"
@@ -193,6 +194,55 @@ func TestNoOverwrite(t *testing.T) {
 					}
 				}
 			}
+		}
+	})
+}
+
+// Geometries of every kind give the definition's results, the same bits at both vector levels, and touch nothing but dst.
+func TestConvGeometries(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	vector := map[int][]float32{}
+	var ps []kernel.Conv2D
+	for range 150 {
+		p := kernel.Conv2D{N: 1 + rng.IntN(2), C: 1 + rng.IntN(12), M: 1 + rng.IntN(24), H: 1 + rng.IntN(20), W: 1 + rng.IntN(40), KH: 1 + rng.IntN(3), KW: 1 + rng.IntN(3),
+			StrideH: 1 + rng.IntN(2), StrideW: 1 + rng.IntN(3), DilationH: 1 + rng.IntN(2), DilationW: 1, PadTop: rng.IntN(2), PadLeft: rng.IntN(3), PadBottom: rng.IntN(2), PadRight: rng.IntN(3), Groups: 1}
+		switch rng.IntN(4) {
+		case 0:
+			p.C *= 3
+			p.M *= 3
+			p.Groups = 3
+		case 1:
+			p.Groups = p.C
+			p.M = p.C * (1 + rng.IntN(2))
+		case 2:
+			p.KH, p.KW, p.StrideH, p.StrideW, p.PadTop, p.PadLeft, p.PadBottom, p.PadRight = 1, 1, 1, 1, 0, 0, 0, 0
+		}
+		ps = append(ps, p)
+	}
+	deep := kernel.Conv2D{N: 1, C: 100, M: 11, H: 6, W: 7, KH: 3, KW: 3, StrideH: 1, StrideW: 1, DilationH: 1, DilationW: 1, PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1, Groups: 1}
+	ps = append(ps, deep) // more than one block of the contraction axis
+	kernel.EachLevel(t, func(t *testing.T) {
+		for i, p := range ps {
+			oh, ow := p.Out()
+			x, w := randn(p.N*p.C*p.H*p.W, 1), randn(p.M*p.C/p.Groups*p.KH*p.KW, 2)
+			n := p.N * p.M * oh * ow
+			got := guarded(1, n, n)
+			kernel.Conv(p, got[:n], x, w, nil)
+			checkGuard(t, got, 1, n, max(n, 1))
+			want, mag := directConv(p, x, w)
+			checkProduct(t, got, n, 1, n, p.C/p.Groups*p.KH*p.KW, want, mag)
+			kernel.Conv(p, got[:n], x, w, &kernel.Epilogue{RowBias: randn(p.M, 3), Residual: randn(n, 4), Act: kernel.ActClip, Lo: -1, Hi: 2})
+			checkGuard(t, got, 1, n, max(n, 1))
+			if t.Failed() {
+				t.Fatalf("%+v", p)
+			}
+			if kernel.Level() == "none" {
+				continue
+			}
+			if first, ok := vector[i]; ok {
+				checkBits(t, fmt.Sprintf("%+v", p), got[:n], first)
+			}
+			vector[i] = got[:n]
 		}
 	})
 }

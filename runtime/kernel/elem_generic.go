@@ -5,6 +5,7 @@ import "math"
 // generic is the plain Go level: every architecture, and the definition of what the others must compute.
 var generic = impl{
 	name:   "none",
+	conv:   genericConv,
 	tiles:  []*tile[float32]{{mr: 4, nr: 8, mc: 128, kern: genericKernels(rowFloat[float32])}},
 	tilesD: []*tile[float64]{{mr: 4, nr: 8, mc: 64, kern: genericKernels(rowFloat[float64])}},
 	tilesI: []*tile[int32]{{mr: 4, nr: 8, mc: 128, kern: genericKernels(rowInt)}},
@@ -75,14 +76,7 @@ var generic = impl{
 		},
 	},
 	unary: [numUnary]func(dst, x []float32){
-		opRelu: func(dst, x []float32) {
-			for i, v := range x {
-				if v <= 0 {
-					v = 0
-				}
-				dst[i] = v
-			}
-		},
+		opRelu: reluGeneric,
 		opExp: func(dst, x []float32) {
 			for i, v := range x {
 				dst[i] = expGeneric(v)
@@ -126,17 +120,7 @@ var generic = impl{
 			}
 		},
 	},
-	clip: func(dst, x []float32, lo, hi float32) {
-		for i, v := range x {
-			if v < lo {
-				v = lo
-			}
-			if v > hi {
-				v = hi
-			}
-			dst[i] = v
-		}
-	},
+	clip: clipGeneric,
 	addMulI: func(dst, x []int32, s int32) {
 		for i, v := range x {
 			dst[i] += v * s
@@ -160,15 +144,6 @@ var generic = impl{
 	add64: func(dst []float64, x []float32) {
 		for i, v := range x {
 			dst[i] += float64(v)
-		}
-	},
-	taps: func(dst, x []float32, offs []int, w []float32) {
-		clear(dst)
-		for t, o := range offs {
-			s := w[t]
-			for i, v := range x[o:][:len(dst)] {
-				dst[i] += float32(v * s)
-			}
 		}
 	},
 	expSum: func(dst, x []float32, m float32) float32 {
@@ -246,3 +221,24 @@ const (
 	expP4 = 1.6666665459e-1
 	expP5 = 5.0000001201e-1
 )
+
+func reluGeneric(dst, x []float32) {
+	for i, v := range x {
+		if v <= 0 {
+			v = 0
+		}
+		dst[i] = v
+	}
+}
+
+func clipGeneric(dst, x []float32, lo, hi float32) {
+	for i, v := range x {
+		if v < lo {
+			v = lo
+		}
+		if v > hi {
+			v = hi
+		}
+		dst[i] = v
+	}
+}

@@ -19,7 +19,7 @@ func TestGenerated(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-C", "asm", "-o", gen, ".").CombinedOutput(); err != nil {
 		t.Skipf("the generator cannot be built here (is avo in the module cache?): %v\n%s", err, out)
 	}
-	for _, part := range []string{"gemm", "int8", "vector", "quant"} {
+	for _, part := range []string{"gemm", "int8", "conv", "vector", "quant"} {
 		asm, stubs := filepath.Join(dir, part+".s"), filepath.Join(dir, part+".go")
 		if out, err := exec.Command(gen, "-part", part, "-out", asm, "-stubs", stubs, "-pkg", "kernel").CombinedOutput(); err != nil {
 			t.Fatalf("%s: %v\n%s", part, err, out)

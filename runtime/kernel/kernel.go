@@ -33,6 +33,7 @@ type impl struct {
 	tilesL []*tile[int32] // unsigned bytes of A in fours with signed ones of B; nil: none
 	tilesR []*tile[int32] // signed bytes of A in fours with unsigned ones of B; nil: none
 
+	conv   *convKernels                                        // tiles of convolutions
 	thin   [5]*tile[float32]                                   // by row count: few rows, B read in place; nil: none
 	trans8 func(dst *float32, ldd int, x *float32, ldx, n int) // 8 rows to 8 columns; nil: none
 
@@ -40,17 +41,16 @@ type impl struct {
 	scalar  [numScalar]func(dst, a []float32, s float32)
 	unary   [numUnary]func(dst, x []float32)
 	clip    func(dst, x []float32, lo, hi float32)
-	axpy    func(dst, x []float32, s float32)               // dst += s*x, rounded twice
-	taps    func(dst, x []float32, offs []int, w []float32) // dst[i] = Σ w[t]·x[offs[t]+i]
-	add64   func(dst []float64, x []float32)                // dst += x
-	expSum  func(dst, x []float32, m float32) float32       // dst = exp(x-m), and the sum of it
-	max     func(x []float32) float32                       // anything where x holds a NaN
-	affine  func(dst, x []float32, mean, inv float32)       // dst = (x-mean)*inv
-	sum     func(x []float32) float32                       // lane order of reduce.go
-	sumSq   func(x []float32, mean float32) float32         // Σ (x-mean)², lane order
-	minMax  func(x []float32) (lo, hi float32)              // NaN where x holds one
-	absMax  func(x []float32) float32                       // NaN where x holds one
-	absMaxV func(acc, x []float32)                          // acc = max(acc, |x|), NaN wins
+	axpy    func(dst, x []float32, s float32)         // dst += s*x, rounded twice
+	add64   func(dst []float64, x []float32)          // dst += x
+	expSum  func(dst, x []float32, m float32) float32 // dst = exp(x-m), and the sum of it
+	max     func(x []float32) float32                 // anything where x holds a NaN
+	affine  func(dst, x []float32, mean, inv float32) // dst = (x-mean)*inv
+	sum     func(x []float32) float32                 // lane order of reduce.go
+	sumSq   func(x []float32, mean float32) float32   // Σ (x-mean)², lane order
+	minMax  func(x []float32) (lo, hi float32)        // NaN where x holds one
+	absMax  func(x []float32) float32                 // NaN where x holds one
+	absMaxV func(acc, x []float32)                    // acc = max(acc, |x|), NaN wins
 
 	fakeInt     func(dst, x []float32, q intGrid)
 	fakeIntV    func(dst, x, scale []float32, lo, hi float32) // a scale per element, zero point 0

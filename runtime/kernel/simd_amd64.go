@@ -6,6 +6,7 @@ import "golang.org/x/sys/cpu"
 
 //go:generate go -C asm run . -part gemm -out ../gemm_amd64.s -stubs ../gemm_amd64.go -pkg kernel
 //go:generate go -C asm run . -part int8 -out ../int8_amd64.s -stubs ../int8_amd64.go -pkg kernel
+//go:generate go -C asm run . -part conv -out ../conv_amd64.s -stubs ../conv_amd64.go -pkg kernel
 //go:generate go -C asm run . -part vector -out ../vector_amd64.s -stubs ../vector_amd64.go -pkg kernel
 //go:generate go -C asm run . -part quant -out ../quant_amd64.s -stubs ../quant_amd64.go -pkg kernel
 
@@ -56,4 +57,10 @@ var (
 		{mr: 3, nr: 32, mc: 3, kern: []kernFunc[float32]{nil, nil, nil, thin3x32_avx2}},
 		{mr: 4, nr: 16, mc: 4, kern: []kernFunc[float32]{nil, nil, nil, nil, thin4x16_avx2}},
 	}
+)
+
+// The tiles of convolutions.
+var (
+	convAVX512 = &convKernels{lanes: 16, mr: 9, kern: [7][]func(*byte){1: {nil, conv1x1_avx512, conv2x1_avx512, conv3x1_avx512, conv4x1_avx512, conv5x1_avx512, conv6x1_avx512, conv7x1_avx512, conv8x1_avx512, conv9x1_avx512}, 2: {nil, conv1x2_avx512, conv2x2_avx512, conv3x2_avx512, conv4x2_avx512, conv5x2_avx512, conv6x2_avx512, conv7x2_avx512, conv8x2_avx512, conv9x2_avx512}, 3: {nil, conv1x3_avx512, conv2x3_avx512, conv3x3_avx512, conv4x3_avx512, conv5x3_avx512, conv6x3_avx512, conv7x3_avx512, conv8x3_avx512, conv9x3_avx512}, 6: {nil, conv1x6_avx512}}}
+	convAVX2   = &convKernels{lanes: 8, mr: 4, kern: [7][]func(*byte){1: {nil, conv1x1_avx2, conv2x1_avx2, conv3x1_avx2, conv4x1_avx2}, 2: {nil, conv1x2_avx2, conv2x2_avx2, conv3x2_avx2, conv4x2_avx2}, 3: {nil, conv1x3_avx2, conv2x3_avx2, conv3x3_avx2, conv4x3_avx2}, 6: {nil, conv1x6_avx2}}}
 )

@@ -159,11 +159,6 @@ func vecMax_avx512(x *float32, n int) float32
 //go:noescape
 func vecAbsMax_avx512(dst *float32, x *float32, n int)
 
-// vecTaps_avx512 sets dst[i] to the sum over t of w[t]·x[offs[t]+i].
-//
-//go:noescape
-func vecTaps_avx512(dst *float32, x *float32, offs *int, w *float32, taps int, n int)
-
 // vecAdd_avx2 sets dst = x + y.
 //
 //go:noescape
@@ -318,8 +313,3 @@ func vecMax_avx2(x *float32, n int) float32
 //
 //go:noescape
 func vecAbsMax_avx2(dst *float32, x *float32, n int)
-
-// vecTaps_avx2 sets dst[i] to the sum over t of w[t]·x[offs[t]+i].
-//
-//go:noescape
-func vecTaps_avx2(dst *float32, x *float32, offs *int, w *float32, taps int, n int)

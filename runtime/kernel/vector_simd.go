@@ -11,6 +11,7 @@ var (
 		tilesI: []*tile[int32]{tile9x48i},
 		tilesL: []*tile[int32]{tileVNNIL},
 		tilesR: []*tile[int32]{tileVNNIR},
+		conv:   convAVX512,
 		binary: [numBinary]func(dst, a, b []float32){
 			opAdd: two(vecAdd_avx512), opSub: two(vecSub_avx512), opMul: two(vecMul_avx512), opDiv: two(vecDiv_avx512),
 			opMaximum: two(vecMaximum_avx512),
@@ -28,7 +29,6 @@ var (
 		trans8:   transpose8,
 		clip:     with2(vecClip_avx512),
 		axpy:     with(vecAxpy_avx512),
-		taps:     taps(vecTaps_avx512),
 		add64:    sixteen(vecAdd64_avx512, generic.add64),
 		expSum:   expSumAVX512,
 		max:      greatest(16, vecMax_avx512),
@@ -65,6 +65,7 @@ var (
 		tiles:  []*tile[float32]{tile4x24},
 		tilesD: []*tile[float64]{tile6x8d},
 		tilesI: []*tile[int32]{tile4x16i},
+		conv:   convAVX2,
 		binary: [numBinary]func(dst, a, b []float32){
 			opAdd: two(vecAdd_avx2), opSub: two(vecSub_avx2), opMul: two(vecMul_avx2), opDiv: two(vecDiv_avx2),
 			opMaximum: two(vecMaximum_avx2),
@@ -82,7 +83,6 @@ var (
 		trans8:   transpose8,
 		clip:     with2(vecClip_avx2),
 		axpy:     with(vecAxpy_avx2),
-		taps:     taps(vecTaps_avx2),
 		add64:    sixteen(vecAdd64_avx2, generic.add64),
 		expSum:   expSumAVX2,
 		max:      greatest(8, vecMax_avx2),

@@ -65,12 +65,6 @@ func cast(f func(dst, x *float32, grid *uint32, scale float32, n int)) func(dst,
 	}
 }
 
-func taps(f func(dst, x *float32, offs *int, w *float32, taps, n int)) func(dst, x []float32, offs []int, w []float32) {
-	return func(dst, x []float32, offs []int, w []float32) {
-		f(data(dst), data(x), data(offs), data(w), len(offs), len(dst))
-	}
-}
-
 // sixteen leaves what is over from multiples of 16 to the plain Go loop, whose bits are the same.
 func sixteen[D, S any](f func(dst *D, x *S, n int), rest func(dst []D, x []S)) func(dst []D, x []S) {
 	return func(dst []D, x []S) {

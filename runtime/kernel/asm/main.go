@@ -16,7 +16,7 @@ import (
 )
 
 func main() {
-	part := flag.String("part", "", "what to write: gemm, int8, vector or quant")
+	part := flag.String("part", "", "what to write: gemm, int8, conv, vector or quant")
 	flag.Parse()
 	build.Constraint(buildtags.Not("noasm").ToConstraint())
 	switch *part {
@@ -24,12 +24,14 @@ func main() {
 		gemm()
 	case "int8":
 		integers()
+	case "conv":
+		convolutions()
 	case "vector":
 		vectors()
 	case "quant":
 		quantizers()
 	default:
-		fmt.Fprintf(os.Stderr, "asm: -part %q: want gemm, int8, vector or quant\n", *part)
+		fmt.Fprintf(os.Stderr, "asm: -part %q: want gemm, int8, conv, vector or quant\n", *part)
 		os.Exit(2)
 	}
 	build.Generate()

@@ -13,7 +13,6 @@ func vectors() {
 		w.arithmetic()
 		w.functions()
 		w.reductions()
-		w.taps()
 	}
 }
 
@@ -419,59 +418,6 @@ func (w width) absMax() {
 	VPMAXUD(acc[2], acc[0], acc[0])
 	r := w.lower(acc[0], func(a, b, d operand.Op) { VPMAXUD(a, b, d) })
 	Store(r, ReturnIndex(0))
-	VZEROUPPER()
-	RET()
-}
-
-// taps is the inner loop of a depthwise convolution: dst[i] = Σ w[t]·x[offs[t]+i], one fused chain for each element.
-func (w width) taps() {
-	name := "vecTaps_" + w.name
-	TEXT(name, NOSPLIT, "func(dst *float32, x *float32, offs *int, w *float32, taps int, n int)")
-	Doc(name + " sets dst[i] to the sum over t of w[t]·x[offs[t]+i].")
-	Pragma("noescape")
-	dst, x, n := Load(Param("dst"), GP64()), Load(Param("x"), GP64()), Load(Param("n"), GP64())
-	offs, wp, taps := Load(Param("offs"), GP64()), Load(Param("w"), GP64()), Load(Param("taps"), GP64())
-	block := func(label string, u int, load func(m operand.Mem, r vv), save func(r vv, m operand.Mem)) {
-		var acc []vv
-		for range u {
-			acc = append(acc, w.zero())
-		}
-		t, off := GP64(), GP64()
-		XORQ(t, t)
-		Label(label)
-		MOVQ(operand.Mem{Base: offs, Index: t, Scale: 8}, off)
-		f := w.reg()
-		VBROADCASTSS(operand.Mem{Base: wp, Index: t, Scale: 4}, f)
-		for i, a := range acc {
-			v := w.reg()
-			load(operand.Mem{Base: x, Index: off, Scale: 4, Disp: i * w.bytes}, v)
-			VFMADD231PS(f, v, a)
-		}
-		INCQ(t)
-		CMPQ(t, taps)
-		JLT(operand.LabelRef(label))
-		for i, a := range acc {
-			save(a, operand.Mem{Base: dst, Disp: i * w.bytes})
-		}
-	}
-	for _, u := range []int{4, 1} {
-		next := map[int]string{4: "blocks1", 1: "tail"}[u]
-		Label(map[int]string{4: "blocks4", 1: "blocks1"}[u])
-		CMPQ(n, operand.I32(int32(u*w.lanes())))
-		JLT(operand.LabelRef(next))
-		block(map[int]string{4: "taps4", 1: "taps1"}[u], u,
-			func(m operand.Mem, r vv) { VMOVUPS(m, r) }, func(r vv, m operand.Mem) { VMOVUPS(r, m) })
-		ADDQ(operand.I32(int32(u*w.bytes)), x)
-		ADDQ(operand.I32(int32(u*w.bytes)), dst)
-		SUBQ(operand.I32(int32(u*w.lanes())), n)
-		JMP(operand.LabelRef(map[int]string{4: "blocks4", 1: "blocks1"}[u]))
-	}
-	Label("tail")
-	TESTQ(n, n)
-	JZ(operand.LabelRef("done"))
-	load, save := w.mask(n)
-	block("tapsTail", 1, load, save)
-	Label("done")
 	VZEROUPPER()
 	RET()
 }

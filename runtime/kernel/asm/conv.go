@@ -1,0 +1,251 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// Offsets of the fields of convTile, convVec and convSeg in runtime/kernel; conv_tile.go there asserts them.
+const (
+	tileA    = 0
+	tileLda  = 8
+	tileOffs = 16
+	tileK    = 24
+	tileSrc  = 32
+	tileVecs = 40
+	tileDst  = 48
+	tileLdc  = 56
+	tileAcc  = 64
+	tileBias = 72
+	tileRes  = 80
+	tileAct  = 88
+	tileLo   = 96
+	tileHi   = 100
+
+	vecSrc  = 0
+	vecN    = 8
+	vecSegs = 16
+	vecSize = 88
+	segOff  = 0
+	segMask = 8
+	segLane = 16
+	segSize = 24
+	maxSegs = 3
+)
+
+// convolutions writes the tiles of convolutions: products whose right-hand side is read where it lies, each row of it at an
+// offset of its own, and whose results get their bias, residual and activation in the registers.
+func convolutions() {
+	for _, c := range []struct {
+		w      width
+		regs   []reg.VecPhysical
+		nv, mr int
+	}{
+		// Six vectors of one channel are for depthwise convolutions: enough chains to keep the multipliers busy.
+		{widths[0], zs, 3, 9}, {widths[0], zs, 2, 9}, {widths[0], zs, 1, 9}, {widths[0], zs, 6, 1},
+		{widths[1], ys, 3, 4}, {widths[1], ys, 2, 4}, {widths[1], ys, 1, 4}, {widths[1], ys, 6, 1},
+	} {
+		for rows := 1; rows <= c.mr; rows++ {
+			(&convKernel{w: c.w, f: &family{elem: "float32", size: 4, vec: c.w.bytes}, rows: rows, nv: c.nv}).emit(c.regs)
+		}
+	}
+}
+
+type convKernel struct {
+	w        width
+	f        *family
+	rows, nv int
+	sums     []reg.VecPhysical // row by row
+	free     []reg.VecPhysical // what the sums leave
+	ldc      reg.GPVirtual
+}
+
+func (c *convKernel) emit(regs []reg.VecPhysical) {
+	name := fmt.Sprintf("conv%dx%d_%s", c.rows, c.nv, c.w.name)
+	TEXT(name, NOSPLIT, "func(t *byte)")
+	Doc(fmt.Sprintf("%s computes %d output channels at %d vectors of positions; see convTile.", name, c.rows, c.nv))
+	Pragma("noescape")
+	c.sums, c.free = regs[:c.rows*c.nv], regs[c.rows*c.nv:]
+	for _, s := range c.sums {
+		c.f.clear(s)
+	}
+	c.products()
+	t := Load(Param("t"), GP64())
+	field := func(off int) reg.GPVirtual {
+		r := GP64()
+		MOVQ(operand.Mem{Base: t, Disp: off}, r)
+		return r
+	}
+	vecs := field(tileVecs)
+	c.ldc = field(tileLdc)
+	c.add("acc", field(tileAcc), vecs)
+	bias := field(tileBias)
+	TESTQ(bias, bias)
+	JZ(operand.LabelRef("biased"))
+	for r := range c.rows {
+		VBROADCASTSS(operand.Mem{Base: bias, Disp: 4 * r}, c.free[0])
+		for v := range c.nv {
+			s := c.sums[r*c.nv+v]
+			VADDPS(c.free[0], s, s)
+		}
+	}
+	Label("biased")
+	c.add("res", field(tileRes), vecs)
+	c.activate(t)
+	c.segments("out", field(tileDst), vecs, func(m operand.Mem, mask reg.Register, s reg.VecPhysical) {
+		if c.w.z() {
+			VMOVUPS(s, mask, m)
+		} else {
+			VMASKMOVPS(s, mask, m)
+		}
+	})
+	VZEROUPPER()
+	RET()
+}
+
+// products sums over the contraction axis, two steps at a time.
+func (c *convKernel) products() {
+	t := Load(Param("t"), GP64())
+	field := func(off int) reg.GPVirtual {
+		r := GP64()
+		MOVQ(operand.Mem{Base: t, Disp: off}, r)
+		return r
+	}
+	lda := field(tileLda)
+	a := []reg.GPVirtual{field(tileA)}
+	for r := 3; r < c.rows; r += 3 {
+		p := GP64()
+		LEAQ(operand.Mem{Base: a[len(a)-1], Index: lda, Scale: 2}, p)
+		ADDQ(lda, p)
+		a = append(a, p)
+	}
+	offs := field(tileOffs)
+	vecs, b := field(tileVecs), []reg.GPVirtual{}
+	for v := range c.nv {
+		p := field(tileSrc)
+		ADDQ(operand.Mem{Base: vecs, Disp: v*vecSize + vecSrc}, p)
+		b = append(b, p)
+	}
+	k := field(tileK)
+	bv, bcast := c.free[:c.nv], c.free[c.nv:]
+	if len(bcast) > 4 {
+		bcast = bcast[:4]
+	}
+	step := func(u int) {
+		off := GP64()
+		MOVQ(operand.Mem{Base: offs, Disp: 8 * u}, off)
+		for v := range c.nv {
+			VMOVUPS(operand.Mem{Base: b[v], Index: off, Scale: 1}, bv[v])
+		}
+		for r := range c.rows {
+			at := operand.Mem{Base: a[r/3], Disp: 4 * u}
+			if r%3 > 0 {
+				at.Index, at.Scale = lda, uint8(r%3)
+			}
+			av := bcast[r%len(bcast)]
+			VBROADCASTSS(at, av)
+			for v := range c.nv {
+				VFMADD231PS(bv[v], av, c.sums[r*c.nv+v])
+			}
+		}
+	}
+	advance := func(n int) {
+		for _, p := range a {
+			ADDQ(operand.Imm(uint64(4*n)), p)
+		}
+		ADDQ(operand.Imm(uint64(8*n)), offs)
+	}
+	SUBQ(operand.Imm(2), k)
+	JLT(operand.LabelRef("odd"))
+	Label("two")
+	step(0)
+	step(1)
+	advance(2)
+	SUBQ(operand.Imm(2), k)
+	JGE(operand.LabelRef("two"))
+	Label("odd")
+	ADDQ(operand.Imm(2), k)
+	JZ(operand.LabelRef("summed"))
+	step(0)
+	Label("summed")
+}
+
+// segments calls body for each vector of each segment, with where it lies behind p and its mask.
+func (c *convKernel) segments(label string, p, vecs reg.Register, body func(m operand.Mem, mask reg.Register, s reg.VecPhysical)) {
+	n, at, lanes := GP64(), GP64(), GP64()
+	var mask reg.Register = reg.K1
+	if !c.w.z() {
+		mask = c.free[0]
+	}
+	for v := range c.nv {
+		end := fmt.Sprintf("%s%d", label, v)
+		MOVQ(operand.Mem{Base: vecs, Disp: v*vecSize + vecN}, n)
+		for s := range maxSegs {
+			if s > 0 {
+				CMPQ(n, operand.Imm(uint64(s)))
+				JLE(operand.LabelRef(end))
+			}
+			seg := v*vecSize + vecSegs + s*segSize
+			MOVQ(operand.Mem{Base: vecs, Disp: seg + segOff}, at)
+			ADDQ(p, at)
+			if c.w.z() {
+				KMOVW(operand.Mem{Base: vecs, Disp: seg + segMask}, reg.K1)
+			} else {
+				MOVQ(operand.Mem{Base: vecs, Disp: seg + segLane}, lanes)
+				VMOVUPS(operand.Mem{Base: lanes}, mask)
+			}
+			for r := range c.rows {
+				body(operand.Mem{Base: at}, mask, c.sums[r*c.nv+v])
+				if r+1 < c.rows {
+					ADDQ(c.ldc, at)
+				}
+			}
+		}
+		Label(end)
+	}
+}
+
+// add adds what lies behind p to the sums; nothing where p is nil.
+func (c *convKernel) add(label string, p, vecs reg.Register) {
+	TESTQ(p, p)
+	JZ(operand.LabelRef(label + "Done"))
+	c.segments(label, p, vecs, func(m operand.Mem, mask reg.Register, s reg.VecPhysical) {
+		if c.w.z() {
+			VADDPS(m, s, mask, s)
+			return
+		}
+		tmp := c.free[1]
+		VMASKMOVPS(m, mask, tmp)
+		VADDPS(tmp, s, tmp)
+		VBLENDVPS(mask, tmp, s, s)
+	})
+	Label(label + "Done")
+}
+
+// activate applies the activation: 1 is Relu, 2 Clip; the arithmetic is vecRelu's and vecClip's.
+func (c *convKernel) activate(t reg.Register) {
+	act := GP64()
+	MOVQ(operand.Mem{Base: t, Disp: tileAct}, act)
+	TESTQ(act, act)
+	JZ(operand.LabelRef("active"))
+	lo, hi := c.free[0], c.free[1]
+	CMPQ(act, operand.Imm(2))
+	JEQ(operand.LabelRef("clip"))
+	c.f.clear(lo)
+	for _, s := range c.sums {
+		VMAXPS(s, lo, s)
+		VADDPS(lo, s, s)
+	}
+	JMP(operand.LabelRef("active"))
+	Label("clip")
+	VBROADCASTSS(operand.Mem{Base: t, Disp: tileLo}, lo)
+	VBROADCASTSS(operand.Mem{Base: t, Disp: tileHi}, hi)
+	for _, s := range c.sums {
+		VMAXPS(s, lo, s)
+		VMINPS(s, hi, s)
+	}
+	Label("active")
+}

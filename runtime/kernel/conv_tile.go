@@ -1,0 +1,146 @@
+package kernel
+
+import (
+	"math/bits"
+	"unsafe"
+)
+
+// convTile is one step of a convolution: rows output channels at a few vectors of positions,
+//
+//	dst[r·ldc + p] = act(acc[…] + Σ_k a[r·lda+k]·src[offs[k]+p] + bias[r] + res[…])
+//
+// where acc, bias and res are left out where nil; acc and res lie as dst does. Strides and offsets are in bytes. The sum is
+// one chain of fused multiply-adds, the other sums are rounded each.
+type convTile struct {
+	a      *float32
+	lda    int
+	offs   *int
+	k      int
+	src    *float32
+	vecs   *convVec // as many as the kernel takes
+	dst    *float32
+	ldc    int
+	acc    *float32
+	bias   *float32
+	res    *float32
+	act    int // tileNone, tileRelu or tileClip
+	lo, hi float32
+}
+
+// convVec says where the positions of one vector lie: from byte src on in a row of the input, and in n segments, each at
+// its own place, in a channel of the result.
+type convVec struct {
+	src, n int
+	segs   [maxSegs]convSeg
+}
+
+// The activations that the kernels know.
+const (
+	tileNone = iota
+	tileRelu
+	tileClip
+)
+
+// maxSegs is the number of pieces that the results of a vector may go to.
+const maxSegs = 3
+
+// convSeg is a piece of a vector: lane i, where mask has bit i, belongs to the element i behind byte off.
+type convSeg struct {
+	off   int
+	mask  uint64
+	lanes *[8]int32 // the mask again, all ones or zero for each lane, where a vector has 8 lanes
+}
+
+// The assembly (asm/conv.go) knows this layout.
+var (
+	_ = [1]int{}[unsafe.Offsetof(convTile{}.hi)-100]
+	_ = [1]int{}[unsafe.Offsetof(convTile{}.vecs)-40]
+	_ = [1]int{}[unsafe.Offsetof(convVec{}.segs)-16]
+	_ = [1]int{}[unsafe.Sizeof(convVec{})-88]
+	_ = [1]int{}[unsafe.Sizeof(convSeg{})-24]
+)
+
+// convKernels are the kernels of a level: kern[v][r] takes r channels at v vectors of lanes positions.
+type convKernels struct {
+	lanes, mr int
+	kern      [7][]func(t *byte)
+}
+
+// laneMasks holds the masks of 8 lanes by their bits.
+var laneMasks = func() (m [256][8]int32) {
+	for bits := range m {
+		for i := range m[bits] {
+			if bits>>i&1 == 1 {
+				m[bits][i] = -1
+			}
+		}
+	}
+	return m
+}()
+
+// segment is the piece of lanes [lo,hi) that lies, lane 0 where it would be, off elements behind the start.
+func segment(off, lo, hi int) convSeg {
+	mask := uint64(1)<<hi - uint64(1)<<lo
+	s := convSeg{off: off * 4, mask: mask}
+	if mask < 256 {
+		s.lanes = &laneMasks[mask]
+	}
+	return s
+}
+
+// genericConv are the kernels in plain Go, of 8 lanes.
+var genericConv = func() *convKernels {
+	k := &convKernels{lanes: 8, mr: 4}
+	for _, v := range []int{1, 2, 3, 6} {
+		k.kern[v] = make([]func(*byte), k.mr+1)
+		for r := 1; r <= k.mr; r++ {
+			k.kern[v][r] = func(t *byte) { (*convTile)(unsafe.Pointer(t)).compute(r, v) }
+		}
+	}
+	return k
+}()
+
+func (t *convTile) compute(rows, vecs int) {
+	offs := unsafe.Slice(t.offs, t.k)
+	for _, vec := range unsafe.Slice(t.vecs, vecs) {
+		for r := range rows {
+			var s [8]float32
+			for p, a := range at(t.a, r*t.lda, t.k) {
+				for i, x := range at(t.src, vec.src+offs[p], 8) {
+					s[i] += float32(a * x)
+				}
+			}
+			for _, seg := range vec.segs[:vec.n] {
+				lo, hi := bits.TrailingZeros64(seg.mask), bits.Len64(seg.mask)
+				t.finish(r, seg.off+r*t.ldc+4*lo, s[lo:hi])
+			}
+		}
+	}
+}
+
+// finish adds what is to be added to the sums s of row r and writes them to where they belong, byte off.
+func (t *convTile) finish(r, off int, s []float32) {
+	add := func(x []float32) {
+		for i, v := range x {
+			s[i] += v
+		}
+	}
+	if t.acc != nil {
+		add(at(t.acc, off, len(s)))
+	}
+	if t.bias != nil {
+		for i := range s {
+			s[i] += at(t.bias, 4*r, 1)[0]
+		}
+	}
+	if t.res != nil {
+		add(at(t.res, off, len(s)))
+	}
+	switch t.act {
+	case tileRelu:
+		reluGeneric(s, s)
+	case tileClip:
+		clipGeneric(s, s, t.lo, t.hi)
+	}
+	copy(at(t.dst, off, len(s)), s)
+}
