@@ -14,8 +14,8 @@ func (s Scheme) ApplyDynamic(dst, x []float32, l Layout) error {
 	if err := l.check(len(dst), len(x)); err != nil {
 		return fmt.Errorf("scheme %s: %w", s, err)
 	}
-	if s.oneSweep(l) {
-		return s.sweep(dst, x, l)
+	if q, ok := s.BlockQuant(l.dim); ok && l.Gran == PerBlock {
+		return s.sweep(dst, x, l, q)
 	}
 	p, err := s.FitData(x, l)
 	if err != nil {
@@ -25,34 +25,69 @@ func (s Scheme) ApplyDynamic(dst, x []float32, l Layout) error {
 	return nil
 }
 
-// oneSweep reports whether a kernel finds each block's scale and applies it while the block is in cache.
-func (s Scheme) oneSweep(l Layout) bool {
+// BlockQuant returns the kernel that finds each block's scale and applies it while the block is in cache, for blocks along an
+// axis of n elements; ok is false where there is none for the scheme. It computes what ApplyDynamic does; NotFinite says what
+// it means that a block held NaN or infinity.
+func (s Scheme) BlockQuant(n int) (q *kernel.BlockQuant, ok bool) {
 	// Groups at or below deadAmax become zeros there, which step 1 gives too unless the grid is that fine.
-	return s.plain(l, nil) && !s.Affine && l.Gran == PerBlock && !s.TwoLevel() && (s.Scale == ScaleFP32 || s.Scale == ScaleBF16) &&
-		s.Format.MinSubnormal() > 4*deadAmax
+	if !s.plain(Layout{Gran: PerBlock}, nil) || s.Affine || s.Gran != PerBlock && s.Gran != PerToken || s.Scale2 > 0 ||
+		s.Format.MinSubnormal() <= 4*deadAmax {
+		return nil, false
+	}
+	g := s.grid()
+	b := kernel.Blocks{Size: s.Block, Max: s.Max(), Lo: g.lo, Hi: g.hi, Tiny: deadAmax}
+	if s.Gran == PerToken || b.Size > n {
+		b.Size = max(n, 1)
+	}
+	switch {
+	case s.Scale == ScaleFP32:
+	case s.Scale == ScaleBF16:
+		b.BF16 = true
+	case s.Scale == ScaleE8M0 && s.MX == MXFloor:
+		b.Pow2 = true
+	case s.Scale.relative():
+		f := scaleFormat(s.Scale)
+		scales := f.grid()
+		b.Code = &scales.mini
+	default:
+		return nil, false
+	}
+	if s.Format.Kind == Int {
+		return b.Int(), true
+	}
+	return b.Float(g.mini), true
 }
 
-func (s Scheme) sweep(dst, x []float32, l Layout) error {
-	g := s.grid()
-	b := kernel.Blocks{Size: l.Block, Max: s.Max(), Lo: g.lo, Hi: g.hi, BF16: s.Scale == ScaleBF16, Tiny: deadAmax}
+// NotFinite is the error of a scheme for a block that holds NaN or infinity; nil for microscaling, where such a block becomes
+// NaN.
+func (s Scheme) NotFinite() error {
+	if s.Scale == ScaleE8M0 {
+		return nil
+	}
+	return fmt.Errorf("scheme %s: a block holds NaN or infinity, so it has no scale", s)
+}
+
+func (s Scheme) sweep(dst, x []float32, l Layout, q *kernel.BlockQuant) error {
+	if len(x) == 0 {
+		return nil
+	}
+	if q.Relative() {
+		top := kernel.AbsMax(x)
+		if !(top <= maxFloat32) {
+			return s.NotFinite()
+		}
+		q = q.Under(top)
+	}
 	ok := true
-	switch n := l.dim * l.post; {
-	case len(x) == 0:
-	case l.post == 1 && s.Format.Kind == Int:
-		ok = kernel.FakeQuantBlocksInt(l.pre, l.dim, dst, x, nil, b)
-	case l.post == 1:
-		ok = kernel.FakeQuantBlocksFloat(l.pre, l.dim, dst, x, nil, b, g.mini)
-	default:
-		for at := 0; at < len(x); at += n {
-			if s.Format.Kind == Int {
-				ok = kernel.FakeQuantBlocksIntCols(l.dim, l.post, dst[at:at+n], x[at:at+n], nil, b) && ok
-			} else {
-				ok = kernel.FakeQuantBlocksFloatCols(l.dim, l.post, dst[at:at+n], x[at:at+n], nil, b, g.mini) && ok
-			}
+	if l.post == 1 {
+		ok = q.AllRows(l.pre, l.dim, dst, x, nil)
+	} else {
+		for n, at := l.dim*l.post, 0; at < len(x); at += n {
+			ok = q.AllCols(l.dim, l.post, dst[at:at+n], x[at:at+n], nil) && ok
 		}
 	}
 	if !ok {
-		return fmt.Errorf("scheme %s: a block holds NaN or infinity, so it has no scale", s)
+		return s.NotFinite()
 	}
 	return nil
 }

@@ -78,7 +78,7 @@ func BenchmarkNorm(b *testing.B) {
 		"rmsnorm":   func() { kernel.RMSNorm(rows, cols, y, x, g, 1e-5) },
 		"softmax":   func() { kernel.Softmax(rows, cols, y, x) },
 		"abfp64cols": func() {
-			kernel.FakeQuantBlocksIntCols(rows, cols, y, x, nil, kernel.Blocks{Size: 64, Max: 7, Lo: -7, Hi: 7, BF16: true})
+			kernel.Blocks{Size: 64, Max: 7, Lo: -7, Hi: 7, BF16: true}.Int().AllCols(rows, cols, y, x, nil)
 		},
 		"transpose": func() { kernel.Transpose(rows, cols, y, rows, x, cols) },
 	} {

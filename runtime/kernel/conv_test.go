@@ -182,7 +182,7 @@ func TestNoOverwrite(t *testing.T) {
 					kernel.CastMinifloat(d, x, kernel.Minifloat{ExpBits: 2, ManBits: 1, Bias: 1, Max: 6})
 				},
 				"Blocks": func(d, x []float32) {
-					kernel.FakeQuantBlocksInt(1, n, d, x, nil, kernel.Blocks{Size: 16, Max: 7, Lo: -7, Hi: 7})
+					kernel.Blocks{Size: 16, Max: 7, Lo: -7, Hi: 7}.Int().AllRows(1, n, d, x, nil)
 				},
 				"Round": kernel.RoundBF16,
 			} {

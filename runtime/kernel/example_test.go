@@ -18,10 +18,10 @@ func ExampleGemm() {
 }
 
 // Blocks of two elements, each with its own scale, on the restricted INT4 grid.
-func ExampleFakeQuantBlocksInt() {
+func ExampleBlocks() {
 	x := []float32{7, -3.4, 0.7, 0.26}
 	scales := make([]float32, 2)
-	kernel.FakeQuantBlocksInt(1, 4, x, x, scales, kernel.Blocks{Size: 2, Max: 7, Lo: -7, Hi: 7})
+	kernel.Blocks{Size: 2, Max: 7, Lo: -7, Hi: 7}.Int().AllRows(1, 4, x, x, scales)
 	fmt.Println(x, scales)
 	// Output: [7 -3 0.7 0.3] [1 0.1]
 }

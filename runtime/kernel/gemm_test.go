@@ -209,7 +209,7 @@ func TestEmptyProducts(t *testing.T) {
 		kernel.Softmax(0, 4, nil, nil)
 		kernel.Softmax(3, 0, nil, nil)
 		kernel.LayerNorm(2, 0, nil, nil, nil, nil, 1e-5, nil, nil)
-		kernel.FakeQuantBlocksInt(2, 0, nil, nil, nil, kernel.Blocks{Size: 16, Max: 7, Lo: -7, Hi: 7})
+		kernel.Blocks{Size: 16, Max: 7, Lo: -7, Hi: 7}.Int().AllRows(2, 0, nil, nil, nil)
 	})
 }
 

@@ -55,8 +55,12 @@ type impl struct {
 	fakeInt     func(dst, x []float32, q intGrid)
 	fakeIntV    func(dst, x, scale []float32, lo, hi float32) // a scale per element, zero point 0
 	cast        func(dst, x []float32, f *minifloat, scale float32)
-	blocksInt   func(dst, x []float32, count, size int, scales []float32, r *rounding, lo, hi float32) int // see Blocks.row; nil: none
-	blocksFloat func(dst, x []float32, count, size int, scales []float32, r *rounding, f *minifloat) int
+	blocksInt   intBlocks // see BlockQuant.vector; nil: none
+	blocksFloat floatBlocks
+	pow2Int     intBlocks
+	pow2Float   floatBlocks
+	relInt      intBlocks
+	relFloat    floatBlocks
 	codes       func(dst []int32, x []float32, q intGrid)
 	quant8      func(dst *uint8, x *float32, scale, zero, lo, hi float32, n int) // codes of a byte, n a multiple of 16; nil: none
 	dequantI8   func(dst *float32, x *int8, scale float32, zero int32, n int)

@@ -24,15 +24,35 @@ func vecFakeIntV_avx512(dst *float32, x *float32, y *float32, lo float32, hi flo
 //go:noescape
 func vecCast_avx512(dst *float32, x *float32, grid *uint32, scale float32, n int)
 
-// vecBlocksFloat_avx512 is FakeQuantBlocksFloat for count whole blocks of a row; see Blocks.row.
+// vecBlocksFloat_avx512 quantizes count whole blocks of a row with the scales of Blocks without Pow2 and Code; see BlockQuant.row.
 //
 //go:noescape
-func vecBlocksFloat_avx512(dst *float32, x *float32, count int, size int, scales *float32, rounding *uint32, grid *uint32) int
+func vecBlocksFloat_avx512(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, grid *uint32) int
 
-// vecBlocksInt_avx512 is FakeQuantBlocksInt for count whole blocks of a row; see Blocks.row.
+// vecPow2Float_avx512 quantizes count whole blocks of a row with the scales of Blocks with Pow2; see BlockQuant.row.
 //
 //go:noescape
-func vecBlocksInt_avx512(dst *float32, x *float32, count int, size int, scales *float32, rounding *uint32, lo float32, hi float32) int
+func vecPow2Float_avx512(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, grid *uint32) int
+
+// vecRelFloat_avx512 quantizes count whole blocks of a row with the scales of Blocks with Code; see BlockQuant.row.
+//
+//go:noescape
+func vecRelFloat_avx512(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, grid *uint32) int
+
+// vecBlocksInt_avx512 quantizes count whole blocks of a row with the scales of Blocks without Pow2 and Code; see BlockQuant.row.
+//
+//go:noescape
+func vecBlocksInt_avx512(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, lo float32, hi float32) int
+
+// vecPow2Int_avx512 quantizes count whole blocks of a row with the scales of Blocks with Pow2; see BlockQuant.row.
+//
+//go:noescape
+func vecPow2Int_avx512(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, lo float32, hi float32) int
+
+// vecRelInt_avx512 quantizes count whole blocks of a row with the scales of Blocks with Code; see BlockQuant.row.
+//
+//go:noescape
+func vecRelInt_avx512(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, lo float32, hi float32) int
 
 // vecToF16_avx512 is toF16Generic; n is a multiple of 16.
 //
@@ -94,15 +114,35 @@ func vecFakeIntV_avx2(dst *float32, x *float32, y *float32, lo float32, hi float
 //go:noescape
 func vecCast_avx2(dst *float32, x *float32, grid *uint32, scale float32, n int)
 
-// vecBlocksFloat_avx2 is FakeQuantBlocksFloat for count whole blocks of a row; see Blocks.row.
+// vecBlocksFloat_avx2 quantizes count whole blocks of a row with the scales of Blocks without Pow2 and Code; see BlockQuant.row.
 //
 //go:noescape
-func vecBlocksFloat_avx2(dst *float32, x *float32, count int, size int, scales *float32, rounding *uint32, grid *uint32) int
+func vecBlocksFloat_avx2(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, grid *uint32) int
 
-// vecBlocksInt_avx2 is FakeQuantBlocksInt for count whole blocks of a row; see Blocks.row.
+// vecPow2Float_avx2 quantizes count whole blocks of a row with the scales of Blocks with Pow2; see BlockQuant.row.
 //
 //go:noescape
-func vecBlocksInt_avx2(dst *float32, x *float32, count int, size int, scales *float32, rounding *uint32, lo float32, hi float32) int
+func vecPow2Float_avx2(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, grid *uint32) int
+
+// vecRelFloat_avx2 quantizes count whole blocks of a row with the scales of Blocks with Code; see BlockQuant.row.
+//
+//go:noescape
+func vecRelFloat_avx2(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, grid *uint32) int
+
+// vecBlocksInt_avx2 quantizes count whole blocks of a row with the scales of Blocks without Pow2 and Code; see BlockQuant.row.
+//
+//go:noescape
+func vecBlocksInt_avx2(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, lo float32, hi float32) int
+
+// vecPow2Int_avx2 quantizes count whole blocks of a row with the scales of Blocks with Pow2; see BlockQuant.row.
+//
+//go:noescape
+func vecPow2Int_avx2(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, lo float32, hi float32) int
+
+// vecRelInt_avx2 quantizes count whole blocks of a row with the scales of Blocks with Code; see BlockQuant.row.
+//
+//go:noescape
+func vecRelInt_avx2(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, lo float32, hi float32) int
 
 // vecToF16_avx2 is toF16Generic; n is a multiple of 16.
 //

@@ -466,15 +466,15 @@ DATA k80000000<>+56(SB)/4, $0x80000000
 DATA k80000000<>+60(SB)/4, $0x80000000
 GLOBL k80000000<>(SB), RODATA|NOPTR, $64
 
-// func vecBlocksFloat_avx512(dst *float32, x *float32, count int, size int, scales *float32, rounding *uint32, grid *uint32) int
-// Requires: AVX, AVX2, AVX512DQ, AVX512F, CMOV
+// func vecBlocksFloat_avx512(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, grid *uint32) int
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, CMOV, FMA3
 TEXT ·vecBlocksFloat_avx512(SB), NOSPLIT, $0-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), CX
 	MOVQ         count+16(FP), DX
 	MOVQ         size+24(FP), BX
 	MOVQ         scales+32(FP), SI
-	MOVQ         rounding+40(FP), DI
+	MOVQ         words+40(FP), DI
 	MOVQ         grid+48(FP), R8
 	VBROADCASTSS (R8), Z0
 	VBROADCASTSS 4(R8), Z1
@@ -484,15 +484,15 @@ TEXT ·vecBlocksFloat_avx512(SB), NOSPLIT, $0-64
 	XORQ         R8, R8
 
 block:
-	CMPQ    R8, DX
-	JGE     out
-	VXORPS  Z3, Z3, Z3
-	XORQ    R9, R9
-	VMOVUPS k7fffffff<>+0(SB), Z4
+	CMPQ   R8, DX
+	JGE    out
+	VXORPS Z3, Z3, Z3
+	XORQ   R9, R9
 
 maximum:
-	VANDPS        (CX)(R9*1), Z4, Z5
-	VPMAXUD       Z5, Z3, Z3
+	VMOVUPS       (CX)(R9*1), Z4
+	VANDPS        k7fffffff<>+0(SB), Z4, Z4
+	VPMAXUD       Z4, Z3, Z3
 	ADDQ          $0x40, R9
 	CMPQ          R9, BX
 	JLT           maximum
@@ -504,54 +504,57 @@ maximum:
 	VPMAXUD       X4, X3, X3
 	VPSHUFD       $0xb1, X3, X4
 	VPMAXUD       X4, X3, X3
-	VMOVD         X3, R10
-	MOVL          R10, R9
-	SHRL          $0x10, R9
-	ANDL          12(DI), R9
-	ADDL          8(DI), R10
-	ADDL          R9, R10
-	ANDL          16(DI), R10
-	CMPL          R10, $0x7f800000
+	VMOVD         X3, R9
+	CMPL          R9, $0x7f800000
 	JCC           out
-	VMOVD         R10, X4
+	MOVL          R9, R10
+	SHRL          $0x10, R10
+	ANDL          12(DI), R10
+	ADDL          8(DI), R9
+	ADDL          R10, R9
+	ANDL          16(DI), R9
+	VMOVD         R9, X4
 	VDIVSS        (DI), X4, X4
-	VMOVD         X4, R10
-	XORL          R9, R9
+	VMOVD         X4, R9
+	XORL          R10, R10
 	VUCOMISS      4(DI), X3
-	CMOVLLS       R9, R10
-	MOVL          R10, (SI)(R8*4)
-	VBROADCASTSS  X4, Z3
-	XORQ          R9, R9
-	TESTL         R10, R10
+	CMOVLLS       R10, R9
+	MOVL          R9, (SI)(R8*4)
+	TESTL         R9, R9
 	JZ            zeros
+	SUBL          $0x1f800000, R9
+	CMPL          R9, $0x40000000
+	JHI           out
+	VMOVSS        k3f800000<>+0(SB), X5
+	VDIVSS        X4, X5, X3
+	VFNMADD231SS  X3, X4, X5
+	VMULSS        X3, X5, X5
+	VBROADCASTSS  X4, Z4
+	VBROADCASTSS  X3, Z3
+	VBROADCASTSS  X5, Z5
+	XORQ          R9, R9
 
 elements:
-	VMOVUPS (CX)(R9*1), Z4
-	VDIVPS  Z3, Z4, Z4
-	VANDPS  k80000000<>+0(SB), Z4, Z5
-	VANDPS  k7fffffff<>+0(SB), Z4, Z4
-	VMINPS  Z4, Z2, Z4
-	VANDPS  k7f800000<>+0(SB), Z4, Z6
-	VPMAXUD Z0, Z6, Z6
-	VPADDD  Z1, Z6, Z6
-	VADDPS  Z6, Z4, Z4
-	VSUBPS  Z6, Z4, Z4
-	VORPS   Z5, Z4, Z4
-	VMULPS  Z3, Z4, Z4
-	VMOVUPS Z4, (AX)(R9*1)
-	ADDQ    $0x40, R9
-	CMPQ    R9, BX
-	JLT     elements
-	JMP     next
-
-zeros:
-	VXORPS Z3, Z3, Z3
-
-clear:
-	VMOVUPS Z3, (AX)(R9*1)
-	ADDQ    $0x40, R9
-	CMPQ    R9, BX
-	JLT     clear
+	VMOVUPS      (CX)(R9*1), Z6
+	VMULPS       Z5, Z6, Z7
+	VMOVAPS      Z6, Z8
+	VFMADD231PS  Z3, Z6, Z7
+	VFNMADD231PS Z7, Z4, Z8
+	VFMADD231PS  Z3, Z8, Z7
+	VANDPS       k80000000<>+0(SB), Z6, Z6
+	VANDPS       k7fffffff<>+0(SB), Z7, Z7
+	VMINPS       Z7, Z2, Z7
+	VANDPS       k7f800000<>+0(SB), Z7, Z8
+	VPMAXUD      Z0, Z8, Z8
+	VPADDD       Z1, Z8, Z8
+	VADDPS       Z8, Z7, Z7
+	VSUBPS       Z8, Z7, Z7
+	VORPS        Z6, Z7, Z7
+	VMULPS       Z4, Z7, Z7
+	VMOVUPS      Z7, (AX)(R9*1)
+	ADDQ         $0x40, R9
+	CMPQ         R9, BX
+	JLT          elements
 
 next:
 	ADDQ BX, CX
@@ -559,20 +562,252 @@ next:
 	INCQ R8
 	JMP  block
 
+zeros:
+	VXORPS Z3, Z3, Z3
+	XORQ   R9, R9
+
+clear:
+	VMOVUPS Z3, (AX)(R9*1)
+	ADDQ    $0x40, R9
+	CMPQ    R9, BX
+	JLT     clear
+	JMP     next
+
 out:
 	MOVQ R8, ret+56(FP)
 	VZEROUPPER
 	RET
 
-// func vecBlocksInt_avx512(dst *float32, x *float32, count int, size int, scales *float32, rounding *uint32, lo float32, hi float32) int
+DATA k3f800000<>+0(SB)/4, $0x3f800000
+DATA k3f800000<>+4(SB)/4, $0x3f800000
+DATA k3f800000<>+8(SB)/4, $0x3f800000
+DATA k3f800000<>+12(SB)/4, $0x3f800000
+DATA k3f800000<>+16(SB)/4, $0x3f800000
+DATA k3f800000<>+20(SB)/4, $0x3f800000
+DATA k3f800000<>+24(SB)/4, $0x3f800000
+DATA k3f800000<>+28(SB)/4, $0x3f800000
+DATA k3f800000<>+32(SB)/4, $0x3f800000
+DATA k3f800000<>+36(SB)/4, $0x3f800000
+DATA k3f800000<>+40(SB)/4, $0x3f800000
+DATA k3f800000<>+44(SB)/4, $0x3f800000
+DATA k3f800000<>+48(SB)/4, $0x3f800000
+DATA k3f800000<>+52(SB)/4, $0x3f800000
+DATA k3f800000<>+56(SB)/4, $0x3f800000
+DATA k3f800000<>+60(SB)/4, $0x3f800000
+GLOBL k3f800000<>(SB), RODATA|NOPTR, $64
+
+// func vecPow2Float_avx512(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, grid *uint32) int
 // Requires: AVX, AVX2, AVX512DQ, AVX512F, CMOV
+TEXT ·vecPow2Float_avx512(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         count+16(FP), DX
+	MOVQ         size+24(FP), BX
+	MOVQ         scales+32(FP), SI
+	MOVQ         words+40(FP), DI
+	MOVQ         grid+48(FP), R8
+	VBROADCASTSS (R8), Z0
+	VBROADCASTSS 4(R8), Z1
+	VBROADCASTSS 8(R8), Z2
+	VBROADCASTSS 12(R8), Z3
+	SHLQ         $0x02, BX
+	XORQ         R8, R8
+
+block:
+	CMPQ   R8, DX
+	JGE    out
+	VXORPS Z3, Z3, Z3
+	XORQ   R9, R9
+
+maximum:
+	VMOVUPS       (CX)(R9*1), Z4
+	VANDPS        k7fffffff<>+0(SB), Z4, Z4
+	VPMAXUD       Z4, Z3, Z3
+	ADDQ          $0x40, R9
+	CMPQ          R9, BX
+	JLT           maximum
+	VEXTRACTF64X4 $0x01, Z3, Y4
+	VPMAXUD       Y4, Y3, Y3
+	VEXTRACTF128  $0x01, Y3, X4
+	VPMAXUD       X4, X3, X3
+	VPSHUFD       $0x4e, X3, X4
+	VPMAXUD       X4, X3, X3
+	VPSHUFD       $0xb1, X3, X4
+	VPMAXUD       X4, X3, X3
+	VMOVD         X3, R9
+	CMPL          R9, $0x7f800000
+	JCC           out
+	CMPL          R9, $0x7f000000
+	JCC           out
+	ANDL          $0x7f800000, R9
+	MOVL          $0x00400000, R10
+	SUBL          (DI), R9
+	CMOVLLE       R10, R9
+	VMOVD         R9, X4
+	MOVL          R9, (SI)(R8*4)
+	VMOVD         X3, R10
+	MOVL          $0x3f800000, R11
+	TESTL         R10, R10
+	CMOVLEQ       R11, R9
+	VMOVD         R9, X4
+	VBROADCASTSS  X4, Z3
+	ANDL          $0x7f800000, R9
+	MOVL          $0x7f000000, R10
+	SUBL          R9, R10
+	VMOVD         R10, X4
+	VBROADCASTSS  X4, Z4
+	XORQ          R9, R9
+
+elements:
+	VMOVUPS (CX)(R9*1), Z5
+	VMULPS  Z4, Z5, Z6
+	VANDPS  k80000000<>+0(SB), Z5, Z5
+	VANDPS  k7fffffff<>+0(SB), Z6, Z6
+	VMINPS  Z6, Z2, Z6
+	VANDPS  k7f800000<>+0(SB), Z6, Z7
+	VPMAXUD Z0, Z7, Z7
+	VPADDD  Z1, Z7, Z7
+	VADDPS  Z7, Z6, Z6
+	VSUBPS  Z7, Z6, Z6
+	VORPS   Z5, Z6, Z6
+	VMULPS  Z3, Z6, Z6
+	VMOVUPS Z6, (AX)(R9*1)
+	ADDQ    $0x40, R9
+	CMPQ    R9, BX
+	JLT     elements
+	ADDQ    BX, CX
+	ADDQ    BX, AX
+	INCQ    R8
+	JMP     block
+
+out:
+	MOVQ R8, ret+56(FP)
+	VZEROUPPER
+	RET
+
+// func vecRelFloat_avx512(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, grid *uint32) int
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, CMOV, FMA3
+TEXT ·vecRelFloat_avx512(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         count+16(FP), DX
+	MOVQ         size+24(FP), BX
+	MOVQ         scales+32(FP), SI
+	MOVQ         words+40(FP), DI
+	MOVQ         grid+48(FP), R8
+	VBROADCASTSS (R8), Z0
+	VBROADCASTSS 4(R8), Z1
+	VBROADCASTSS 8(R8), Z2
+	VBROADCASTSS 12(R8), Z3
+	SHLQ         $0x02, BX
+	XORQ         R8, R8
+
+block:
+	CMPQ   R8, DX
+	JGE    out
+	VXORPS Z3, Z3, Z3
+	XORQ   R9, R9
+
+maximum:
+	VMOVUPS       (CX)(R9*1), Z4
+	VANDPS        k7fffffff<>+0(SB), Z4, Z4
+	VPMAXUD       Z4, Z3, Z3
+	ADDQ          $0x40, R9
+	CMPQ          R9, BX
+	JLT           maximum
+	VEXTRACTF64X4 $0x01, Z3, Y4
+	VPMAXUD       Y4, Y3, Y3
+	VEXTRACTF128  $0x01, Y3, X4
+	VPMAXUD       X4, X3, X3
+	VPSHUFD       $0x4e, X3, X4
+	VPMAXUD       X4, X3, X3
+	VPSHUFD       $0xb1, X3, X4
+	VPMAXUD       X4, X3, X3
+	VMOVD         X3, R9
+	CMPL          R9, $0x7f800000
+	JCC           out
+	VDIVSS        (DI), X3, X3
+	VMULSS        20(DI), X3, X3
+	VMINSS        36(DI), X3, X3
+	VMOVD         X3, R9
+	ANDL          $0x7f800000, R9
+	MOVL          28(DI), R10
+	CMPL          R9, R10
+	CMOVLCS       R10, R9
+	ADDL          32(DI), R9
+	VMOVD         R9, X4
+	VADDSS        X4, X3, X3
+	VSUBSS        X4, X3, X3
+	VMULSS        24(DI), X3, X3
+	VMOVD         X3, R9
+	MOVL          R9, (SI)(R8*4)
+	TESTL         R9, R9
+	JZ            zeros
+	SUBL          $0x1f800000, R9
+	CMPL          R9, $0x40000000
+	JHI           out
+	VMOVSS        k3f800000<>+0(SB), X5
+	VDIVSS        X3, X5, X4
+	VFNMADD231SS  X4, X3, X5
+	VMULSS        X4, X5, X5
+	VBROADCASTSS  X3, Z3
+	VBROADCASTSS  X4, Z4
+	VBROADCASTSS  X5, Z5
+	XORQ          R9, R9
+
+elements:
+	VMOVUPS      (CX)(R9*1), Z6
+	VMULPS       Z5, Z6, Z7
+	VMOVAPS      Z6, Z8
+	VFMADD231PS  Z4, Z6, Z7
+	VFNMADD231PS Z7, Z3, Z8
+	VFMADD231PS  Z4, Z8, Z7
+	VANDPS       k80000000<>+0(SB), Z6, Z6
+	VANDPS       k7fffffff<>+0(SB), Z7, Z7
+	VMINPS       Z7, Z2, Z7
+	VANDPS       k7f800000<>+0(SB), Z7, Z8
+	VPMAXUD      Z0, Z8, Z8
+	VPADDD       Z1, Z8, Z8
+	VADDPS       Z8, Z7, Z7
+	VSUBPS       Z8, Z7, Z7
+	VORPS        Z6, Z7, Z7
+	VMULPS       Z3, Z7, Z7
+	VMOVUPS      Z7, (AX)(R9*1)
+	ADDQ         $0x40, R9
+	CMPQ         R9, BX
+	JLT          elements
+
+next:
+	ADDQ BX, CX
+	ADDQ BX, AX
+	INCQ R8
+	JMP  block
+
+zeros:
+	VXORPS Z3, Z3, Z3
+	XORQ   R9, R9
+
+clear:
+	VMOVUPS Z3, (AX)(R9*1)
+	ADDQ    $0x40, R9
+	CMPQ    R9, BX
+	JLT     clear
+	JMP     next
+
+out:
+	MOVQ R8, ret+56(FP)
+	VZEROUPPER
+	RET
+
+// func vecBlocksInt_avx512(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, lo float32, hi float32) int
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, CMOV, FMA3
 TEXT ·vecBlocksInt_avx512(SB), NOSPLIT, $0-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), CX
 	MOVQ         count+16(FP), DX
 	MOVQ         size+24(FP), BX
 	MOVQ         scales+32(FP), SI
-	MOVQ         rounding+40(FP), DI
+	MOVQ         words+40(FP), DI
 	VBROADCASTSS lo+48(FP), Z0
 	VBROADCASTSS hi+52(FP), Z1
 	VXORPS       Z2, Z2, Z2
@@ -580,15 +815,15 @@ TEXT ·vecBlocksInt_avx512(SB), NOSPLIT, $0-64
 	XORQ         R8, R8
 
 block:
-	CMPQ    R8, DX
-	JGE     out
-	VXORPS  Z3, Z3, Z3
-	XORQ    R9, R9
-	VMOVUPS k7fffffff<>+0(SB), Z4
+	CMPQ   R8, DX
+	JGE    out
+	VXORPS Z3, Z3, Z3
+	XORQ   R9, R9
 
 maximum:
-	VANDPS        (CX)(R9*1), Z4, Z5
-	VPMAXUD       Z5, Z3, Z3
+	VMOVUPS       (CX)(R9*1), Z4
+	VANDPS        k7fffffff<>+0(SB), Z4, Z4
+	VPMAXUD       Z4, Z3, Z3
 	ADDQ          $0x40, R9
 	CMPQ          R9, BX
 	JLT           maximum
@@ -600,55 +835,258 @@ maximum:
 	VPMAXUD       X4, X3, X3
 	VPSHUFD       $0xb1, X3, X4
 	VPMAXUD       X4, X3, X3
-	VMOVD         X3, R10
-	MOVL          R10, R9
-	SHRL          $0x10, R9
-	ANDL          12(DI), R9
-	ADDL          8(DI), R10
-	ADDL          R9, R10
-	ANDL          16(DI), R10
-	CMPL          R10, $0x7f800000
+	VMOVD         X3, R9
+	CMPL          R9, $0x7f800000
 	JCC           out
-	VMOVD         R10, X4
+	MOVL          R9, R10
+	SHRL          $0x10, R10
+	ANDL          12(DI), R10
+	ADDL          8(DI), R9
+	ADDL          R10, R9
+	ANDL          16(DI), R9
+	VMOVD         R9, X4
 	VDIVSS        (DI), X4, X4
-	VMOVD         X4, R10
-	XORL          R9, R9
+	VMOVD         X4, R9
+	XORL          R10, R10
 	VUCOMISS      4(DI), X3
-	CMOVLLS       R9, R10
-	MOVL          R10, (SI)(R8*4)
-	VBROADCASTSS  X4, Z3
-	XORQ          R9, R9
-	TESTL         R10, R10
+	CMOVLLS       R10, R9
+	MOVL          R9, (SI)(R8*4)
+	TESTL         R9, R9
 	JZ            zeros
+	SUBL          $0x1f800000, R9
+	CMPL          R9, $0x40000000
+	JHI           out
+	VMOVSS        k3f800000<>+0(SB), X5
+	VDIVSS        X4, X5, X3
+	VFNMADD231SS  X3, X4, X5
+	VMULSS        X3, X5, X5
+	VBROADCASTSS  X4, Z4
+	VBROADCASTSS  X3, Z3
+	VBROADCASTSS  X5, Z5
+	XORQ          R9, R9
 
 elements:
-	VMOVUPS     (CX)(R9*1), Z4
-	VDIVPS      Z3, Z4, Z4
-	VRNDSCALEPS $0x08, Z4, Z4
-	VADDPS      Z2, Z4, Z4
-	VMAXPS      Z4, Z0, Z4
-	VMINPS      Z4, Z1, Z4
-	VMULPS      Z3, Z4, Z4
-	VMOVUPS     Z4, (AX)(R9*1)
-	ADDQ        $0x40, R9
-	CMPQ        R9, BX
-	JLT         elements
-	JMP         next
-
-zeros:
-	VXORPS Z3, Z3, Z3
-
-clear:
-	VMOVUPS Z3, (AX)(R9*1)
-	ADDQ    $0x40, R9
-	CMPQ    R9, BX
-	JLT     clear
+	VMOVUPS      (CX)(R9*1), Z6
+	VMULPS       Z5, Z6, Z7
+	VMOVAPS      Z6, Z8
+	VFMADD231PS  Z3, Z6, Z7
+	VFNMADD231PS Z7, Z4, Z8
+	VFMADD231PS  Z3, Z8, Z7
+	VRNDSCALEPS  $0x08, Z7, Z7
+	VADDPS       Z2, Z7, Z7
+	VMAXPS       Z7, Z0, Z7
+	VMINPS       Z7, Z1, Z7
+	VMULPS       Z4, Z7, Z7
+	VMOVUPS      Z7, (AX)(R9*1)
+	ADDQ         $0x40, R9
+	CMPQ         R9, BX
+	JLT          elements
 
 next:
 	ADDQ BX, CX
 	ADDQ BX, AX
 	INCQ R8
 	JMP  block
+
+zeros:
+	VXORPS Z3, Z3, Z3
+	XORQ   R9, R9
+
+clear:
+	VMOVUPS Z3, (AX)(R9*1)
+	ADDQ    $0x40, R9
+	CMPQ    R9, BX
+	JLT     clear
+	JMP     next
+
+out:
+	MOVQ R8, ret+56(FP)
+	VZEROUPPER
+	RET
+
+// func vecPow2Int_avx512(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, lo float32, hi float32) int
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, CMOV
+TEXT ·vecPow2Int_avx512(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         count+16(FP), DX
+	MOVQ         size+24(FP), BX
+	MOVQ         scales+32(FP), SI
+	MOVQ         words+40(FP), DI
+	VBROADCASTSS lo+48(FP), Z0
+	VBROADCASTSS hi+52(FP), Z1
+	VXORPS       Z2, Z2, Z2
+	SHLQ         $0x02, BX
+	XORQ         R8, R8
+
+block:
+	CMPQ   R8, DX
+	JGE    out
+	VXORPS Z3, Z3, Z3
+	XORQ   R9, R9
+
+maximum:
+	VMOVUPS       (CX)(R9*1), Z4
+	VANDPS        k7fffffff<>+0(SB), Z4, Z4
+	VPMAXUD       Z4, Z3, Z3
+	ADDQ          $0x40, R9
+	CMPQ          R9, BX
+	JLT           maximum
+	VEXTRACTF64X4 $0x01, Z3, Y4
+	VPMAXUD       Y4, Y3, Y3
+	VEXTRACTF128  $0x01, Y3, X4
+	VPMAXUD       X4, X3, X3
+	VPSHUFD       $0x4e, X3, X4
+	VPMAXUD       X4, X3, X3
+	VPSHUFD       $0xb1, X3, X4
+	VPMAXUD       X4, X3, X3
+	VMOVD         X3, R9
+	CMPL          R9, $0x7f800000
+	JCC           out
+	CMPL          R9, $0x7f000000
+	JCC           out
+	ANDL          $0x7f800000, R9
+	MOVL          $0x00400000, R10
+	SUBL          (DI), R9
+	CMOVLLE       R10, R9
+	VMOVD         R9, X4
+	MOVL          R9, (SI)(R8*4)
+	VMOVD         X3, R10
+	MOVL          $0x3f800000, R11
+	TESTL         R10, R10
+	CMOVLEQ       R11, R9
+	VMOVD         R9, X4
+	VBROADCASTSS  X4, Z3
+	ANDL          $0x7f800000, R9
+	MOVL          $0x7f000000, R10
+	SUBL          R9, R10
+	VMOVD         R10, X4
+	VBROADCASTSS  X4, Z4
+	XORQ          R9, R9
+
+elements:
+	VMOVUPS     (CX)(R9*1), Z5
+	VMULPS      Z4, Z5, Z5
+	VRNDSCALEPS $0x08, Z5, Z5
+	VADDPS      Z2, Z5, Z5
+	VMAXPS      Z5, Z0, Z5
+	VMINPS      Z5, Z1, Z5
+	VMULPS      Z3, Z5, Z5
+	VMOVUPS     Z5, (AX)(R9*1)
+	ADDQ        $0x40, R9
+	CMPQ        R9, BX
+	JLT         elements
+	ADDQ        BX, CX
+	ADDQ        BX, AX
+	INCQ        R8
+	JMP         block
+
+out:
+	MOVQ R8, ret+56(FP)
+	VZEROUPPER
+	RET
+
+// func vecRelInt_avx512(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, lo float32, hi float32) int
+// Requires: AVX, AVX2, AVX512DQ, AVX512F, CMOV, FMA3
+TEXT ·vecRelInt_avx512(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         count+16(FP), DX
+	MOVQ         size+24(FP), BX
+	MOVQ         scales+32(FP), SI
+	MOVQ         words+40(FP), DI
+	VBROADCASTSS lo+48(FP), Z0
+	VBROADCASTSS hi+52(FP), Z1
+	VXORPS       Z2, Z2, Z2
+	SHLQ         $0x02, BX
+	XORQ         R8, R8
+
+block:
+	CMPQ   R8, DX
+	JGE    out
+	VXORPS Z3, Z3, Z3
+	XORQ   R9, R9
+
+maximum:
+	VMOVUPS       (CX)(R9*1), Z4
+	VANDPS        k7fffffff<>+0(SB), Z4, Z4
+	VPMAXUD       Z4, Z3, Z3
+	ADDQ          $0x40, R9
+	CMPQ          R9, BX
+	JLT           maximum
+	VEXTRACTF64X4 $0x01, Z3, Y4
+	VPMAXUD       Y4, Y3, Y3
+	VEXTRACTF128  $0x01, Y3, X4
+	VPMAXUD       X4, X3, X3
+	VPSHUFD       $0x4e, X3, X4
+	VPMAXUD       X4, X3, X3
+	VPSHUFD       $0xb1, X3, X4
+	VPMAXUD       X4, X3, X3
+	VMOVD         X3, R9
+	CMPL          R9, $0x7f800000
+	JCC           out
+	VDIVSS        (DI), X3, X3
+	VMULSS        20(DI), X3, X3
+	VMINSS        36(DI), X3, X3
+	VMOVD         X3, R9
+	ANDL          $0x7f800000, R9
+	MOVL          28(DI), R10
+	CMPL          R9, R10
+	CMOVLCS       R10, R9
+	ADDL          32(DI), R9
+	VMOVD         R9, X4
+	VADDSS        X4, X3, X3
+	VSUBSS        X4, X3, X3
+	VMULSS        24(DI), X3, X3
+	VMOVD         X3, R9
+	MOVL          R9, (SI)(R8*4)
+	TESTL         R9, R9
+	JZ            zeros
+	SUBL          $0x1f800000, R9
+	CMPL          R9, $0x40000000
+	JHI           out
+	VMOVSS        k3f800000<>+0(SB), X5
+	VDIVSS        X3, X5, X4
+	VFNMADD231SS  X4, X3, X5
+	VMULSS        X4, X5, X5
+	VBROADCASTSS  X3, Z3
+	VBROADCASTSS  X4, Z4
+	VBROADCASTSS  X5, Z5
+	XORQ          R9, R9
+
+elements:
+	VMOVUPS      (CX)(R9*1), Z6
+	VMULPS       Z5, Z6, Z7
+	VMOVAPS      Z6, Z8
+	VFMADD231PS  Z4, Z6, Z7
+	VFNMADD231PS Z7, Z3, Z8
+	VFMADD231PS  Z4, Z8, Z7
+	VRNDSCALEPS  $0x08, Z7, Z7
+	VADDPS       Z2, Z7, Z7
+	VMAXPS       Z7, Z0, Z7
+	VMINPS       Z7, Z1, Z7
+	VMULPS       Z3, Z7, Z7
+	VMOVUPS      Z7, (AX)(R9*1)
+	ADDQ         $0x40, R9
+	CMPQ         R9, BX
+	JLT          elements
+
+next:
+	ADDQ BX, CX
+	ADDQ BX, AX
+	INCQ R8
+	JMP  block
+
+zeros:
+	VXORPS Z3, Z3, Z3
+	XORQ   R9, R9
+
+clear:
+	VMOVUPS Z3, (AX)(R9*1)
+	ADDQ    $0x40, R9
+	CMPQ    R9, BX
+	JLT     clear
+	JMP     next
 
 out:
 	MOVQ R8, ret+56(FP)
@@ -1337,15 +1775,15 @@ done:
 	VZEROUPPER
 	RET
 
-// func vecBlocksFloat_avx2(dst *float32, x *float32, count int, size int, scales *float32, rounding *uint32, grid *uint32) int
-// Requires: AVX, AVX2, CMOV
+// func vecBlocksFloat_avx2(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, grid *uint32) int
+// Requires: AVX, AVX2, CMOV, FMA3
 TEXT ·vecBlocksFloat_avx2(SB), NOSPLIT, $0-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), CX
 	MOVQ         count+16(FP), DX
 	MOVQ         size+24(FP), BX
 	MOVQ         scales+32(FP), SI
-	MOVQ         rounding+40(FP), DI
+	MOVQ         words+40(FP), DI
 	MOVQ         grid+48(FP), R8
 	VBROADCASTSS (R8), Y0
 	VBROADCASTSS 4(R8), Y1
@@ -1355,15 +1793,15 @@ TEXT ·vecBlocksFloat_avx2(SB), NOSPLIT, $0-64
 	XORQ         R8, R8
 
 block:
-	CMPQ    R8, DX
-	JGE     out
-	VXORPS  Y3, Y3, Y3
-	XORQ    R9, R9
-	VMOVUPS k7fffffff<>+0(SB), Y4
+	CMPQ   R8, DX
+	JGE    out
+	VXORPS Y3, Y3, Y3
+	XORQ   R9, R9
 
 maximum:
-	VANDPS       (CX)(R9*1), Y4, Y5
-	VPMAXUD      Y5, Y3, Y3
+	VMOVUPS      (CX)(R9*1), Y4
+	VANDPS       k7fffffff<>+0(SB), Y4, Y4
+	VPMAXUD      Y4, Y3, Y3
 	ADDQ         $0x20, R9
 	CMPQ         R9, BX
 	JLT          maximum
@@ -1373,54 +1811,57 @@ maximum:
 	VPMAXUD      X4, X3, X3
 	VPSHUFD      $0xb1, X3, X4
 	VPMAXUD      X4, X3, X3
-	VMOVD        X3, R10
-	MOVL         R10, R9
-	SHRL         $0x10, R9
-	ANDL         12(DI), R9
-	ADDL         8(DI), R10
-	ADDL         R9, R10
-	ANDL         16(DI), R10
-	CMPL         R10, $0x7f800000
+	VMOVD        X3, R9
+	CMPL         R9, $0x7f800000
 	JCC          out
-	VMOVD        R10, X4
+	MOVL         R9, R10
+	SHRL         $0x10, R10
+	ANDL         12(DI), R10
+	ADDL         8(DI), R9
+	ADDL         R10, R9
+	ANDL         16(DI), R9
+	VMOVD        R9, X4
 	VDIVSS       (DI), X4, X4
-	VMOVD        X4, R10
-	XORL         R9, R9
+	VMOVD        X4, R9
+	XORL         R10, R10
 	VUCOMISS     4(DI), X3
-	CMOVLLS      R9, R10
-	MOVL         R10, (SI)(R8*4)
-	VBROADCASTSS X4, Y3
-	XORQ         R9, R9
-	TESTL        R10, R10
+	CMOVLLS      R10, R9
+	MOVL         R9, (SI)(R8*4)
+	TESTL        R9, R9
 	JZ           zeros
+	SUBL         $0x1f800000, R9
+	CMPL         R9, $0x40000000
+	JHI          out
+	VMOVSS       k3f800000<>+0(SB), X5
+	VDIVSS       X4, X5, X3
+	VFNMADD231SS X3, X4, X5
+	VMULSS       X3, X5, X5
+	VBROADCASTSS X4, Y4
+	VBROADCASTSS X3, Y3
+	VBROADCASTSS X5, Y5
+	XORQ         R9, R9
 
 elements:
-	VMOVUPS (CX)(R9*1), Y4
-	VDIVPS  Y3, Y4, Y4
-	VANDPS  k80000000<>+0(SB), Y4, Y5
-	VANDPS  k7fffffff<>+0(SB), Y4, Y4
-	VMINPS  Y4, Y2, Y4
-	VANDPS  k7f800000<>+0(SB), Y4, Y6
-	VPMAXUD Y0, Y6, Y6
-	VPADDD  Y1, Y6, Y6
-	VADDPS  Y6, Y4, Y4
-	VSUBPS  Y6, Y4, Y4
-	VORPS   Y5, Y4, Y4
-	VMULPS  Y3, Y4, Y4
-	VMOVUPS Y4, (AX)(R9*1)
-	ADDQ    $0x20, R9
-	CMPQ    R9, BX
-	JLT     elements
-	JMP     next
-
-zeros:
-	VXORPS Y3, Y3, Y3
-
-clear:
-	VMOVUPS Y3, (AX)(R9*1)
-	ADDQ    $0x20, R9
-	CMPQ    R9, BX
-	JLT     clear
+	VMOVUPS      (CX)(R9*1), Y6
+	VMULPS       Y5, Y6, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y3, Y6, Y7
+	VFNMADD231PS Y7, Y4, Y8
+	VFMADD231PS  Y3, Y8, Y7
+	VANDPS       k80000000<>+0(SB), Y6, Y6
+	VANDPS       k7fffffff<>+0(SB), Y7, Y7
+	VMINPS       Y7, Y2, Y7
+	VANDPS       k7f800000<>+0(SB), Y7, Y8
+	VPMAXUD      Y0, Y8, Y8
+	VPADDD       Y1, Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VORPS        Y6, Y7, Y7
+	VMULPS       Y4, Y7, Y7
+	VMOVUPS      Y7, (AX)(R9*1)
+	ADDQ         $0x20, R9
+	CMPQ         R9, BX
+	JLT          elements
 
 next:
 	ADDQ BX, CX
@@ -1428,20 +1869,230 @@ next:
 	INCQ R8
 	JMP  block
 
+zeros:
+	VXORPS Y3, Y3, Y3
+	XORQ   R9, R9
+
+clear:
+	VMOVUPS Y3, (AX)(R9*1)
+	ADDQ    $0x20, R9
+	CMPQ    R9, BX
+	JLT     clear
+	JMP     next
+
 out:
 	MOVQ R8, ret+56(FP)
 	VZEROUPPER
 	RET
 
-// func vecBlocksInt_avx2(dst *float32, x *float32, count int, size int, scales *float32, rounding *uint32, lo float32, hi float32) int
+// func vecPow2Float_avx2(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, grid *uint32) int
 // Requires: AVX, AVX2, CMOV
+TEXT ·vecPow2Float_avx2(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         count+16(FP), DX
+	MOVQ         size+24(FP), BX
+	MOVQ         scales+32(FP), SI
+	MOVQ         words+40(FP), DI
+	MOVQ         grid+48(FP), R8
+	VBROADCASTSS (R8), Y0
+	VBROADCASTSS 4(R8), Y1
+	VBROADCASTSS 8(R8), Y2
+	VBROADCASTSS 12(R8), Y3
+	SHLQ         $0x02, BX
+	XORQ         R8, R8
+
+block:
+	CMPQ   R8, DX
+	JGE    out
+	VXORPS Y3, Y3, Y3
+	XORQ   R9, R9
+
+maximum:
+	VMOVUPS      (CX)(R9*1), Y4
+	VANDPS       k7fffffff<>+0(SB), Y4, Y4
+	VPMAXUD      Y4, Y3, Y3
+	ADDQ         $0x20, R9
+	CMPQ         R9, BX
+	JLT          maximum
+	VEXTRACTF128 $0x01, Y3, X4
+	VPMAXUD      X4, X3, X3
+	VPSHUFD      $0x4e, X3, X4
+	VPMAXUD      X4, X3, X3
+	VPSHUFD      $0xb1, X3, X4
+	VPMAXUD      X4, X3, X3
+	VMOVD        X3, R9
+	CMPL         R9, $0x7f800000
+	JCC          out
+	CMPL         R9, $0x7f000000
+	JCC          out
+	ANDL         $0x7f800000, R9
+	MOVL         $0x00400000, R10
+	SUBL         (DI), R9
+	CMOVLLE      R10, R9
+	VMOVD        R9, X4
+	MOVL         R9, (SI)(R8*4)
+	VMOVD        X3, R10
+	MOVL         $0x3f800000, R11
+	TESTL        R10, R10
+	CMOVLEQ      R11, R9
+	VMOVD        R9, X4
+	VBROADCASTSS X4, Y3
+	ANDL         $0x7f800000, R9
+	MOVL         $0x7f000000, R10
+	SUBL         R9, R10
+	VMOVD        R10, X4
+	VBROADCASTSS X4, Y4
+	XORQ         R9, R9
+
+elements:
+	VMOVUPS (CX)(R9*1), Y5
+	VMULPS  Y4, Y5, Y6
+	VANDPS  k80000000<>+0(SB), Y5, Y5
+	VANDPS  k7fffffff<>+0(SB), Y6, Y6
+	VMINPS  Y6, Y2, Y6
+	VANDPS  k7f800000<>+0(SB), Y6, Y7
+	VPMAXUD Y0, Y7, Y7
+	VPADDD  Y1, Y7, Y7
+	VADDPS  Y7, Y6, Y6
+	VSUBPS  Y7, Y6, Y6
+	VORPS   Y5, Y6, Y6
+	VMULPS  Y3, Y6, Y6
+	VMOVUPS Y6, (AX)(R9*1)
+	ADDQ    $0x20, R9
+	CMPQ    R9, BX
+	JLT     elements
+	ADDQ    BX, CX
+	ADDQ    BX, AX
+	INCQ    R8
+	JMP     block
+
+out:
+	MOVQ R8, ret+56(FP)
+	VZEROUPPER
+	RET
+
+// func vecRelFloat_avx2(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, grid *uint32) int
+// Requires: AVX, AVX2, CMOV, FMA3
+TEXT ·vecRelFloat_avx2(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         count+16(FP), DX
+	MOVQ         size+24(FP), BX
+	MOVQ         scales+32(FP), SI
+	MOVQ         words+40(FP), DI
+	MOVQ         grid+48(FP), R8
+	VBROADCASTSS (R8), Y0
+	VBROADCASTSS 4(R8), Y1
+	VBROADCASTSS 8(R8), Y2
+	VBROADCASTSS 12(R8), Y3
+	SHLQ         $0x02, BX
+	XORQ         R8, R8
+
+block:
+	CMPQ   R8, DX
+	JGE    out
+	VXORPS Y3, Y3, Y3
+	XORQ   R9, R9
+
+maximum:
+	VMOVUPS      (CX)(R9*1), Y4
+	VANDPS       k7fffffff<>+0(SB), Y4, Y4
+	VPMAXUD      Y4, Y3, Y3
+	ADDQ         $0x20, R9
+	CMPQ         R9, BX
+	JLT          maximum
+	VEXTRACTF128 $0x01, Y3, X4
+	VPMAXUD      X4, X3, X3
+	VPSHUFD      $0x4e, X3, X4
+	VPMAXUD      X4, X3, X3
+	VPSHUFD      $0xb1, X3, X4
+	VPMAXUD      X4, X3, X3
+	VMOVD        X3, R9
+	CMPL         R9, $0x7f800000
+	JCC          out
+	VDIVSS       (DI), X3, X3
+	VMULSS       20(DI), X3, X3
+	VMINSS       36(DI), X3, X3
+	VMOVD        X3, R9
+	ANDL         $0x7f800000, R9
+	MOVL         28(DI), R10
+	CMPL         R9, R10
+	CMOVLCS      R10, R9
+	ADDL         32(DI), R9
+	VMOVD        R9, X4
+	VADDSS       X4, X3, X3
+	VSUBSS       X4, X3, X3
+	VMULSS       24(DI), X3, X3
+	VMOVD        X3, R9
+	MOVL         R9, (SI)(R8*4)
+	TESTL        R9, R9
+	JZ           zeros
+	SUBL         $0x1f800000, R9
+	CMPL         R9, $0x40000000
+	JHI          out
+	VMOVSS       k3f800000<>+0(SB), X5
+	VDIVSS       X3, X5, X4
+	VFNMADD231SS X4, X3, X5
+	VMULSS       X4, X5, X5
+	VBROADCASTSS X3, Y3
+	VBROADCASTSS X4, Y4
+	VBROADCASTSS X5, Y5
+	XORQ         R9, R9
+
+elements:
+	VMOVUPS      (CX)(R9*1), Y6
+	VMULPS       Y5, Y6, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y4, Y6, Y7
+	VFNMADD231PS Y7, Y3, Y8
+	VFMADD231PS  Y4, Y8, Y7
+	VANDPS       k80000000<>+0(SB), Y6, Y6
+	VANDPS       k7fffffff<>+0(SB), Y7, Y7
+	VMINPS       Y7, Y2, Y7
+	VANDPS       k7f800000<>+0(SB), Y7, Y8
+	VPMAXUD      Y0, Y8, Y8
+	VPADDD       Y1, Y8, Y8
+	VADDPS       Y8, Y7, Y7
+	VSUBPS       Y8, Y7, Y7
+	VORPS        Y6, Y7, Y7
+	VMULPS       Y3, Y7, Y7
+	VMOVUPS      Y7, (AX)(R9*1)
+	ADDQ         $0x20, R9
+	CMPQ         R9, BX
+	JLT          elements
+
+next:
+	ADDQ BX, CX
+	ADDQ BX, AX
+	INCQ R8
+	JMP  block
+
+zeros:
+	VXORPS Y3, Y3, Y3
+	XORQ   R9, R9
+
+clear:
+	VMOVUPS Y3, (AX)(R9*1)
+	ADDQ    $0x20, R9
+	CMPQ    R9, BX
+	JLT     clear
+	JMP     next
+
+out:
+	MOVQ R8, ret+56(FP)
+	VZEROUPPER
+	RET
+
+// func vecBlocksInt_avx2(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, lo float32, hi float32) int
+// Requires: AVX, AVX2, CMOV, FMA3
 TEXT ·vecBlocksInt_avx2(SB), NOSPLIT, $0-64
 	MOVQ         dst+0(FP), AX
 	MOVQ         x+8(FP), CX
 	MOVQ         count+16(FP), DX
 	MOVQ         size+24(FP), BX
 	MOVQ         scales+32(FP), SI
-	MOVQ         rounding+40(FP), DI
+	MOVQ         words+40(FP), DI
 	VBROADCASTSS lo+48(FP), Y0
 	VBROADCASTSS hi+52(FP), Y1
 	VXORPS       Y2, Y2, Y2
@@ -1449,15 +2100,15 @@ TEXT ·vecBlocksInt_avx2(SB), NOSPLIT, $0-64
 	XORQ         R8, R8
 
 block:
-	CMPQ    R8, DX
-	JGE     out
-	VXORPS  Y3, Y3, Y3
-	XORQ    R9, R9
-	VMOVUPS k7fffffff<>+0(SB), Y4
+	CMPQ   R8, DX
+	JGE    out
+	VXORPS Y3, Y3, Y3
+	XORQ   R9, R9
 
 maximum:
-	VANDPS       (CX)(R9*1), Y4, Y5
-	VPMAXUD      Y5, Y3, Y3
+	VMOVUPS      (CX)(R9*1), Y4
+	VANDPS       k7fffffff<>+0(SB), Y4, Y4
+	VPMAXUD      Y4, Y3, Y3
 	ADDQ         $0x20, R9
 	CMPQ         R9, BX
 	JLT          maximum
@@ -1467,55 +2118,254 @@ maximum:
 	VPMAXUD      X4, X3, X3
 	VPSHUFD      $0xb1, X3, X4
 	VPMAXUD      X4, X3, X3
-	VMOVD        X3, R10
-	MOVL         R10, R9
-	SHRL         $0x10, R9
-	ANDL         12(DI), R9
-	ADDL         8(DI), R10
-	ADDL         R9, R10
-	ANDL         16(DI), R10
-	CMPL         R10, $0x7f800000
+	VMOVD        X3, R9
+	CMPL         R9, $0x7f800000
 	JCC          out
-	VMOVD        R10, X4
+	MOVL         R9, R10
+	SHRL         $0x10, R10
+	ANDL         12(DI), R10
+	ADDL         8(DI), R9
+	ADDL         R10, R9
+	ANDL         16(DI), R9
+	VMOVD        R9, X4
 	VDIVSS       (DI), X4, X4
-	VMOVD        X4, R10
-	XORL         R9, R9
+	VMOVD        X4, R9
+	XORL         R10, R10
 	VUCOMISS     4(DI), X3
-	CMOVLLS      R9, R10
-	MOVL         R10, (SI)(R8*4)
-	VBROADCASTSS X4, Y3
-	XORQ         R9, R9
-	TESTL        R10, R10
+	CMOVLLS      R10, R9
+	MOVL         R9, (SI)(R8*4)
+	TESTL        R9, R9
 	JZ           zeros
+	SUBL         $0x1f800000, R9
+	CMPL         R9, $0x40000000
+	JHI          out
+	VMOVSS       k3f800000<>+0(SB), X5
+	VDIVSS       X4, X5, X3
+	VFNMADD231SS X3, X4, X5
+	VMULSS       X3, X5, X5
+	VBROADCASTSS X4, Y4
+	VBROADCASTSS X3, Y3
+	VBROADCASTSS X5, Y5
+	XORQ         R9, R9
 
 elements:
-	VMOVUPS  (CX)(R9*1), Y4
-	VDIVPS   Y3, Y4, Y4
-	VROUNDPS $0x08, Y4, Y4
-	VADDPS   Y2, Y4, Y4
-	VMAXPS   Y4, Y0, Y4
-	VMINPS   Y4, Y1, Y4
-	VMULPS   Y3, Y4, Y4
-	VMOVUPS  Y4, (AX)(R9*1)
-	ADDQ     $0x20, R9
-	CMPQ     R9, BX
-	JLT      elements
-	JMP      next
-
-zeros:
-	VXORPS Y3, Y3, Y3
-
-clear:
-	VMOVUPS Y3, (AX)(R9*1)
-	ADDQ    $0x20, R9
-	CMPQ    R9, BX
-	JLT     clear
+	VMOVUPS      (CX)(R9*1), Y6
+	VMULPS       Y5, Y6, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y3, Y6, Y7
+	VFNMADD231PS Y7, Y4, Y8
+	VFMADD231PS  Y3, Y8, Y7
+	VROUNDPS     $0x08, Y7, Y7
+	VADDPS       Y2, Y7, Y7
+	VMAXPS       Y7, Y0, Y7
+	VMINPS       Y7, Y1, Y7
+	VMULPS       Y4, Y7, Y7
+	VMOVUPS      Y7, (AX)(R9*1)
+	ADDQ         $0x20, R9
+	CMPQ         R9, BX
+	JLT          elements
 
 next:
 	ADDQ BX, CX
 	ADDQ BX, AX
 	INCQ R8
 	JMP  block
+
+zeros:
+	VXORPS Y3, Y3, Y3
+	XORQ   R9, R9
+
+clear:
+	VMOVUPS Y3, (AX)(R9*1)
+	ADDQ    $0x20, R9
+	CMPQ    R9, BX
+	JLT     clear
+	JMP     next
+
+out:
+	MOVQ R8, ret+56(FP)
+	VZEROUPPER
+	RET
+
+// func vecPow2Int_avx2(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, lo float32, hi float32) int
+// Requires: AVX, AVX2, CMOV
+TEXT ·vecPow2Int_avx2(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         count+16(FP), DX
+	MOVQ         size+24(FP), BX
+	MOVQ         scales+32(FP), SI
+	MOVQ         words+40(FP), DI
+	VBROADCASTSS lo+48(FP), Y0
+	VBROADCASTSS hi+52(FP), Y1
+	VXORPS       Y2, Y2, Y2
+	SHLQ         $0x02, BX
+	XORQ         R8, R8
+
+block:
+	CMPQ   R8, DX
+	JGE    out
+	VXORPS Y3, Y3, Y3
+	XORQ   R9, R9
+
+maximum:
+	VMOVUPS      (CX)(R9*1), Y4
+	VANDPS       k7fffffff<>+0(SB), Y4, Y4
+	VPMAXUD      Y4, Y3, Y3
+	ADDQ         $0x20, R9
+	CMPQ         R9, BX
+	JLT          maximum
+	VEXTRACTF128 $0x01, Y3, X4
+	VPMAXUD      X4, X3, X3
+	VPSHUFD      $0x4e, X3, X4
+	VPMAXUD      X4, X3, X3
+	VPSHUFD      $0xb1, X3, X4
+	VPMAXUD      X4, X3, X3
+	VMOVD        X3, R9
+	CMPL         R9, $0x7f800000
+	JCC          out
+	CMPL         R9, $0x7f000000
+	JCC          out
+	ANDL         $0x7f800000, R9
+	MOVL         $0x00400000, R10
+	SUBL         (DI), R9
+	CMOVLLE      R10, R9
+	VMOVD        R9, X4
+	MOVL         R9, (SI)(R8*4)
+	VMOVD        X3, R10
+	MOVL         $0x3f800000, R11
+	TESTL        R10, R10
+	CMOVLEQ      R11, R9
+	VMOVD        R9, X4
+	VBROADCASTSS X4, Y3
+	ANDL         $0x7f800000, R9
+	MOVL         $0x7f000000, R10
+	SUBL         R9, R10
+	VMOVD        R10, X4
+	VBROADCASTSS X4, Y4
+	XORQ         R9, R9
+
+elements:
+	VMOVUPS  (CX)(R9*1), Y5
+	VMULPS   Y4, Y5, Y5
+	VROUNDPS $0x08, Y5, Y5
+	VADDPS   Y2, Y5, Y5
+	VMAXPS   Y5, Y0, Y5
+	VMINPS   Y5, Y1, Y5
+	VMULPS   Y3, Y5, Y5
+	VMOVUPS  Y5, (AX)(R9*1)
+	ADDQ     $0x20, R9
+	CMPQ     R9, BX
+	JLT      elements
+	ADDQ     BX, CX
+	ADDQ     BX, AX
+	INCQ     R8
+	JMP      block
+
+out:
+	MOVQ R8, ret+56(FP)
+	VZEROUPPER
+	RET
+
+// func vecRelInt_avx2(dst *float32, x *float32, count int, size int, scales *float32, words *uint32, lo float32, hi float32) int
+// Requires: AVX, AVX2, CMOV, FMA3
+TEXT ·vecRelInt_avx2(SB), NOSPLIT, $0-64
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         count+16(FP), DX
+	MOVQ         size+24(FP), BX
+	MOVQ         scales+32(FP), SI
+	MOVQ         words+40(FP), DI
+	VBROADCASTSS lo+48(FP), Y0
+	VBROADCASTSS hi+52(FP), Y1
+	VXORPS       Y2, Y2, Y2
+	SHLQ         $0x02, BX
+	XORQ         R8, R8
+
+block:
+	CMPQ   R8, DX
+	JGE    out
+	VXORPS Y3, Y3, Y3
+	XORQ   R9, R9
+
+maximum:
+	VMOVUPS      (CX)(R9*1), Y4
+	VANDPS       k7fffffff<>+0(SB), Y4, Y4
+	VPMAXUD      Y4, Y3, Y3
+	ADDQ         $0x20, R9
+	CMPQ         R9, BX
+	JLT          maximum
+	VEXTRACTF128 $0x01, Y3, X4
+	VPMAXUD      X4, X3, X3
+	VPSHUFD      $0x4e, X3, X4
+	VPMAXUD      X4, X3, X3
+	VPSHUFD      $0xb1, X3, X4
+	VPMAXUD      X4, X3, X3
+	VMOVD        X3, R9
+	CMPL         R9, $0x7f800000
+	JCC          out
+	VDIVSS       (DI), X3, X3
+	VMULSS       20(DI), X3, X3
+	VMINSS       36(DI), X3, X3
+	VMOVD        X3, R9
+	ANDL         $0x7f800000, R9
+	MOVL         28(DI), R10
+	CMPL         R9, R10
+	CMOVLCS      R10, R9
+	ADDL         32(DI), R9
+	VMOVD        R9, X4
+	VADDSS       X4, X3, X3
+	VSUBSS       X4, X3, X3
+	VMULSS       24(DI), X3, X3
+	VMOVD        X3, R9
+	MOVL         R9, (SI)(R8*4)
+	TESTL        R9, R9
+	JZ           zeros
+	SUBL         $0x1f800000, R9
+	CMPL         R9, $0x40000000
+	JHI          out
+	VMOVSS       k3f800000<>+0(SB), X5
+	VDIVSS       X3, X5, X4
+	VFNMADD231SS X4, X3, X5
+	VMULSS       X4, X5, X5
+	VBROADCASTSS X3, Y3
+	VBROADCASTSS X4, Y4
+	VBROADCASTSS X5, Y5
+	XORQ         R9, R9
+
+elements:
+	VMOVUPS      (CX)(R9*1), Y6
+	VMULPS       Y5, Y6, Y7
+	VMOVAPS      Y6, Y8
+	VFMADD231PS  Y4, Y6, Y7
+	VFNMADD231PS Y7, Y3, Y8
+	VFMADD231PS  Y4, Y8, Y7
+	VROUNDPS     $0x08, Y7, Y7
+	VADDPS       Y2, Y7, Y7
+	VMAXPS       Y7, Y0, Y7
+	VMINPS       Y7, Y1, Y7
+	VMULPS       Y3, Y7, Y7
+	VMOVUPS      Y7, (AX)(R9*1)
+	ADDQ         $0x20, R9
+	CMPQ         R9, BX
+	JLT          elements
+
+next:
+	ADDQ BX, CX
+	ADDQ BX, AX
+	INCQ R8
+	JMP  block
+
+zeros:
+	VXORPS Y3, Y3, Y3
+	XORQ   R9, R9
+
+clear:
+	VMOVUPS Y3, (AX)(R9*1)
+	ADDQ    $0x20, R9
+	CMPQ    R9, BX
+	JLT     clear
+	JMP     next
 
 out:
 	MOVQ R8, ret+56(FP)

@@ -130,10 +130,10 @@ func TestQuantizersAgreeAcrossLevels(t *testing.T) {
 				fl := kernel.Blocks{Size: size, Max: 6}
 				e2m1 := formats["e2m1"]
 				for name, f := range map[string]func(d, s []float32) bool{
-					"BlocksInt":       func(d, s []float32) bool { return kernel.FakeQuantBlocksInt(rows, cols, d, x, s, bl) },
-					"BlocksFloat":     func(d, s []float32) bool { return kernel.FakeQuantBlocksFloat(rows, cols, d, x, s, fl, e2m1) },
-					"BlocksIntCols":   func(d, s []float32) bool { return kernel.FakeQuantBlocksIntCols(rows, cols, d, x, s, bl) },
-					"BlocksFloatCols": func(d, s []float32) bool { return kernel.FakeQuantBlocksFloatCols(rows, cols, d, x, s, fl, e2m1) },
+					"BlocksInt":       func(d, s []float32) bool { return bl.Int().AllRows(rows, cols, d, x, s) },
+					"BlocksFloat":     func(d, s []float32) bool { return fl.Float(e2m1).AllRows(rows, cols, d, x, s) },
+					"BlocksIntCols":   func(d, s []float32) bool { return bl.Int().AllCols(rows, cols, d, x, s) },
+					"BlocksFloatCols": func(d, s []float32) bool { return fl.Float(e2m1).AllCols(rows, cols, d, x, s) },
 				} {
 					ns := rows * ((cols + size - 1) / size)
 					if name == "BlocksIntCols" || name == "BlocksFloatCols" {
@@ -182,11 +182,11 @@ func TestBlocksColsAreTransposedBlocks(t *testing.T) {
 		x[20*cols+5] = float32(math.NaN())
 		b := kernel.Blocks{Size: 16, Max: 7, Lo: -7, Hi: 7, BF16: true}
 		got, xt, want, back := make([]float32, len(x)), make([]float32, len(x)), make([]float32, len(x)), make([]float32, len(x))
-		if kernel.FakeQuantBlocksIntCols(rows, cols, got, x, nil, b) {
+		if b.Int().AllCols(rows, cols, got, x, nil) {
 			t.Error("a NaN went unreported")
 		}
 		kernel.Transpose(rows, cols, xt, rows, x, cols)
-		kernel.FakeQuantBlocksInt(cols, rows, want, xt, nil, b)
+		b.Int().AllRows(cols, rows, want, xt, nil)
 		kernel.Transpose(cols, rows, back, cols, want, rows)
 		checkBits(t, "columns", got, back)
 	})
@@ -196,7 +196,7 @@ func TestABFPGolden(t *testing.T) {
 	kernel.EachLevel(t, func(t *testing.T) {
 		x := []float32{1.003, -.55, .25, .1, 10.06, -4, .7, 2, .03, -.02}
 		d, s := make([]float32, 10), make([]float32, 3)
-		kernel.FakeQuantBlocksInt(1, 10, d, x, s, kernel.Blocks{Size: 4, Max: 7, Lo: -7, Hi: 7, BF16: true})
+		kernel.Blocks{Size: 4, Max: 7, Lo: -7, Hi: 7, BF16: true}.Int().AllRows(1, 10, d, x, s)
 		want := []float32{1, -.5714286, .2857143, .14285715, 10.0625, -4.3125, 0, 1.4375, .030029297, -.021449497}
 		for i := range want {
 			if math.Abs(float64(d[i]-want[i])) > 1e-7*math.Abs(float64(want[i])) {
@@ -290,7 +290,7 @@ func BenchmarkFakeQuant(b *testing.B) {
 	for name, f := range map[string]func(){
 		"int8": func() { kernel.FakeQuantInt(d, x, 0.02, 0, -127, 127) },
 		"abfp64": func() {
-			kernel.FakeQuantBlocksInt(n/1024, 1024, d, x, nil, kernel.Blocks{Size: 64, Max: 7, Lo: -7, Hi: 7, BF16: true})
+			kernel.Blocks{Size: 64, Max: 7, Lo: -7, Hi: 7, BF16: true}.Int().AllRows(n/1024, 1024, d, x, nil)
 		},
 		"e4m3":    func() { kernel.CastMinifloat(d, x, kernel.Minifloat{ExpBits: 4, ManBits: 3, Bias: 7, Max: 448}) },
 		"softmax": func() { kernel.Softmax(n/1024, 1024, d, x) },

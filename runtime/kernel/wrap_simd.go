@@ -110,3 +110,15 @@ func greatest(lanes int, f func(x *float32, n int) float32) func(x []float32) fl
 		return f(data(x), len(x))
 	}
 }
+
+func blocksInt(f func(dst, x *float32, count, size int, scales *float32, words *uint32, lo, hi float32) int) intBlocks {
+	return func(dst, x []float32, count, size int, scales []float32, r *rounding, lo, hi float32) int {
+		return f(data(dst), data(x), count, size, data(scales), &r.words[0], lo, hi)
+	}
+}
+
+func blocksFloat(f func(dst, x *float32, count, size int, scales *float32, words, grid *uint32) int) floatBlocks {
+	return func(dst, x []float32, count, size int, scales []float32, r *rounding, g *minifloat) int {
+		return f(data(dst), data(x), count, size, data(scales), &r.words[0], &g.minField)
+	}
+}

@@ -1,8 +1,6 @@
 package main
 
 import (
-	"strings"
-
 	. "github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
@@ -96,111 +94,32 @@ func (w width) casts() {
 			VMULPS(scale, a, a)
 			return []vv{a}
 		})
-	w.blockLoop("vecBlocksFloat", "grid *uint32, ", "FakeQuantBlocksFloat", loadGrid, func(x, s vv) {
-		sign := w.reg()
-		VDIVPS(s, x, x)
-		VANDPS(bits(1<<31), x, sign)
-		VANDPS(bits(1<<31-1), x, x)
-		magnitude(x)
-		VORPS(sign, x, x)
-		VMULPS(s, x, x)
-	})
+	for _, r := range rules {
+		w.blockLoop(r, "Float", "grid *uint32, ", loadGrid, func(x, q, s vv) {
+			// The sign is x's: a quotient that underflows may have lost it.
+			VANDPS(bits(1<<31), x, x)
+			VANDPS(bits(1<<31-1), q, q)
+			magnitude(q)
+			VORPS(x, q, q)
+			VMULPS(s, q, q)
+		})
+	}
 }
 
+// blocks are the integer quantizers of blocks.
 func (w width) blocks() {
 	var lo, hi, zero vv
-	w.blockLoop("vecBlocksInt", "lo float32, hi float32, ", "FakeQuantBlocksInt",
-		func() { lo, hi, zero = w.param("lo"), w.param("hi"), w.zero() },
-		func(x, s vv) {
-			VDIVPS(s, x, x)
-			w.round(x, x)
-			VADDPS(zero, x, x) // -0 to +0
-			VMAXPS(x, lo, x)
-			VMINPS(x, hi, x)
-			VMULPS(s, x, x)
-		})
-}
-
-// blockLoop emits the loop over blocks of a row: the maximum, its rounding, the scale, then the grid. rounding points at
-// the divisor and the threshold of Blocks and at three words that round the maximum: (m + w0 + (m>>16 & w1)) & w2. It
-// stops at the first block whose maximum is infinite or NaN, before it writes to it, and returns the number of blocks
-// done. size is a multiple of 16; a scale is never NaN, so neither is a quotient.
-func (w width) blockLoop(name, params, doc string, head func(), quantize func(x, s vv)) {
-	name += "_" + w.name
-	TEXT(name, NOSPLIT, "func(dst *float32, x *float32, count int, size int, scales *float32, rounding *uint32, "+strings.TrimSuffix(params, ", ")+") int")
-	Doc(name + " is " + doc + " for count whole blocks of a row; see Blocks.row.")
-	Pragma("noescape")
-	dst, x := Load(Param("dst"), GP64()), Load(Param("x"), GP64())
-	count, size := Load(Param("count"), GP64()), Load(Param("size"), GP64())
-	scales, rp := Load(Param("scales"), GP64()), Load(Param("rounding"), GP64())
-	head()
-	SHLQ(operand.Imm(2), size) // bytes
-	done := GP64()
-	XORQ(done, done)
-	Label("block")
-	CMPQ(done, count)
-	JGE(operand.LabelRef("out"))
-
-	acc, i := w.zero(), GP64()
-	XORQ(i, i)
-	mask := w.set(bits(1<<31 - 1))
-	Label("maximum")
-	v := w.reg()
-	VANDPS(operand.Mem{Base: x, Index: i, Scale: 1}, mask, v)
-	VPMAXUD(v, acc, acc)
-	ADDQ(operand.Imm(uint64(w.bytes)), i)
-	CMPQ(i, size)
-	JLT(operand.LabelRef("maximum"))
-	top := w.lower(acc, func(a, b, d operand.Op) { VPMAXUD(a, b, d) }).(reg.VecVirtual)
-
-	// From here on scalar, in xmm registers and general ones.
-	word, low := GP32(), GP32()
-	VMOVD(top, word)
-	MOVL(word, low)
-	SHRL(operand.Imm(16), low)
-	ANDL(operand.Mem{Base: rp, Disp: 12}, low)
-	ADDL(operand.Mem{Base: rp, Disp: 8}, word)
-	ADDL(low, word)
-	ANDL(operand.Mem{Base: rp, Disp: 16}, word)
-	CMPL(word, operand.U32(0x7f800000))
-	JCC(operand.LabelRef("out")) // infinite or NaN
-	m, scale := XMM(), w.reg()
-	VMOVD(word, m)
-	VDIVSS(operand.Mem{Base: rp}, m, m)
-	VMOVD(m, word)
-	XORL(low, low)
-	VUCOMISS(operand.Mem{Base: rp, Disp: 4}, top)
-	CMOVLLS(low, word) // at most the threshold
-	MOVL(word, operand.Mem{Base: scales, Index: done, Scale: 4})
-	VBROADCASTSS(m, scale)
-	XORQ(i, i)
-	TESTL(word, word)
-	JZ(operand.LabelRef("zeros"))
-	Label("elements")
-	e := w.reg()
-	VMOVUPS(operand.Mem{Base: x, Index: i, Scale: 1}, e)
-	quantize(e, scale)
-	VMOVUPS(e, operand.Mem{Base: dst, Index: i, Scale: 1})
-	ADDQ(operand.Imm(uint64(w.bytes)), i)
-	CMPQ(i, size)
-	JLT(operand.LabelRef("elements"))
-	JMP(operand.LabelRef("next"))
-	Label("zeros")
-	nought := w.zero()
-	Label("clear")
-	VMOVUPS(nought, operand.Mem{Base: dst, Index: i, Scale: 1})
-	ADDQ(operand.Imm(uint64(w.bytes)), i)
-	CMPQ(i, size)
-	JLT(operand.LabelRef("clear"))
-	Label("next")
-	ADDQ(size, x)
-	ADDQ(size, dst)
-	INCQ(done)
-	JMP(operand.LabelRef("block"))
-	Label("out")
-	Store(done, ReturnIndex(0))
-	VZEROUPPER()
-	RET()
+	for _, r := range rules {
+		w.blockLoop(r, "Int", "lo float32, hi float32, ",
+			func() { lo, hi, zero = w.param("lo"), w.param("hi"), w.zero() },
+			func(_, q, s vv) {
+				w.round(q, q)
+				VADDPS(zero, q, q) // -0 to +0
+				VMAXPS(q, lo, q)
+				VMINPS(q, hi, q)
+				VMULPS(s, q, q)
+			})
+	}
 }
 
 // add64 widens and adds.

@@ -1,0 +1,153 @@
+package kernel_test
+
+import (
+	"fmt"
+	"math"
+	"math/rand/v2"
+	"testing"
+
+	"github.com/qsimc/qsimc/runtime/kernel"
+)
+
+var (
+	e2m1 = kernel.Minifloat{ExpBits: 2, ManBits: 1, Bias: 1, Max: 6, NaN: 6}
+	e4m3 = kernel.Minifloat{ExpBits: 4, ManBits: 3, Bias: 7, Max: 448, NaN: float32(math.NaN())}
+)
+
+// blockRules are quantizers by each rule, on integer and on float grids.
+func blockRules(size int) map[string]*kernel.BlockQuant {
+	int4 := kernel.Blocks{Size: size, Max: 7, Lo: -7, Hi: 7}
+	int8 := kernel.Blocks{Size: size, Max: 127, Lo: -127, Hi: 127}
+	with := func(b kernel.Blocks, change func(*kernel.Blocks)) kernel.Blocks {
+		change(&b)
+		return b
+	}
+	abfp := func(b *kernel.Blocks) { b.BF16, b.Tiny = true, 0x1p-24 }
+	pow2 := func(b *kernel.Blocks) { b.Pow2 = true }
+	code := func(b *kernel.Blocks) { b.Code, b.Tiny = &e4m3, 0x1p-24 }
+	fp4, fp8 := kernel.Blocks{Size: size, Max: 6}, kernel.Blocks{Size: size, Max: 448}
+	return map[string]*kernel.BlockQuant{
+		"int4": int4.Int(), "int4 abfp": with(int4, abfp).Int(), "int8 abfp": with(int8, abfp).Int(), "int8 mx": with(int8, pow2).Int(),
+		"int4 coded": with(int4, code).Int().Under(30), "e2m1": fp4.Float(e2m1), "e2m1 abfp": with(fp4, abfp).Float(e2m1),
+		"e4m3 abfp": with(fp8, abfp).Float(e4m3), "mxfp4": with(fp4, pow2).Float(e2m1), "mxfp8": with(fp8, pow2).Float(e4m3),
+		"nvfp4": with(fp4, code).Float(e2m1).Under(30), "nvfp4 of little": with(fp4, code).Float(e2m1).Under(1e-9),
+		"nvfp4 of much": with(fp4, code).Float(e2m1).Under(3e38),
+	}
+}
+
+// All levels give the same bits, by rows and by columns: for ordinary values, tiny and huge ones, zeros and specials.
+func TestBlockRulesAgreeAcrossLevels(t *testing.T) {
+	const rows, cols = 6, 200
+	for _, size := range []int{4, 16, 32, 64, 200} {
+		for name, q := range blockRules(size) {
+			for kind, scale := range map[string]float32{"plain": 1, "tiny": 0x1p-120, "small": 0x1p-70, "large": 0x1p100, "huge": 0x1p125, "mixed": 0} {
+				x := randn(rows*cols, 21)
+				if scale == 0 {
+					x = mixed(rows*cols, 22)
+				}
+				for i := range x {
+					x[i] *= max(scale, float32(1)*b2f(scale == 0))
+				}
+				clear(x[cols : cols+150])
+				x[cols+3] = float32(math.Copysign(0, -1))
+				agree(t, fmt.Sprintf("%s rows of %d, %s", name, size, kind), func() []float32 {
+					d, s := make([]float32, len(x)), make([]float32, rows*((cols+size-1)/size))
+					ok := q.AllRows(rows, cols, d, x, s)
+					return append(append(d, s...), b2f(ok))
+				})
+				agree(t, fmt.Sprintf("%s columns of %d, %s", name, size, kind), func() []float32 {
+					d, s := make([]float32, len(x)), make([]float32, cols*((rows+size-1)/size))
+					ok := q.AllCols(rows, cols, d, x, s)
+					return append(append(d, s...), b2f(ok))
+				})
+			}
+		}
+	}
+}
+
+func b2f(b bool) float32 {
+	if b {
+		return 1
+	}
+	return 0
+}
+
+// The vector loops divide without dividing: quotients within a few units in the last place of a tie must fall as a true
+// division has them.
+func TestBlockQuotients(t *testing.T) {
+	rng := rand.New(rand.NewPCG(1, 2))
+	const n = 64
+	x, got := make([]float32, n), make([]float32, n)
+	int8 := kernel.Blocks{Size: n, Max: 127, Lo: -127, Hi: 127}.Int()
+	fp8 := kernel.Blocks{Size: n, Max: 448}.Float(e4m3)
+	for range 4000 {
+		m := float32(math.Ldexp(1+rng.Float64(), rng.IntN(100)-50))
+		for _, c := range []struct {
+			q   *kernel.BlockQuant
+			max float32
+			ref func(s float32) []float32
+		}{
+			{int8, 127, func(s float32) []float32 {
+				out := make([]float32, n)
+				for i, v := range x {
+					out[i] = (float32(math.RoundToEven(float64(v/s))) + 0) * s
+				}
+				return out
+			}},
+			{fp8, 448, func(s float32) []float32 {
+				out := make([]float32, n)
+				for i, v := range x {
+					out[i] = v / s
+				}
+				kernel.CastMinifloat(out, out, e4m3)
+				for i := range out {
+					out[i] *= s
+				}
+				return out
+			}},
+		} {
+			s := m / c.max
+			x[0] = m
+			for i := 1; i < n; i++ {
+				tie := (float32(rng.IntN(250)) + 0.5) / 2
+				if c.max == 448 {
+					tie = float32(math.Ldexp(float64(17+2*rng.IntN(8)), rng.IntN(17)-13))
+				}
+				v := tie * s
+				for range rng.IntN(4) {
+					v = math.Nextafter32(v, float32(rng.IntN(2))*2*m)
+				}
+				if v > m {
+					v = m
+				}
+				x[i] = v * float32(1-2*rng.IntN(2))
+			}
+			c.q.Rows(1, n, got, n, x, n, nil)
+			checkBits(t, fmt.Sprintf("largest %v, %v", m, c.max), got, c.ref(s))
+		}
+	}
+}
+
+// The scales of microscaling (METHODS.md §1.4) and of two levels (§1.5).
+func TestBlockScalesGolden(t *testing.T) {
+	kernel.EachLevel(t, func(t *testing.T) {
+		x := make([]float32, 32)
+		d, s := make([]float32, 32), make([]float32, 1)
+		for _, c := range []struct{ m, want float32 }{{6, 1}, {7.9, 1}, {8, 2}, {3.9, 0.5}, {0, 0x1p-127}, {0x1p-140, 0x1p-127}, {0x1.8p127, 0x1p125}} {
+			x[5] = -c.m
+			kernel.Blocks{Size: 32, Max: 6, Pow2: true}.Float(e2m1).AllRows(1, 32, d, x, s)
+			if s[0] != c.want {
+				t.Errorf("mxfp4: largest %v: scale %v, want %v", c.m, s[0], c.want)
+			}
+		}
+		x[5] = 3
+		nv := kernel.Blocks{Size: 32, Max: 6, Code: &e4m3}.Float(e2m1)
+		if !nv.Relative() {
+			t.Error("not relative")
+		}
+		nv.Under(6*448).AllRows(1, 32, d, x, s)
+		if s[0] != 0.5 || d[5] != 3 {
+			t.Errorf("nvfp4: scale %v, value %v, want 0.5, 3", s[0], d[5])
+		}
+	})
+}
