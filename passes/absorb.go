@@ -1,42 +1,27 @@
 package passes
 
 import (
-	"context"
 	"fmt"
-	"math"
 	"slices"
 	"strings"
 
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/numfmt"
 	"github.com/qsimc/qsimc/ir/op"
-	"github.com/qsimc/qsimc/runtime"
 )
-
-// undo takes back what a rewrite did, last step first.
-type undo []func()
-
-func (u *undo) then(f func()) { *u = append(*u, f) }
-
-func (u undo) run() {
-	for _, f := range slices.Backward(u) {
-		f()
-	}
-}
 
 // factors returns the factor of every class of a scaling by channel label; none has 1.
 type factors func(label int32) float64
 
-// apply edits the constants of a scaling: a constant that others read too is copied first. It returns how to take the edits
-// back, also with an error.
-func (s *scaling) apply(f factors) (undo, error) {
-	var back undo
+// apply edits the constants of a scaling: a constant that others read too is copied first. back learns how to take the
+// edits back, also with an error.
+func (s *scaling) apply(f factors, back *undo) error {
 	for _, e := range s.edits {
-		if err := e.apply(f, &back); err != nil {
-			return back, fmt.Errorf("%v: %w", e.node, err)
+		if err := e.apply(f, back); err != nil {
+			return fmt.Errorf("%v: %w", e.node, err)
 		}
 	}
-	return back, nil
+	return nil
 }
 
 // constant returns the value that holds the constant which the edit changes, the nodes from it to the slot, and its channels.
@@ -161,159 +146,6 @@ func insertMul(v *ir.Value, axis int, by []float64, uses []ir.Use, pass string, 
 	for _, u := range uses {
 		u.Set(n.Out(0))
 		back.then(func() { u.Set(v) })
-	}
-	return nil
-}
-
-// extract returns a model of its own that computes the results of some nodes of a graph, those between them included. What
-// the nodes read from outside becomes an input of the same name, constants come along.
-func extract(nodes []*ir.Node, want []*ir.Value) *ir.Model {
-	src := nodes[0].Graph().Model()
-	order := nodeOrder(src)
-	nodes = slices.Clone(nodes)
-	slices.SortFunc(nodes, func(a, b *ir.Node) int { return order[a] - order[b] })
-	m := ir.NewModel(src.Opset[""])
-	for d, v := range src.Opset {
-		m.Opset[d] = v
-	}
-	m.IRVersion = src.IRVersion
-	g := m.Graph
-	at := map[*ir.Value]*ir.Value{}
-	read := func(v *ir.Value) *ir.Value {
-		if v == nil || at[v] != nil {
-			return at[v]
-		}
-		if t := op.ConstantOf(v); t != nil {
-			at[v] = g.AddConst(v.Name, t)
-		} else {
-			at[v] = g.AddInput(v.Name, v.Type)
-		}
-		return at[v]
-	}
-	for _, n := range nodes {
-		ins := n.Ins()
-		for i, v := range ins {
-			ins[i] = read(v)
-		}
-		outs := make([]string, n.NumOut())
-		for i, v := range n.Outs() {
-			if v != nil {
-				outs[i] = v.Name
-			}
-		}
-		k := g.Place(nil, n.Name, n.Op, ins, outs, n.Attrs...)
-		for i, v := range n.Outs() {
-			if v != nil {
-				at[v] = k.Out(i)
-			}
-		}
-	}
-	for _, v := range want {
-		g.AddOutput(v.Name, at[v])
-	}
-	return m
-}
-
-// boundary returns the values that nodes read from outside, constants apart.
-func boundary(nodes []*ir.Node) []*ir.Value {
-	inside := map[*ir.Node]bool{}
-	for _, n := range nodes {
-		inside[n] = true
-	}
-	var vs []*ir.Value
-	for _, n := range nodes {
-		for _, v := range n.Ins() {
-			if v != nil && op.ConstantOf(v) == nil && !inside[v.DefNode()] && !slices.Contains(vs, v) {
-				vs = append(vs, v)
-			}
-		}
-	}
-	return vs
-}
-
-// withWeights adds the nodes that lie between the constants and the nodes that read them.
-func withWeights(nodes []*ir.Node) []*ir.Node {
-	all := slices.Clone(nodes)
-	for _, n := range nodes {
-		for _, v := range n.Ins() {
-			if v == nil || v.Type.Rank() < 0 {
-				continue
-			}
-			_, chain, _, ok := weight(v, numfmt.Axes{K: numfmt.NoAxis, Out: numfmt.NoAxis})
-			for _, k := range chain {
-				if ok && !slices.Contains(all, k) {
-					all = append(all, k)
-				}
-			}
-		}
-	}
-	return all
-}
-
-// tolerance is how far a rewritten value may be from the original, as a share of the original's largest magnitude: 1e-4
-// (METHODS.md §5), and four last places of a narrower type, in which weights are stored.
-func tolerance(e ir.DType) float64 {
-	switch e {
-	case ir.Float16:
-		return 1e-4 + 4.0/2048
-	case ir.BFloat16:
-		return 1e-4 + 4.0/256
-	}
-	return 1e-4
-}
-
-// proof is a check of a rewrite: a part of the model run on recorded values before and after.
-type proof struct {
-	want  []*ir.Value
-	feed  ir.Tensors
-	wants ir.Tensors
-	opts  runtime.Options
-}
-
-// newProof runs the nodes as they are on what was recorded of one sample.
-func newProof(ctx context.Context, nodes []*ir.Node, want []*ir.Value, seen map[*ir.Value]*ir.Tensor, o runtime.Options) (*proof, error) {
-	p := &proof{want: want, feed: ir.Tensors{}, opts: o}
-	for _, v := range boundary(withWeights(nodes)) {
-		if seen[v] == nil {
-			return nil, fmt.Errorf("%q was not computed on the sample", v.Name)
-		}
-		p.feed[v.Name] = seen[v]
-	}
-	var err error
-	p.wants, err = p.run(ctx, nodes)
-	return p, err
-}
-
-func (p *proof) run(ctx context.Context, nodes []*ir.Node) (ir.Tensors, error) {
-	prog, err := runtime.CompileWith(ctx, extract(withWeights(nodes), p.want), p.opts)
-	if err != nil {
-		return nil, err
-	}
-	return prog.Run(ctx, p.feed)
-}
-
-// check runs the nodes as they are now and compares with what they gave before.
-func (p *proof) check(ctx context.Context, nodes []*ir.Node) error {
-	got, err := p.run(ctx, nodes)
-	if err != nil {
-		return err
-	}
-	for _, v := range p.want {
-		a, _ := p.wants[v.Name].Float32s()
-		b, _ := got[v.Name].Float32s()
-		if len(a) != len(b) {
-			return fmt.Errorf("%q has %d elements in place of %d", v.Name, len(b), len(a))
-		}
-		var most, diff float64
-		for i := range a {
-			most = max(most, math.Abs(float64(a[i])))
-			if d := math.Abs(float64(a[i]) - float64(b[i])); d > diff || d != d {
-				diff = d
-			}
-		}
-		if tol := tolerance(v.Type.Elem); !(diff <= tol*most) {
-			return fmt.Errorf("%q would differ by %.3g of its largest magnitude, more than %.0e", v.Name, diff/most, tol)
-		}
 	}
 	return nil
 }

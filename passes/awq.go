@@ -4,7 +4,6 @@ import (
 	"context"
 	"fmt"
 	"math"
-	"slices"
 )
 
 // AWQOptions are the options of the pass awq.
@@ -34,22 +33,16 @@ func awq(ctx context.Context, u *Unit, o AWQOptions) error {
 		return err
 	}
 	grid.weightsOnly()
-	gs := slices.DeleteFunc(w.groups(), func(g *group) bool {
-		why := ""
+	gs := u.selectGroups(w, func(g *group) string {
 		switch {
 		case !grid.quantizes(g, true):
-			why = "the policy leaves its weight float"
+			return "the policy leaves its weight float"
 		case o.Sites == "ref" && g.norm == nil:
-			why = "sites=ref: it reads no normalization"
+			return "sites=ref: it reads no normalization"
 		case g.sharesClasses():
-			why = "query heads share its channels"
+			return "query heads share its channels"
 		}
-		if why != "" {
-			for _, s := range g.sites {
-				u.skip(s.Name, why)
-			}
-		}
-		return why != ""
+		return ""
 	})
 	if u.DryRun || len(gs) == 0 {
 		u.reportGroups(gs)
@@ -64,26 +57,13 @@ func awq(ctx context.Context, u *Unit, o AWQOptions) error {
 	for i := range 20 {
 		ratios = append(ratios, float64(i)/20)
 	}
-	for i, g := range upstreamLast(gs) {
-		u.at(g.name())
-		u.progress("groups", i, len(gs))
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+	return u.rescaleAll(ctx, gs, st, func(g *group) (factorMap, error) {
 		mean := g.means(st)
 		pick := func(r float64) factorMap { return awqFactors(mean, r) }
 		best, err := grid.best(ctx, g, ratios, pick)
-		if err != nil {
-			return fmt.Errorf("group %q: %w", g.name(), err)
-		}
 		g.note = fmt.Sprintf(" (ratio=%g)", best)
-		if err := u.rescale(ctx, g, pick(best), st); err != nil {
-			return err
-		}
-	}
-	u.reportGroups(gs)
-	u.Model.Graph.Prune()
-	return nil
+		return pick(best), err
+	})
 }
 
 // weightsOnly makes the search leave activations float.

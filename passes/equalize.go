@@ -8,7 +8,6 @@ import (
 	"slices"
 
 	"github.com/qsimc/qsimc/ir"
-	"github.com/qsimc/qsimc/runtime/calib"
 )
 
 // Equalize balances the ranges of weights that follow one another.
@@ -32,16 +31,7 @@ func equalize(ctx context.Context, u *Unit, _ struct{}) error {
 	if err != nil {
 		return err
 	}
-	var gs []*group
-	for _, g := range w.groups() {
-		if why := g.notBetweenProducts(); why != "" {
-			for _, s := range g.sites {
-				u.skip(s.Name, why)
-			}
-			continue
-		}
-		gs = append(gs, g)
-	}
+	gs := u.selectGroups(w, (*group).notBetweenProducts)
 	if u.DryRun || len(gs) == 0 {
 		u.reportGroups(gs)
 		return nil
@@ -52,23 +42,15 @@ func equalize(ctx context.Context, u *Unit, _ struct{}) error {
 	}
 	st := &statistics{}
 	if u.Samples != nil {
-		if st, err = u.record(ctx, gs); err != nil {
+		st.first = witnessOf(gs)
+		if err := st.first.run(ctx, u); err != nil {
 			return err
 		}
 	}
-	for i, g := range upstreamLast(gs) {
-		u.at(g.name())
-		u.progress("groups", i, len(gs))
-		if err := u.rescale(ctx, g, totals[g], st); err != nil {
-			return err
-		}
-	}
-	u.reportGroups(gs)
 	if u.Samples == nil {
 		u.note("there are no samples: the rewrites were not tried by running them")
 	}
-	u.Model.Graph.Prune()
-	return nil
+	return u.rescaleAll(ctx, gs, st, func(g *group) (factorMap, error) { return totals[g], nil })
 }
 
 // notBetweenProducts says why a group is no case for equalization, "" if it is one.
@@ -87,36 +69,6 @@ func (g *group) notBetweenProducts() string {
 		return "no product makes its input"
 	}
 	return ""
-}
-
-// record keeps what the proofs of groups read on the first sample.
-func (u *Unit) record(ctx context.Context, gs []*group) (*statistics, error) {
-	k := &keeper{max: 1, seen: map[*ir.Value]map[int]*ir.Tensor{}}
-	var probes []calib.Probe
-	watched := map[*ir.Value]bool{}
-	for _, g := range gs {
-		for _, v := range boundary(withWeights(g.nodes())) {
-			if !watched[v] {
-				watched[v] = true
-				probes = append(probes, calib.Probe{Value: v, Into: kept{k, v}})
-			}
-		}
-	}
-	first := func(yield func(ir.Tensors, error) bool) {
-		for t, err := range u.Samples() {
-			yield(t, err)
-			return
-		}
-	}
-	err := calib.Sweep(ctx, u.Model, func() iterTensors { return first }, probes, calib.Options{Jobs: 1, Runtime: u.Runtime})
-	if err != nil {
-		return nil, err
-	}
-	st := &statistics{first: map[*ir.Value]*ir.Tensor{}}
-	for v, by := range k.seen {
-		st.first[v] = by[0]
-	}
-	return st, nil
 }
 
 // balance computes the factors of all groups that make the ranges on both sides of each equal.

@@ -47,6 +47,7 @@ type gptqSite struct {
 
 	clusters []int // column → cluster, where each has its own scale in each row; nil: the scheme's groups
 	groups   int   // clusters
+	perm     []int // where the column at each place of the model's weight is in the walked one's; nil: in the same place
 
 	q      []float32 // the result; nil: left to rounding to nearest
 	params numfmt.Params
@@ -87,6 +88,11 @@ func gptq(ctx context.Context, u *Unit, o GPTQOptions) error {
 		t, err := tensorAs(op.ConstantOf(root).Elem(), s.q, op.ConstantOf(root).Shape())
 		if err != nil {
 			return fmt.Errorf("weight %q: %w", root.Name, err)
+		}
+		if s.perm != nil {
+			if t, err = permuted(t, s.weight.Axes.K, s.perm); err != nil {
+				return fmt.Errorf("weight %q: %w", root.Name, err)
+			}
 		}
 		v := setConstant(root, t)
 		if s.clusters == nil {
@@ -134,7 +140,7 @@ func gptqSites(u *Unit, ds []*Decision, o GPTQOptions) []*gptqSite {
 		if s.weight == nil || s.weight.Scheme.IsNone() {
 			continue // fakequant says why
 		}
-		if why := s.refuse(u.Model, users[s.weight.Value], u.clusters, o); why != "" {
+		if why := s.refuse(u.Model, users[s.weight.Value], u.clusters[s.weight.Value], o); why != "" {
 			u.skip(d.Name, why+"; its weight is rounded to nearest")
 			continue
 		}
@@ -144,7 +150,7 @@ func gptqSites(u *Unit, ds []*Decision, o GPTQOptions) []*gptqSite {
 }
 
 // refuse says why the weight of a site cannot be rounded by GPTQ, "" if it can.
-func (s *gptqSite) refuse(m *ir.Model, users int, clusters map[*ir.Value][]int, o GPTQOptions) string {
+func (s *gptqSite) refuse(m *ir.Model, users int, c *clusteredWeight, o GPTQOptions) string {
 	root := s.weight.Value
 	alone := users == 1
 	for _, v := range append([]*ir.Value{root}, chainValues(s.weight.Chain)...) {
@@ -163,8 +169,8 @@ func (s *gptqSite) refuse(m *ir.Model, users int, clusters map[*ir.Value][]int, 
 	if s.view, why = viewWeight(s.Site, s.weight.Operand); why != "" {
 		return why
 	}
-	if s.clusters = clusters[root]; s.clusters != nil {
-		s.groups = slices.Max(s.clusters) + 1
+	if c != nil {
+		s.clusters, s.groups, s.perm = c.labels, slices.Max(c.labels)+1, c.perm
 	}
 	return ""
 }
@@ -185,6 +191,9 @@ func gptqModel(ctx context.Context, u *Unit, ds []*Decision, sites []*gptqSite, 
 		entry: &PassEntry{Name: u.entry.Name}, own: map[*ir.Node]bool{}}
 	for n := range u.own {
 		unit.own[mp.Nodes[n]] = true
+	}
+	if err := u.ungather(unit, mp); err != nil {
+		return nil, err
 	}
 	copied, err := u.Policy.Decide(unit.sites())
 	if err != nil {

@@ -345,7 +345,7 @@ func (k kept) Observe(_, sample int, t *ir.Tensor) error {
 // statistics are what channel rewrites learn from the samples.
 type statistics struct {
 	of    map[*ir.Value]*channelMax  // by input of a site
-	first map[*ir.Value]*ir.Tensor   // what proofs read, on the first sample
+	first *witness                   // for proofs; nil: there are no samples
 	few   map[*ir.Value][]*ir.Tensor // inputs of sites on the first samples
 }
 
@@ -355,11 +355,9 @@ func (u *Unit) observe(ctx context.Context, gs []*group, few int) (*statistics, 
 	if u.Samples == nil {
 		return nil, fmt.Errorf("%d groups of sites are scaled by what their inputs hold, the first reads %q: give samples", len(gs), gs[0].name())
 	}
-	st := &statistics{of: map[*ir.Value]*channelMax{}, first: map[*ir.Value]*ir.Tensor{}, few: map[*ir.Value][]*ir.Tensor{}}
-	one := &keeper{max: 1, seen: map[*ir.Value]map[int]*ir.Tensor{}}
+	st := &statistics{of: map[*ir.Value]*channelMax{}, first: witnessOf(gs), few: map[*ir.Value][]*ir.Tensor{}}
 	some := &keeper{max: few, seen: map[*ir.Value]map[int]*ir.Tensor{}}
-	var probes []calib.Probe
-	watched := map[*ir.Value]bool{}
+	probes := st.first.probes()
 	for _, g := range gs {
 		for _, s := range g.sites {
 			x := s.Node.In(s.Linear.X)
@@ -372,20 +370,11 @@ func (u *Unit) observe(ctx context.Context, gs []*group, few int) (*statistics, 
 				probes = append(probes, calib.Probe{Value: x, Into: kept{some, x}})
 			}
 		}
-		for _, v := range boundary(withWeights(g.nodes())) {
-			if !watched[v] {
-				watched[v] = true
-				probes = append(probes, calib.Probe{Value: v, Into: kept{one, v}})
-			}
-		}
 	}
 	err := calib.Sweep(ctx, u.Model, u.Samples, probes, calib.Options{Jobs: u.Jobs, Runtime: u.Runtime,
 		Progress: func(done int) { u.progress("samples", done, 0) }})
 	if err != nil {
 		return nil, err
-	}
-	for v, by := range one.seen {
-		st.first[v] = by[0]
 	}
 	for v, by := range some.seen {
 		for _, i := range sortedKeys(by) {
@@ -393,6 +382,15 @@ func (u *Unit) observe(ctx context.Context, gs []*group, few int) (*statistics, 
 		}
 	}
 	return st, nil
+}
+
+// witnessOf makes a witness for the rewrites of groups.
+func witnessOf(gs []*group) *witness {
+	w := &witness{}
+	for _, g := range gs {
+		w.testify(g.nodes())
+	}
+	return w
 }
 
 // nodes returns the nodes that a rewrite of the group touches.

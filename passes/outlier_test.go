@@ -6,68 +6,10 @@ import (
 
 	"github.com/qsimc/qsimc/frontend"
 	"github.com/qsimc/qsimc/ir"
-	"github.com/qsimc/qsimc/ir/op"
 	"github.com/qsimc/qsimc/passes"
 	"github.com/qsimc/qsimc/runtime/eval"
 	"github.com/qsimc/qsimc/testdata/shared"
 )
-
-// injectOutliers scales six channels of every LayerNormalization's result by 20 to 60 and divides the weights that read
-// them: the same function, with outlier channels as large language models have them.
-func injectOutliers(t *testing.T, m *ir.Model) {
-	t.Helper()
-	scaled := func(v *ir.Value, by func(i int) float32) *ir.Tensor {
-		c := op.ConstantOf(v)
-		x, _ := c.Float32s()
-		y := make([]float32, len(x))
-		for i := range x {
-			y[i] = x[i] * by(i)
-		}
-		return ir.Floats(y, c.Shape()...)
-	}
-	for n := range m.Nodes() {
-		norm, ok := op.NormOf(n)
-		if !ok || !norm.Fused {
-			continue
-		}
-		width := op.ConstantOf(n.In(1)).Len()
-		factor := func(channel int) float32 {
-			if step := width / 6; channel%step == 5 && channel/step < 6 {
-				return float32(20 + 8*(channel/step))
-			}
-			return 1
-		}
-		for i := 1; i <= 2; i++ {
-			n.SetIn(i, m.Graph.Const(n.In(i).Name, scaled(n.In(i), factor)))
-		}
-		for _, u := range norm.Out.Uses() {
-			d, ok := op.Lookup(u.Node)
-			if !ok || d.Linear == nil {
-				continue
-			}
-			l, ok := d.Linear(u.Node)
-			if !ok {
-				continue
-			}
-			w, inner := u.Node.In(l.W), 1
-			if tr := w.DefNode(); tr != nil && op.ConstantOf(w) == nil { // the head reads the embedding through a Transpose
-				c := m.Graph.Const("head", op.ConstantOf(tr.In(0)))
-				k, err := op.Insert(m.Graph, u.Node, "head_t", tr.Op, []*ir.Value{c}, []string{"head_t"}, tr.Attrs...)
-				if err != nil {
-					t.Fatal(err)
-				}
-				u.Node.SetIn(l.W, k.Out(0))
-				c.SetConst(scaled(c, func(i int) float32 { return 1 / factor(i%width) }))
-				continue
-			}
-			if l.InAxis == 0 {
-				inner = int(w.Type.Dim(1).Size)
-			}
-			u.Node.SetIn(l.W, m.Graph.Const(w.Name, scaled(w, func(i int) float32 { return 1 / factor(i/inner%width) })))
-		}
-	}
-	m.Graph.Prune()
-}
 
 // perplexity quantizes a copy of a model as a preset says and returns its perplexity; preset "" leaves it float.
 func perplexity(t *testing.T, m *ir.Model, model, presetName, data string, count int) float64 {
@@ -107,7 +49,9 @@ func TestOutliers(t *testing.T) {
 		}
 		m := load(t, "opt-mini")
 		before, _ := m.Clone()
-		injectOutliers(t, m)
+		if err := shared.InjectOutliers(m); err != nil {
+			t.Fatal(err)
+		}
 		if d := relative(t, before, m, zooSamples(t, "opt-mini", m, 1)); d > 1e-4 {
 			t.Fatalf("the copy with outliers computes something else: %.3g", d)
 		}

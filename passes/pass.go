@@ -201,8 +201,9 @@ type Unit struct {
 	site   string     // the site it works on, for the message of a panic
 	fitted map[fitKey]numfmt.Params
 
-	own      map[*ir.Node]bool    // quantization nodes that passes of this run have inserted for good
-	clusters map[*ir.Value][]int  // weight → group of each column, for grids per row and group
+	own      map[*ir.Node]bool              // quantization nodes that passes of this run have inserted for good
+	clusters map[*ir.Value]*clusteredWeight // for grids per row and cluster of columns
+	gathered []*gathering
 	folded   map[*ir.Value]string // weights that hold rounded values and stay constants; why
 }
 

@@ -36,9 +36,6 @@ products by more than 1e-4 of its largest magnitude is taken back. The model com
 // clampFactor bounds the factors of SmoothQuant (METHODS.md §5).
 const clampFactor = 1e4
 
-// balanced is how far from 1 all factors of a group may be for the group to count as smooth already.
-const balanced = 1e-4
-
 func smoothQuant(ctx context.Context, u *Unit, o SmoothQuantOptions) error {
 	alpha := math.NaN()
 	if o.Alpha != "auto" {
@@ -55,21 +52,15 @@ func smoothQuant(ctx context.Context, u *Unit, o SmoothQuantOptions) error {
 	if err != nil {
 		return err
 	}
-	gs := slices.DeleteFunc(w.groups(), func(g *group) bool {
-		why := ""
+	gs := u.selectGroups(w, func(g *group) string {
 		switch {
 		case o.Sites == "all":
 		case g.norm == nil:
-			why = "sites=ref: it reads no normalization"
+			return "sites=ref: it reads no normalization"
 		case g.head:
-			why = heads.leaves(g)
+			return heads.leaves(g)
 		}
-		if why != "" {
-			for _, s := range g.sites {
-				u.skip(s.Name, why)
-			}
-		}
-		return why != ""
+		return ""
 	})
 	if u.DryRun || len(gs) == 0 {
 		u.reportGroups(gs)
@@ -89,48 +80,23 @@ func smoothQuant(ctx context.Context, u *Unit, o SmoothQuantOptions) error {
 			return err
 		}
 	}
-	for i, g := range upstreamLast(gs) {
-		u.at(g.name())
-		u.progress("groups", i, len(gs))
-		if err := ctx.Err(); err != nil {
-			return err
-		}
+	return u.rescaleAll(ctx, gs, st, func(g *group) (factorMap, error) {
 		act, weights, err := g.magnitudes(st)
 		if err != nil {
-			return err
+			return nil, err
 		}
 		pick := func(alpha float64) factorMap { return smoothFactors(act, weights, alpha, o.Pow2) }
-		best := alpha
-		if grid != nil {
-			if !grid.quantizes(g, false) {
-				g.left = "alpha=auto: the policy leaves it float, no alpha is better than another"
-				continue
-			}
-			if best, err = grid.best(ctx, g, alphaGrid(), pick); err != nil {
-				return fmt.Errorf("group %q: %w", g.name(), err)
-			}
-			g.note = fmt.Sprintf(" (alpha=%g)", best)
+		if grid == nil {
+			return pick(alpha), nil
 		}
-		if err := u.rescale(ctx, g, pick(best), st); err != nil {
-			return err
+		if !grid.quantizes(g, false) {
+			g.left = "alpha=auto: the policy leaves it float, no alpha is better than another"
+			return nil, nil
 		}
-	}
-	u.reportGroups(gs)
-	u.Model.Graph.Prune()
-	return nil
-}
-
-// reportGroups says for every site of the groups what was done, or why nothing was.
-func (u *Unit) reportGroups(gs []*group) {
-	for _, g := range gs {
-		for _, s := range g.sites {
-			if g.left != "" {
-				u.skip(s.Name, g.left)
-			} else {
-				u.did(s.Name, g.plan()+g.note)
-			}
-		}
-	}
+		best, err := grid.best(ctx, g, alphaGrid(), pick)
+		g.note = fmt.Sprintf(" (alpha=%g)", best)
+		return pick(best), err
+	})
 }
 
 // heads knows which heads of a model sites=ref counts: those that the policy quantizes. The published method leaves all heads
@@ -180,9 +146,6 @@ func alphaGrid() []float64 {
 	return grid
 }
 
-// factorMap holds a factor for each class of channels.
-type factorMap map[int32]float64
-
 // smoothFactors computes the factors of SmoothQuant from the largest magnitudes of activations and weights.
 func smoothFactors(act, weights map[int32]float64, alpha float64, pow2 bool) factorMap {
 	f := factorMap{}
@@ -203,116 +166,4 @@ func smoothFactor(a, w, alpha float64, pow2 bool) float64 {
 		return math.Ldexp(1, int(math.RoundToEven(math.Log2(s))))
 	}
 	return float64(float32(s))
-}
-
-// rescale divides the channels of a group by factors: absorbed where they can be, else by an inserted Mul. A rewrite that
-// does not keep the outputs of the group's sites is taken back; without a recorded sample there is nothing to tell by.
-func (u *Unit) rescale(ctx context.Context, g *group, f factorMap, st *statistics) error {
-	largest := 0.0
-	for _, s := range f {
-		largest = max(largest, math.Abs(s-1))
-	}
-	if largest <= balanced {
-		g.left = "its channels are balanced already"
-		return nil
-	}
-	var want []*ir.Value
-	for _, s := range g.sites {
-		want = append(want, s.Node.Out(0))
-	}
-	nodes := g.nodes()
-	var p *proof
-	var err error
-	if st.first != nil {
-		p, err = newProof(ctx, nodes, want, st.first, u.Runtime)
-	}
-	if err == nil {
-		var back undo
-		var inserted []*ir.Node
-		if back, inserted, err = g.rewrite(f, u.entry.Name); err == nil && p != nil {
-			err = p.check(ctx, append(slices.Clone(nodes), inserted...))
-		}
-		if err != nil {
-			back.run()
-		}
-	}
-	switch {
-	case ctx.Err() != nil:
-		return ctx.Err()
-	case err != nil:
-		g.left = fmt.Sprintf("scaling %q is not kept: %v", g.name(), err)
-	default:
-		u.edit()
-	}
-	return nil
-}
-
-// rewrite divides the group's channels by their factors and returns how to take that back, and the nodes it inserted.
-func (g *group) rewrite(f factorMap, pass string) (undo, []*ir.Node, error) {
-	of := func(class int32) float64 {
-		if s, ok := f[class]; ok {
-			return s
-		}
-		return 1
-	}
-	if g.scale != nil {
-		back, err := g.scale.apply(func(l int32) float64 { return of(g.scale.find(l)) })
-		return back, nil, err
-	}
-	var back undo
-	var inserted []*ir.Node
-	done := map[*ir.Value]bool{}
-	for _, s := range g.sites {
-		e := &paramEdit{node: s.Node, slot: s.Linear.W, site: s, ch: s.rows()}
-		if err := e.apply(of, &back); err != nil {
-			return back, nil, err
-		}
-		x := s.Node.In(s.Linear.X)
-		if done[x] {
-			continue
-		}
-		var uses []ir.Use
-		for _, u := range x.Uses() {
-			if slices.ContainsFunc(g.sites, func(s *Site) bool { return s.Node == u.Node && s.Linear.X == u.Slot }) {
-				uses = append(uses, u)
-			}
-		}
-		by := make([]float64, s.width())
-		for i := range by {
-			by[i] = 1 / of(int32(i))
-		}
-		axis := s.Linear.XAxis
-		if axis < 0 {
-			axis += x.Type.Rank()
-		}
-		if err := insertMul(x, axis, by, uses, pass, &back); err != nil {
-			return back, nil, err
-		}
-		m := s.Node.In(s.Linear.X)
-		done[x], done[m] = true, true
-		inserted = append(inserted, m.DefNode())
-	}
-	return back, inserted, nil
-}
-
-// rows labels the elements of a site's weight constant by the input channel that they meet.
-func (s *Site) rows() *channels {
-	w := s.weight()
-	shape := w.Value.Type.Dims
-	period := ones(len(shape))
-	period[w.Axes.K] = int(shape[w.Axes.K].Size)
-	if g := s.Linear.Groups; g > 1 && s.convolution() && w.Axes.K == 1 {
-		inner, perGroup := int(shape[1].Size), int(shape[w.Axes.Out].Size)/g
-		period[w.Axes.Out] = int(shape[w.Axes.Out].Size)
-		return build(period, func(idx []int) int32 { return int32(idx[w.Axes.Out]/perGroup*inner + idx[1]) })
-	}
-	return build(period, func(idx []int) int32 { return int32(idx[w.Axes.K]) })
-}
-
-// plan says what takes the factors of a group.
-func (g *group) plan() string {
-	if g.scale != nil {
-		return fmt.Sprintf("channels of %q scaled: %s", g.name(), g.scale.absorbers())
-	}
-	return fmt.Sprintf("channels of %q scaled: Mul inserted, since %s", g.name(), g.why)
 }

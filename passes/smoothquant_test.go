@@ -73,7 +73,7 @@ func TestGolden29SmoothFold(t *testing.T) {
 	if len(gs) != 1 || gs[0].scale == nil {
 		t.Fatalf("groups %+v, wanted one that the norm absorbs", gs)
 	}
-	if _, _, err := gs[0].rewrite(factorMap{0: 4, 1: .5, 2: 2, 3: 1}, "test"); err != nil {
+	if _, err := gs[0].rewrite(factorMap{0: 4, 1: .5, 2: 2, 3: 1}, "test", new(undo)); err != nil {
 		t.Fatal(err)
 	}
 	want := map[string][]float32{"g": {.25, 4, .25, 1}, "b": {.025, -.4, 0, .3}, "w": {2, -.8, .5, 1, -1, .5, 1, .5}}
@@ -94,8 +94,8 @@ func TestRewriteUndo(t *testing.T) {
 		t.Fatal(err)
 	}
 	for _, g := range w.groups() {
-		back, _, err := g.rewrite(factorMap{0: 3, 1: .5}, "test")
-		if err != nil {
+		var back undo
+		if _, err := g.rewrite(factorMap{0: 3, 1: .5}, "test", &back); err != nil {
 			t.Fatal(err)
 		}
 		back.run()

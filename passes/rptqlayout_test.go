@@ -1,0 +1,140 @@
+package passes
+
+import (
+	"maps"
+	"math"
+	"path/filepath"
+	"slices"
+	"testing"
+
+	"github.com/qsimc/qsimc/frontend"
+	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/ir/numfmt"
+	"github.com/qsimc/qsimc/ir/op"
+	"github.com/qsimc/qsimc/runtime"
+	"github.com/qsimc/qsimc/testdata/shared"
+)
+
+// On the same inputs both layouts round every channel to the same values, and a product's results agree to 1e-5 of their largest
+// magnitude.
+func TestRPTQLayoutSites(t *testing.T) {
+	t.Parallel()
+	for _, model := range []struct {
+		name  string
+		sites int
+	}{{"opt-nano", 24}, {"llama-nano", 28}} {
+		t.Run(model.name, func(t *testing.T) {
+			t.Parallel()
+			units := map[string]*Unit{}
+			for _, layout := range []string{"axis", "gather"} {
+				m, err := frontend.Load(filepath.Join(shared.Dir(t), "zoo", model.name, "model.onnx"))
+				if err != nil {
+					t.Fatal(err)
+				}
+				data, err := frontend.OpenData(filepath.Join(shared.Dir(t), "zoo", "data", "nano_calib_128.npy"), m, frontend.DataOptions{Count: 1})
+				if err != nil {
+					t.Fatal(err)
+				}
+				u := &Unit{Model: m, Samples: data.Samples(), Policy: &Policy{}}
+				none := numfmt.Scheme{}
+				u.Policy.Head.Inputs = &none
+				if err := u.Policy.Default.Set(numfmt.Input, "int8"); err != nil {
+					t.Fatal(err)
+				}
+				p, err := ParsePipeline("fold", "rptq layout="+layout)
+				if err != nil {
+					t.Fatal(err)
+				}
+				if err := p.Run(t.Context(), u); err != nil {
+					t.Fatal(err)
+				}
+				units[layout] = u
+			}
+			a, b := products(units["axis"].Model), products(units["gather"].Model)
+			prog, err := runtime.Compile(units["axis"].Model)
+			if err != nil {
+				t.Fatal(err)
+			}
+			seen := map[string]*ir.Tensor{}
+			for s, err := range units["axis"].Samples() {
+				if err != nil {
+					t.Fatal(err)
+				}
+				if _, err := prog.Watch(t.Context(), s, func(v *ir.Value, x *ir.Tensor) error { seen[v.Name] = x; return nil }); err != nil {
+					t.Fatal(err)
+				}
+			}
+			sites := 0
+			for _, name := range slices.Sorted(maps.Keys(a)) {
+				from, want := computeProduct(t, a[name], seen)
+				same, got := computeProduct(t, b[name], seen)
+				if from == "" && same == "" {
+					continue // not quantized by clusters
+				}
+				if from != same {
+					t.Fatalf("%s reads %q and %q", name, from, same)
+				}
+				sites++
+				most, diff := 0.0, 0.0
+				for i := range want {
+					most = max(most, math.Abs(float64(want[i])))
+					diff = max(diff, math.Abs(float64(want[i])-float64(got[i])))
+				}
+				if !(diff <= 1e-5*most) {
+					t.Errorf("%s: the layouts differ by %.3g of the largest magnitude", name, diff/most)
+				}
+			}
+			if sites != model.sites {
+				t.Errorf("%d products compared, wanted %d", sites, model.sites)
+			}
+		})
+	}
+}
+
+// products lists a model's products with weights by name.
+func products(m *ir.Model) map[string]*ir.Node {
+	all := map[string]*ir.Node{}
+	for n := range m.Graph.Nodes() {
+		d, ok := op.Lookup(n)
+		if !ok || d.Linear == nil {
+			continue
+		}
+		if l, ok := d.Linear(n); ok && op.ConstantOf(n.In(l.W)) != nil {
+			all[n.Name] = n
+		}
+	}
+	return all
+}
+
+// computeProduct runs a product, with what rptq put before it, on recorded values; from is the value that was quantized, "" if
+// none was.
+func computeProduct(t *testing.T, n *ir.Node, seen map[string]*ir.Tensor) (from string, y []float32) {
+	t.Helper()
+	nodes := []*ir.Node{n}
+	quantized := false
+	for i := 0; i < len(nodes); i++ {
+		for _, v := range nodes[i].Ins() {
+			if d := v.DefNode(); d != nil && d.Origin != "" && !slices.Contains(nodes, d) {
+				nodes = append(nodes, d)
+				quantized = quantized || op.RoleOf(d) == op.QuantRole
+			}
+		}
+	}
+	if !quantized {
+		return "", nil
+	}
+	vs := boundary(nodes)
+	if len(vs) != 1 || seen[vs[0].Name] == nil {
+		t.Fatalf("%v reads %v", n, vs)
+	}
+	p, err := runtime.Compile(extract(nodes, []*ir.Value{n.Out(0)}))
+	if err != nil {
+		t.Fatal(err)
+	}
+	out, err := p.Run(t.Context(), ir.Tensors{vs[0].Name: seen[vs[0].Name]})
+	if err != nil {
+		t.Fatal(err)
+	}
+	y, _ = out[n.Out(0).Name].Float32s()
+	return vs[0].Name, y
+}
