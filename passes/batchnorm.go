@@ -1,6 +1,7 @@
 package passes
 
 import (
+	"context"
 	"errors"
 	"fmt"
 	"math"
@@ -8,6 +9,7 @@ import (
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/numfmt"
 	"github.com/qsimc/qsimc/ir/op"
+	"github.com/qsimc/qsimc/runtime"
 )
 
 // normFold is a BatchNormalization that goes into the product before it.
@@ -20,8 +22,8 @@ type normFold struct {
 	beta          float64    // what the product multiplies its bias by
 }
 
-// foldBatchNorms matches all, then edits.
-func foldBatchNorms(u *Unit) error {
+// foldBatchNorms matches all, then edits. Where there are samples each fold is tried on a copy of its two nodes first.
+func foldBatchNorms(ctx context.Context, u *Unit) error {
 	var folds []*normFold
 	for n := range u.Model.Nodes() {
 		if op.RoleOf(n) != op.BatchNormRole {
@@ -34,14 +36,64 @@ func foldBatchNorms(u *Unit) error {
 		}
 		folds = append(folds, f)
 	}
+	var w *witness
+	if u.Samples != nil && len(folds) > 0 && !u.DryRun {
+		w = &witness{}
+		for _, f := range folds {
+			w.testify([]*ir.Node{f.product, f.norm})
+		}
+		if err := w.run(ctx, u); err != nil {
+			return err
+		}
+	}
 	for _, f := range folds {
 		u.at(f.norm.Name)
+		if w != nil {
+			switch err := f.try(ctx, w, u.Runtime); {
+			case ctx.Err() != nil:
+				return ctx.Err()
+			case err != nil:
+				u.skip(f.norm.Name, "batch normalization stays: "+err.Error())
+				continue
+			}
+		}
 		if err := f.apply(); err != nil {
 			return fmt.Errorf("node %v: %w", f.norm, err)
 		}
 		u.edit()
 	}
 	return nil
+}
+
+// try folds a copy and compares what it computes.
+func (f *normFold) try(ctx context.Context, w *witness, o runtime.Options) error {
+	nodes, want := []*ir.Node{f.product, f.norm}, []*ir.Value{f.norm.Out(0)}
+	feed, err := w.feed(nodes)
+	if err != nil {
+		return err
+	}
+	m := extract(withWeights(nodes), want)
+	before, err := compute(ctx, m, feed, o)
+	if err != nil {
+		return err
+	}
+	for n := range m.Graph.Nodes() {
+		if op.RoleOf(n) != op.BatchNormRole {
+			continue
+		}
+		g, why := matchNorm(n)
+		if g == nil {
+			return errors.New(why)
+		}
+		if err := g.apply(); err != nil {
+			return err
+		}
+	}
+	after, err := compute(ctx, m, feed, o)
+	if err != nil {
+		return err
+	}
+	return agree(want, before, after)
 }
 
 // matchNorm finds the product that a normalization follows; the reason says why there is none to fold into.

@@ -17,7 +17,8 @@ const foldDoc = `computes constant arithmetic, folds BatchNormalization into the
 Constant nodes become initializers. A node whose inputs are all constant is replaced by its result, unless that would take
 more room than what it frees: a shared weight is never stored twice, so the Transpose of a tied embedding stays. Identities,
 Casts to the type at hand, Dropout outside training and the like disappear. BatchNormalization behind a Conv, ConvTranspose
-or Gemm with a constant weight of its own moves into weight and bias. The model computes what it did.`
+or Gemm with a constant weight of its own moves into weight and bias; with samples, each such fold runs on the first one before
+and after, and stays away where it moves the result by more than 1e-4 of its largest magnitude. The model computes what it did.`
 
 // foldFree is the number of bytes that a folded result may take without freeing as many: shapes, masks of small size, scalars.
 const foldFree = 1024
@@ -31,7 +32,7 @@ func fold(ctx context.Context, u *Unit, _ struct{}) error {
 		return err
 	}
 	removeCopies(u)
-	if err := foldBatchNorms(u); err != nil {
+	if err := foldBatchNorms(ctx, u); err != nil {
 		return err
 	}
 	u.Model.Graph.Prune()

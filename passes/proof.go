@@ -117,14 +117,27 @@ func (u *Unit) prove(ctx context.Context, w *witness, nodes []*ir.Node, want []*
 
 // compute runs nodes on what was kept.
 func (w *witness) compute(ctx context.Context, nodes []*ir.Node, want []*ir.Value, o runtime.Options) (ir.Tensors, error) {
-	nodes = withWeights(nodes)
+	feed, err := w.feed(nodes)
+	if err != nil {
+		return nil, err
+	}
+	return compute(ctx, extract(withWeights(nodes), want), feed, o)
+}
+
+// feed returns what was kept of the inputs of nodes.
+func (w *witness) feed(nodes []*ir.Node) (ir.Tensors, error) {
 	feed := ir.Tensors{}
-	for _, v := range boundary(nodes) {
+	for _, v := range boundary(withWeights(nodes)) {
 		if feed[v.Name] = w.seen[v]; w.seen[v] == nil {
 			return nil, fmt.Errorf("%q was not computed on the sample", v.Name)
 		}
 	}
-	p, err := runtime.CompileWith(ctx, extract(nodes, want), o)
+	return feed, nil
+}
+
+// compute runs a model once.
+func compute(ctx context.Context, m *ir.Model, feed ir.Tensors, o runtime.Options) (ir.Tensors, error) {
+	p, err := runtime.CompileWith(ctx, m, o)
 	if err != nil {
 		return nil, err
 	}
@@ -192,7 +205,7 @@ func extract(nodes []*ir.Node, want []*ir.Value) *ir.Model {
 		k := g.Place(nil, n.Name, n.Op, ins, outs, n.Attrs...)
 		for i, v := range n.Outs() {
 			if v != nil {
-				at[v] = k.Out(i)
+				at[v], k.Out(i).Type = k.Out(i), v.Type
 			}
 		}
 	}

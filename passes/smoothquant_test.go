@@ -1,6 +1,7 @@
 package passes
 
 import (
+	"strings"
 	"testing"
 
 	"github.com/google/go-cmp/cmp"
@@ -113,6 +114,44 @@ func TestGolden36AWQFactors(t *testing.T) {
 	for c, want := range []float64{2.8284271, .7071068, .3535534} {
 		if d := got[int32(c)] - want; d > 1e-6 || d < -1e-6 {
 			t.Errorf("channel %d: factor %v, wanted %v", c, got[int32(c)], want)
+		}
+	}
+}
+
+// A rewrite that does not keep what the nodes compute is taken back, and the error says by how much it is off.
+func TestProve(t *testing.T) {
+	t.Parallel()
+	text := `<ir_version: 8, opset_import: ["" : 17]> prove (float[1,2] x) => (float[1,2] y)
+		<float[2,2] w = {0.5, -0.2, 1, 2}> { a = Relu (x) y = MatMul (a, w) }`
+	for _, c := range []struct {
+		name string
+		by   float32
+		want string
+	}{
+		{"kept", 1 + 1e-5, ""},
+		{"refused", 1 + 1e-3, `"y" would differ by`},
+	} {
+		m := parsed(t, text)
+		u := &Unit{Model: m, Samples: func() iterTensors {
+			return func(yield func(ir.Tensors, error) bool) {
+				yield(ir.Tensors{"x": ir.Floats([]float32{1, 3}, 1, 2)}, nil)
+			}
+		}}
+		y := m.Find("y")
+		w := &witness{}
+		w.testify([]*ir.Node{y.DefNode()})
+		if err := w.run(t.Context(), u); err != nil {
+			t.Fatal(err)
+		}
+		err := u.prove(t.Context(), w, []*ir.Node{y.DefNode()}, []*ir.Value{y}, func(back *undo) ([]*ir.Node, error) {
+			replaceConst(y.DefNode(), 1, m.Find("w"), nil, ir.Floats([]float32{.5 * c.by, -.2 * c.by, c.by, 2 * c.by}, 2, 2), back)
+			return nil, nil
+		})
+		if c.want == "" && err != nil || c.want != "" && (err == nil || !strings.Contains(err.Error(), c.want)) {
+			t.Errorf("%s: error %v, wanted one with %q", c.name, err, c.want)
+		}
+		if same := ir.Equal(parsed(t, text), m) == nil; same != (c.want != "") {
+			t.Errorf("%s: the model is as it was: %v", c.name, same)
 		}
 	}
 }
