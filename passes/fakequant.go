@@ -10,7 +10,6 @@ import (
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/numfmt"
 	"github.com/qsimc/qsimc/ir/op"
-	"github.com/qsimc/qsimc/runtime/calib"
 )
 
 // FakeQuantOptions are the options of the pass fakequant.
@@ -236,153 +235,6 @@ func (in *inserter) fitWeights() error {
 	return nil
 }
 
-// calibrate fits the static activations to the samples.
-func (in *inserter) calibrate(ctx context.Context) error {
-	var static []*quantizer
-	for _, q := range in.quants {
-		if q.role != numfmt.Weight && q.key.scheme.Scaled() && !q.key.scheme.Dynamic && !in.u.Fits.take(q) {
-			static = append(static, q)
-		}
-	}
-	if static == nil {
-		return nil
-	}
-	if in.u.Samples == nil {
-		return fmt.Errorf("%d activations want static scales, the first is %q with scheme %v: give samples to calibrate them on",
-			len(static), static[0].key.value.Name, static[0].key.scheme)
-	}
-	method, err := in.u.Policy.method()
-	if err != nil {
-		return err
-	}
-	ranges := make([]*calib.Range, len(static))
-	known := make([]*bounds, len(static)) // from the cache
-	var probes []calib.Probe
-	for i, q := range static {
-		q.axis = -1
-		if q.key.scheme.Gran == numfmt.PerAxis {
-			q.axis = fromStart(q.key.scheme.Axis, q.key.value)
-			if q.key.scheme.Axis == numfmt.AxisOut {
-				q.axis = q.key.axes.Out
-			}
-		}
-		ranges[i] = calib.NewRange(method, q.key.scheme, q.axis)
-		if known[i] = in.cached(q, method); known[i] != nil {
-			continue
-		}
-		if !in.u.Stats.Take(q.key.value.Name, ranges[i]) {
-			probes = append(probes, calib.Probe{Value: q.key.value, Into: ranges[i]})
-		}
-	}
-	if len(probes) > 0 {
-		if err := in.sweep(ctx, in.u.Samples, probes, "calibration samples"); err != nil {
-			return fmt.Errorf("calibration (%v): %w", method, err)
-		}
-	}
-	for i, q := range static {
-		in.u.at(q.key.value.Name)
-		var lo, hi []float32
-		var err error
-		if known[i] != nil {
-			lo, hi = known[i].lo, known[i].hi
-		} else {
-			in.u.Stats.Keep(q.key.value.Name, ranges[i])
-			lo, hi, err = ranges[i].Range()
-		}
-		if err != nil {
-			q.drop = fmt.Sprintf("its value %q could not be calibrated: %v", q.key.value.Name, err)
-			in.u.Fits.keep(q)
-			continue
-		}
-		if known[i] == nil {
-			in.cache(q, method, lo, hi)
-		}
-		if q.params, err = q.key.scheme.Fit(lo, hi); err != nil {
-			return fmt.Errorf("value %q: %w", q.key.value.Name, err)
-		}
-		for g := range lo {
-			q.amax = max(q.amax, -lo[g], hi[g])
-		}
-		q.clip = method.Name != "max"
-		in.u.Fits.keep(q)
-	}
-	return nil
-}
-
-// method is the calibrator of static activations.
-func (p *Policy) method() (calib.Method, error) {
-	if p.Calibrate == "" {
-		return calib.ParseMethod("max")
-	}
-	return calib.ParseMethod(p.Calibrate)
-}
-
-func (in *inserter) sweep(ctx context.Context, samples ir.Samples, probes []calib.Probe, what string) error {
-	return calib.Sweep(ctx, in.u.Model, samples, probes, calib.Options{
-		Jobs: in.u.Jobs, Runtime: in.u.Runtime, Progress: func(done int) { in.u.progress(what, done, 0) },
-	})
-}
-
-// measure runs the first n samples and measures the error of every activation quantizer on them.
-func (in *inserter) measure(ctx context.Context, n int) error {
-	if n <= 0 || in.u.Samples == nil {
-		return nil
-	}
-	var probes []calib.Probe
-	for _, q := range in.quants {
-		if q.role != numfmt.Weight && q.drop == "" {
-			probes = append(probes, calib.Probe{Value: q.key.value, Into: q})
-		}
-	}
-	if probes == nil {
-		return nil
-	}
-	first := func(yield func(ir.Tensors, error) bool) {
-		i := 0
-		for t, err := range in.u.Samples() {
-			if i++; i > n || !yield(t, err) {
-				return
-			}
-		}
-	}
-	return in.sweep(ctx, func() iterTensors { return first }, probes, "measured samples")
-}
-
-// Passes, Ordered and Observe make a quantizer an observer that measures its own error. A profile of a format without scales
-// wants the range of the values first.
-func (q *quantizer) Passes() int {
-	if q.profile != nil && !q.key.scheme.Scaled() {
-		return 2
-	}
-	return 1
-}
-
-// Ordered reports that samples may come in any order.
-func (q *quantizer) Ordered() bool { return false }
-
-// Observe adds one sample's tensor to the measures.
-func (q *quantizer) Observe(pass, sample int, t *ir.Tensor) error {
-	x, ok := t.Float32s()
-	if !ok {
-		return fmt.Errorf("%v values cannot be quantized", t.Elem())
-	}
-	l, err := q.key.scheme.Layout(t.Shape(), q.key.axes)
-	if err != nil {
-		return err
-	}
-	q.stats.bits = q.key.scheme.BitsPerValue(l)
-	if q.profile != nil {
-		if pass < q.Passes()-1 {
-			q.profile.bounds(x)
-			return nil
-		}
-		if err := q.profileFor(l, x); err != nil {
-			return err
-		}
-	}
-	return q.stats.add(sample, q.key.scheme, l, q.params, x)
-}
-
 // report writes what was decided, and for what stays float why.
 func (in *inserter) report() {
 	u := in.u
@@ -482,6 +334,7 @@ func (in *inserter) insert() error {
 // site, an output's behind its producer.
 func (in *inserter) place(q *quantizer, order map[*ir.Node]int) error {
 	v, g, before := q.key.value, q.key.graph, q.before
+	scheme, params := q.placed()
 	switch {
 	case q.key.out:
 		before = v.DefNode().Next()
@@ -496,19 +349,19 @@ func (in *inserter) place(q *quantizer, order map[*ir.Node]int) error {
 		}
 	}
 	ins := []*ir.Value{v}
-	if q.key.scheme.Scaled() && !q.key.scheme.Dynamic {
+	if scheme.Scaled() && !scheme.Dynamic {
 		shape := []int{}
 		if q.axis >= 0 {
 			var err error
-			if shape, err = q.scaleShape(); err != nil {
+			if shape, err = q.scaleShape(params); err != nil {
 				return err
 			}
 		}
-		ins = append(ins, g.Const(v.Name+"_scale", ir.Floats(q.params.Scale, shape...)))
-		if q.params.Zero != nil {
-			ins = append(ins, g.Const(v.Name+"_zero_point", ir.Floats(q.params.Zero, shape...)))
+		ins = append(ins, g.Const(v.Name+"_scale", ir.Floats(params.Scale, shape...)))
+		if params.Zero != nil {
+			ins = append(ins, g.Const(v.Name+"_zero_point", ir.Floats(params.Zero, shape...)))
 		}
-		if c := q.params.Coarse; c != nil {
+		if c := params.Coarse; c != nil {
 			coarse := []int{len(c)}
 			if len(c) == 1 {
 				coarse = []int{}
@@ -517,7 +370,7 @@ func (in *inserter) place(q *quantizer, order map[*ir.Node]int) error {
 		}
 	}
 	in.u.Model.Opset[op.Domain] = 1
-	f := op.FakeQuant{Scheme: q.key.scheme, Axes: q.key.axes, Clip: q.clip}
+	f := op.FakeQuant{Scheme: scheme, Axes: q.key.axes, Clip: q.clip}
 	n, err := op.Insert(g, before, v.Name+"_FakeQuant", op.FakeQuantOp, ins, []string{v.Name + "_FakeQuant"}, f.Attrs()...)
 	if err != nil {
 		return err
@@ -528,9 +381,9 @@ func (in *inserter) place(q *quantizer, order map[*ir.Node]int) error {
 	return nil
 }
 
-func (q *quantizer) scaleShape() ([]int, error) {
+func (q *quantizer) scaleShape(p numfmt.Params) ([]int, error) {
 	if q.role != numfmt.Weight {
-		return []int{len(q.params.Scale)}, nil
+		return []int{len(p.Scale)}, nil
 	}
 	l, err := q.key.scheme.Layout(op.ConstantOf(q.key.value).Shape(), q.key.axes)
 	return l.ScaleShape(), err

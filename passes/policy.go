@@ -240,8 +240,8 @@ func (c *Choice) fits() error {
 	if c.Scheme.IsNone() {
 		return nil
 	}
-	if c.Role != numfmt.Weight && !c.Scheme.Dynamic && c.Scheme.Scaled() && (c.Scheme.Gran == numfmt.PerBlock || c.Scheme.Gran == numfmt.PerToken) {
-		return fmt.Errorf("scheme %v: static scales of an activation are per tensor or axis; use dynamic", c.Scheme)
+	if c.Role != numfmt.Weight && !c.Scheme.Dynamic && c.Scheme.Scaled() && c.Scheme.Gran == numfmt.PerToken {
+		return fmt.Errorf("scheme %v: tokens come with the input, so no scale of one can be stored; use dynamic, or static scales per tensor, axis or block", c.Scheme)
 	}
 	t := c.Value.Type
 	if !t.Ranked {

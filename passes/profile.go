@@ -203,7 +203,8 @@ func (p *Profile) channels(shape []int, x []float32, axis int) error {
 
 // profileFor fits what the scheme fits at run time and counts x.
 func (q *quantizer) profileFor(l numfmt.Layout, x []float32) error {
-	p, params := q.profile, q.params
+	p := q.profile
+	_, params := q.placed()
 	if p.Scheme.Dynamic && p.Scheme.Scaled() {
 		var err error
 		if params, err = p.Scheme.FitData(x, l); err != nil {

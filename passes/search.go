@@ -174,7 +174,7 @@ func divideChannels(t *ir.Tensor, axis int, of func(int) float64) *ir.Tensor {
 
 // quantizeInputs rounds tensors in place as a site's input scheme does; a static scheme is fitted to all of them.
 func quantizeInputs(k siteSchemes, xs []*ir.Tensor) error {
-	if k.input.IsNone() {
+	if k.input.IsNone() || len(xs) == 0 {
 		return nil
 	}
 	static := k.input.Scaled() && !k.input.Dynamic
@@ -184,11 +184,8 @@ func quantizeInputs(k siteSchemes, xs []*ir.Tensor) error {
 		if err != nil {
 			return err
 		}
-		axis := -1
-		if k.input.Gran == numfmt.PerAxis {
-			axis = k.input.Axis
-		}
-		r := calib.NewRange(method, k.input, axis)
+		axis, block := staticAxis(k.input, k.xaxes, xs[0].Rank())
+		r := calib.NewBlockRange(method, k.input, axis, block)
 		for i, x := range xs {
 			if err := r.Observe(0, i, x); err != nil {
 				return err
@@ -200,6 +197,9 @@ func quantizeInputs(k siteSchemes, xs []*ir.Tensor) error {
 		}
 		if p, err = k.input.Fit(lo, hi); err != nil {
 			return err
+		}
+		if k.input.Gran == numfmt.PerBlock {
+			k.input, p = k.input.Spread(p, axis, xs[0].Shape()[axis])
 		}
 	}
 	for _, x := range xs {

@@ -34,7 +34,8 @@ BLOCKS = (
 CASTS = "bf16 fp16 qpt-e4m3 qpt-e5m10 e4m3/scale=none e5m2/scale=none e2m1/scale=none e3m0/scale=none int8/scale=none e8m7 e4m3fnuz/scale=none".split()
 GRANULARITIES = {
     "weights": {"tensor": "", "channel": "/axis=out", "block": "/block=16"},
-    "inputs": {"tensor": "", "tensor, dynamic": "/dynamic", "axis": "/axis=1", "token": "/token", "block": "/block=16"},
+    "inputs": {"tensor": "", "tensor, dynamic": "/dynamic", "axis": "/axis=1", "token": "/token", "block": "/block=16",
+               "block, static": "/block=16/static"},
 }
 
 
@@ -176,6 +177,8 @@ def schemes(role):
             yield f, g, f + suffix
     for f in BLOCKS:
         yield f, "block", f
+        if role == "inputs":
+            yield f, "block, static", f + "/static"
     for f in CASTS:
         yield f, "tensor", f
 
@@ -227,6 +230,8 @@ ONNX has type and granularity, else simulation in float operators) and `--format
 | `f` | the weight is stored without DequantizeLinear: folded to the float values it takes, as the report says, or halves behind a Cast; outputs agree |
 | `n/k` | neither has a kernel |
 | `–` | the scheme is not defined there; the reason is below |
+
+Static blocks of inputs lie along axes of fixed length (those of MatMul, Gemm, Conv and QKᵀ); PV's keys are open in this model and stay float there.
 
 Without a kernel in ONNX Runtime {ort}: QuantizeLinear and DequantizeLinear of FLOAT4E2M1. A file for it is made with `--opset 21` (weights folded) or
 `--format fakequant` (inputs).

@@ -28,7 +28,7 @@ func (s *Simulation) Check() error {
 	case f.FromData():
 		return fmt.Errorf("scheme %v is fitted to all values of a group, which is for weights", f)
 	case f.Scaled() && !f.Dynamic && (f.Gran == numfmt.PerBlock || f.Gran == numfmt.PerToken):
-		return fmt.Errorf("scheme %v: static scales of an activation are per tensor or axis", f)
+		return fmt.Errorf("scheme %v: the nodes of static scales of an activation are per tensor or axis", f)
 	case f.Gran != numfmt.PerTensor && s.Rank < 1:
 		return fmt.Errorf("scheme %v wants a known rank", f)
 	case f.Gran != numfmt.PerTensor && (s.axis() < 0 || s.axis() >= s.Rank):
