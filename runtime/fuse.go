@@ -19,6 +19,7 @@ var errUnfit = errors.New("the joined step does not fit")
 // fuser turns a plan's steps into fewer.
 type fuser struct {
 	p     *Program
+	plain bool // no products on codes
 	steps []step
 	gone  []bool
 	by    map[int]int   // slot → the step that makes it
@@ -26,9 +27,9 @@ type fuser struct {
 	fixed map[int]bool  // slots that the graph's outputs or subgraphs read
 }
 
-// fuse returns the plan that Run executes.
-func (p *Program) fuse(pl *plan) *plan {
-	f := &fuser{p: p, by: map[int]int{}, users: map[int][]int{}, fixed: map[int]bool{}}
+// fuse returns the plan that Run executes. plain leaves products of dequantized operands in float.
+func (p *Program) fuse(pl *plan, plain bool) *plan {
+	f := &fuser{p: p, plain: plain, by: map[int]int{}, users: map[int][]int{}, fixed: map[int]bool{}}
 	for _, s := range pl.outputs {
 		f.fixed[s] = true
 	}
@@ -38,6 +39,9 @@ func (p *Program) fuse(pl *plan) *plan {
 		}
 	}
 	f.take(pl.steps)
+	if !plain {
+		f.unsigned()
+	}
 	for i := range f.steps {
 		if f.gone[i] {
 			continue
@@ -65,6 +69,7 @@ func (p *Program) fuse(pl *plan) *plan {
 			f.activation(i)
 		}
 	}
+	f.unread()
 	fast := &plan{graph: pl.graph, inputs: pl.inputs, outputs: pl.outputs}
 	for i, st := range f.steps {
 		if !f.gone[i] {
@@ -190,7 +195,7 @@ func (f *fuser) private(s int, by ...int) bool {
 }
 
 // join replaces steps by one in the last one's place. Its inputs are read by it alone after that.
-func (f *fuser) join(def *op.Def, state any, in []int, parts ...int) {
+func (f *fuser) join(def *op.Def, state any, in []int, parts ...int) *step {
 	slices.Sort(parts)
 	last := parts[len(parts)-1]
 	st := step{node: f.steps[last].node, def: def, state: state, in: in, out: f.steps[last].out}
@@ -230,4 +235,5 @@ func (f *fuser) join(def *op.Def, state any, in []int, parts ...int) {
 		}
 	}
 	f.steps[last] = st
+	return &f.steps[last]
 }

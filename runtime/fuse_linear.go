@@ -196,7 +196,9 @@ var actDef = &op.Def{Name: "activation", Eval: func(c *op.Call) ([]*ir.Tensor, e
 
 // linear is the state of a joined product.
 type linear struct {
+	k, n   int
 	weight *kernel.PackedB
+	codes  *integers // the product on codes; nil: in float
 	bias   []float32
 	tail   tail
 }
@@ -208,7 +210,7 @@ func (f *fuser) linear(i int) {
 	if !ok || !f.is(i, st.node.Op.Type) {
 		return
 	}
-	l := &linear{weight: w}
+	l := &linear{k: w.K, n: w.N, weight: w}
 	vector := func(t *ir.Tensor) bool {
 		s := t.Shape()
 		return t.Elem() == ir.Float32 && t.Len() == w.N && (len(s) == 1 || len(s) == 2 && s[0] == 1)
@@ -228,17 +230,24 @@ func (f *fuser) linear(i int) {
 		}
 	}
 	l.tail = f.follow(i, biased)
-	if len(l.tail.parts) == 1 && l.bias == nil {
+	codes, from, ok := f.integers(st.in[0], st.in[1], st.node.Op.Type == "Gemm" && st.node.Int("transB", 0) != 0)
+	if !ok && len(l.tail.parts) == 1 && l.bias == nil {
 		return
 	}
 	if l.tail.bias >= 0 {
 		l.bias = ir.Data[float32](f.constant(l.tail.bias))
 	}
 	in := []int{st.in[0]}
+	if ok {
+		l.codes, l.weight, in[0] = codes, nil, from.slot
+	}
 	if l.tail.residual >= 0 {
 		in = append(in, l.tail.residual)
 	}
-	f.join(linearDef, l, in, l.tail.parts...)
+	st = f.join(linearDef, l, in, l.tail.parts...)
+	if ok {
+		f.onCodes(st, from)
+	}
 }
 
 // linearDef computes act(x·W + bias + residual); inputs are x and the residual, if any.
@@ -246,25 +255,33 @@ var linearDef = &op.Def{Name: "linear", Eval: func(c *op.Call) ([]*ir.Tensor, er
 	l := c.State.(*linear)
 	x := c.In[0]
 	s := x.Shape()
-	if len(s) == 0 || s[len(s)-1] != l.weight.K || x.Elem() != ir.Float32 {
+	elem := ir.Float32
+	if l.codes != nil {
+		elem = l.codes.elem
+	}
+	if len(s) == 0 || s[len(s)-1] != l.k || x.Elem() != elem {
 		return nil, errUnfit
 	}
 	shape := slices.Clone(s)
-	shape[len(s)-1] = l.weight.N
+	shape[len(s)-1] = l.n
 	ep := &kernel.Epilogue{Bias: l.bias, Act: l.tail.act, Lo: l.tail.lo, Hi: l.tail.hi}
 	if l.tail.residual >= 0 {
 		r := c.In[1]
 		if !slices.Equal(r.Shape(), shape) || r.Elem() != ir.Float32 {
 			return nil, errUnfit
 		}
-		ep.Residual, ep.ResidualLd = ir.Data[float32](r), l.weight.N
+		ep.Residual, ep.ResidualLd = ir.Data[float32](r), l.n
 	}
 	out, err := c.New(ir.Float32, shape...)
 	if err != nil || out.Len() == 0 {
 		return []*ir.Tensor{out}, err
 	}
-	m := out.Len() / l.weight.N
-	kernel.GemmEpilogue(m, ir.Data[float32](x), l.weight.K, l.weight, ir.Data[float32](out), l.weight.N, false, ep)
+	m := out.Len() / l.n
+	if l.codes != nil {
+		l.codes.multiply(m, x, ir.Data[float32](out), ep)
+	} else {
+		kernel.GemmEpilogue(m, ir.Data[float32](x), l.k, l.weight, ir.Data[float32](out), l.n, false, ep)
+	}
 	return []*ir.Tensor{out}, nil
 }}
 

@@ -67,7 +67,8 @@ type Options struct {
 	MaxMemory int64
 	// Poison fills the storage handed to kernels with ones: NaN, -1. It finds kernels that lean on zeroed memory.
 	Poison bool
-	// Plain runs simulations of quantizers operator by operator, as other runtimes do, instead of as one kernel each.
+	// Plain runs simulations of quantizers operator by operator, as other runtimes do, instead of as one kernel each, and
+	// products of dequantized operands on the dequantized values instead of on the codes.
 	Plain bool
 }
 
@@ -106,7 +107,7 @@ func CompileWith(ctx context.Context, m *ir.Model, o Options) (*Program, error) 
 	if p.main, err = p.plan(ctx, form.Model.Graph); err != nil {
 		return nil, err
 	}
-	p.fast = p.fuse(p.main)
+	p.fast = p.fuse(p.main, o.Plain)
 	for g := range m.Graphs() {
 		for v := range g.Values() {
 			if w := form.Map.Values[v]; w != nil {
