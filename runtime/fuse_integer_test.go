@@ -99,7 +99,7 @@ func TestIntegerExecution(t *testing.T) {
 				t.Errorf("runs %v, want %v", got, c.steps)
 			}
 			closeToWatched(t, p, c.in)
-			if p, err = runtime.CompileWith(m, runtime.Options{Plain: true}); err != nil {
+			if p, err = runtime.CompileWith(context.Background(), m, runtime.Options{Plain: true}); err != nil {
 				t.Fatal(err)
 			}
 			if slices.Contains(runtime.Steps(p), "linear on codes") {
