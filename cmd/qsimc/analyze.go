@@ -36,11 +36,11 @@ func (a *app) analyzeCommand() *cobra.Command {
 		Long: `analyze quantizes each site of a model alone, and all sites up to it in the order of the graph, and measures how far the outputs move from the
 float model's. Where the first output holds scores of classes (rank 2 or 3, made by a product or a Softmax) the loss is KL(softmax of float ‖ softmax of
 quantized) in nats, a mean over rows; elsewhere Σ(x−y)²/Σx² over all float outputs. The schemes are those of the recipe; the model is calibrated once, on
-all samples, and measured on the first --measure. Passes that round weights to one policy (gptq, adaround, rptq) are left out, and said to be.
+all samples, and measured on the first --measure. Passes that fit the model to one policy (awq, rptq, gptq, biascorrect) are left out, and said to be.
 
 --proxy ranks by estimates from each site's own operands instead and runs no quantized model: quick, and only a hint.
 
---budget bits=4.5 searches for the width of each weight that costs the least with so many bits a weight, scales included; activations keep the recipe's
+--budget bits=4.5 also searches for the width of each weight that costs the least with so many bits a weight, scales included; activations keep the recipe's
 schemes. --target ppl+2% (top1-1%, ppl<25) with --data searches for the fewest bits that keep the metric that close to the float model's. Both start from
 BAQ's closed form and go on with measured losses. -o writes the recipe that 'rewrite -c' takes. ONNX stores 3 bits in int4 and 5 and 6 bits in int8:
 --choices int4,int8 keeps to what is stored as it is.`,
@@ -137,26 +137,48 @@ func (a *app) analyze(c *cobra.Command, path string, f *analyzeFlags) error {
 		return err
 	}
 	for _, p := range j.search.LeftOut {
-		a.log().Warn(fmt.Sprintf("the pass %s is left out: it rounds weights to one policy, and sites are measured in many", p))
+		a.log().Warn(fmt.Sprintf("the pass %s is left out: it fits the model to one policy, and sites are measured in many", p))
 	}
 	switch {
 	case f.proxy:
 		return j.proxies(c.Context(), steps)
-	case goal.metric == "" && f.budget == "":
-		return j.sensitivity(c.Context(), steps)
 	}
-	return j.find(c.Context(), goal, steps)
-}
-
-func (j *analysis) sensitivity(ctx context.Context, steps *stepMeter) error {
-	rows, err := j.search.Sensitivity(ctx)
-	steps.stop()
-	if err != nil {
+	found := &findings{Model: j.path, Kind: j.search.Metric, Samples: f.measure}
+	if found.Sites, err = j.search.Sensitivity(c.Context()); err != nil {
 		return err
 	}
-	if j.json {
-		return j.printJSON(map[string]any{"model": j.path, "loss": j.search.Metric, "proxy": false, "samples": j.flags.measure, "sites": rows})
+	if f.budget != "" || f.target != "" {
+		if err := j.find(c.Context(), goal, found); err != nil {
+			return err
+		}
 	}
+	steps.stop()
+	if j.json {
+		return j.printJSON(found)
+	}
+	if err := j.printSites(found.Sites); err != nil || found.Plan == nil {
+		return err
+	}
+	return j.printPlan(found)
+}
+
+// findings is the command's JSON document: what each site costs and, with --budget or --target, the recipe that was found.
+type findings struct {
+	Model   string       `json:"model"`
+	Kind    string       `json:"loss"`
+	Proxy   bool         `json:"proxy"`
+	Samples int          `json:"samples"`
+	Sites   []search.Row `json:"sites"`
+
+	Plan    *search.Plan `json:"plan,omitempty"`
+	Metric  string       `json:"metric,omitempty"`
+	Float   *float64     `json:"metric_float,omitempty"`
+	Value   *float64     `json:"metric_value,omitempty"`
+	Compare *float64     `json:"metric_uniform,omitempty"`
+	Recipe  string       `json:"recipe,omitempty"`
+}
+
+func (j *analysis) printSites(rows []search.Row) error {
 	unit := lossUnit(j.search.Metric)
 	t := tabwriter.NewWriter(j.out, 0, 8, 2, ' ', 0)
 	fmt.Fprintf(t, "rank\tsite\top\tweights\tinputs\t%s alone\tup to it\torder\n", unit)
@@ -263,7 +285,8 @@ func (j *analysis) evaluate(ctx context.Context, m *ir.Model) (*eval.Result, err
 	return eval.Run(ctx, m, j.data, eval.Options{Metric: j.metric, Jobs: j.jobs})
 }
 
-func (j *analysis) find(ctx context.Context, g goal, steps *stepMeter) (err error) {
+// find searches for the recipe, writes it to -o, and adds it to what was found.
+func (j *analysis) find(ctx context.Context, g goal, found *findings) (err error) {
 	f := j.flags
 	if f.data != "" {
 		if j.data, err = frontend.OpenData(f.data, j.model, frontend.DataOptions{Count: f.dataCount, Extra: true, Seed: uint64(j.seed)}); err != nil {
@@ -285,45 +308,27 @@ func (j *analysis) find(ctx context.Context, g goal, steps *stepMeter) (err erro
 	if err != nil {
 		return err
 	}
-	found := &findings{Model: j.path, Loss: j.search.Metric, Plan: plan}
+	found.Plan = plan
 	if j.data != nil {
 		if err := j.metrics(ctx, found); err != nil {
 			return err
 		}
 	}
-	steps.stop()
 	rec := *j.recipe
 	rec.Policy.Sites = slices.Concat(rec.Policy.Sites, plan.Rules)
 	found.Recipe = rec.String()
-	if f.out != "" {
-		text := fmt.Sprintf("# qsimc analyze: %.4g bits a weight, %s %.4g\n%s", plan.Bits, lossUnit(j.search.Metric), plan.Loss, found.Recipe)
-		if err := replaceFile(f.out, func(w io.Writer) error { _, err := io.WriteString(w, text); return err }); err != nil {
-			return err
-		}
+	if f.out == "" {
+		return nil
 	}
-	if j.json {
-		return j.printJSON(found)
-	}
-	return j.printPlan(found)
-}
-
-// findings is the JSON document of a search.
-type findings struct {
-	Model string `json:"model"`
-	Loss  string `json:"loss_kind"`
-	*search.Plan
-	Metric  string   `json:"metric,omitempty"`
-	Float   *float64 `json:"metric_float,omitempty"`
-	Value   *float64 `json:"metric_value,omitempty"`
-	Compare *float64 `json:"metric_uniform,omitempty"`
-	Recipe  string   `json:"recipe"`
+	text := fmt.Sprintf("# qsimc analyze: %.4g bits a weight, %s %.4g\n%s", plan.Bits, lossUnit(found.Kind), plan.Loss, found.Recipe)
+	return replaceFile(f.out, func(w io.Writer) error { _, err := io.WriteString(w, text); return err })
 }
 
 // metrics evaluates the plan and the uniform choice on the data.
 func (j *analysis) metrics(ctx context.Context, f *findings) error {
 	f.Metric, f.Float = j.metric, &j.float.Value
 	for _, uniform := range []bool{false, true} {
-		if uniform && f.Uniform == nil {
+		if uniform && f.Plan.Uniform == nil {
 			continue
 		}
 		m, err := j.search.Model(ctx, f.Plan, uniform)
@@ -344,9 +349,10 @@ func (j *analysis) metrics(ctx context.Context, f *findings) error {
 }
 
 func (j *analysis) printPlan(f *findings) error {
+	fmt.Fprintln(j.out)
 	t := tabwriter.NewWriter(j.out, 0, 8, 2, ' ', 0)
 	fmt.Fprintln(t, "site\tvalues\twas\tscheme\tbits")
-	for _, r := range f.Weights {
+	for _, r := range f.Plan.Weights {
 		fmt.Fprintf(t, "%s\t%d\t%s\t%s\t%.3g\n", strings.Join(r.Sites, ", "), r.Values, r.Was, r.Scheme, r.Bits)
 	}
 	metric := func(v *float64) string {
@@ -355,14 +361,14 @@ func (j *analysis) printPlan(f *findings) error {
 		}
 		return fmt.Sprintf("%.6g", *v)
 	}
-	fmt.Fprintf(t, "\n\tbits a weight\t%s\t%s\n", lossUnit(f.Loss), f.Metric)
+	fmt.Fprintf(t, "\n\tbits a weight\t%s\t%s\n", lossUnit(f.Kind), f.Metric)
 	if f.Float != nil {
 		fmt.Fprintf(t, "float\t32\t0\t%s\n", metric(f.Float))
 	}
-	if u := f.Uniform; u != nil {
+	if u := f.Plan.Uniform; u != nil {
 		fmt.Fprintf(t, "uniform %s\t%.3f\t%.4g\t%s\n", u.Scheme, u.Bits, u.Loss, metric(f.Compare))
 	}
-	fmt.Fprintf(t, "this recipe\t%.3f\t%.4g\t%s\n", f.Bits, f.Plan.Loss, metric(f.Value))
+	fmt.Fprintf(t, "this recipe\t%.3f\t%.4g\t%s\n", f.Plan.Bits, f.Plan.Loss, metric(f.Value))
 	if err := t.Flush(); err != nil {
 		return err
 	}

@@ -94,6 +94,21 @@ policy:
   default: {weights: int4/abfp:64, inputs: int8/abfp:64}
 passes: [fold, smoothquant, fakequant, lower]
 `},
+	{"abfp-sq-w4ae4m3", "abfp-w4ae4m3 after smoothquant with alpha 0.5 at the published sites. Wants samples for smoothquant alone.", `
+policy:
+  default: {weights: int4/abfp:64, inputs: e4m3/abfp:64}
+passes: [fold, smoothquant, fakequant, lower]
+`},
+	{"abfp-sq-e2m1", "abfp-e2m1 after smoothquant with alpha 0.5 at the published sites. Wants samples for smoothquant alone.", `
+policy:
+  default: {weights: e2m1/abfp:64, inputs: e2m1/abfp:64}
+passes: [fold, smoothquant, fakequant, lower]
+`},
+	{"abfp-sq-e1m2", "abfp-e1m2 after smoothquant with alpha 0.5 at the published sites. Wants samples for smoothquant alone.", `
+policy:
+  default: {weights: e1m2/abfp:64, inputs: e1m2/abfp:64}
+passes: [fold, smoothquant, fakequant, lower]
+`},
 	{"mse-w4a4", "int4 weights per output channel and int4 activations per tensor with static scales of the least squared error over the histogram of each input; both operands of attention products and the head included.", `
 policy:
   default: {weights: int4/axis=out, inputs: int4}

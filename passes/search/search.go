@@ -39,8 +39,9 @@ type Config struct {
 	Progress func(what string, done, total int) // nil: nobody listens
 }
 
-// rounding lists the passes whose result holds only for the policy they ran with.
-var rounding = []string{"gptq", "adaround", "rptq"}
+// rounding lists the passes whose result holds only for the policy they ran with: they round weights, choose scales or correct
+// biases for the schemes of that policy.
+var rounding = []*passes.Pass{passes.AWQ, passes.RPTQ, passes.GPTQ, passes.BiasCorrect}
 
 // Analyzer holds what all measurements share: the prepared model, one calibration, and the outputs of the float model.
 type Analyzer struct {
@@ -81,9 +82,9 @@ func Start(ctx context.Context, c Config) (*Analyzer, error) {
 	}
 	a := &Analyzer{c: c, known: map[string]float64{}}
 	a.measure = first(c.Samples, c.Measure)
-	for _, r := range rounding {
-		if c.Pipeline.Has(r) {
-			a.LeftOut = append(a.LeftOut, r)
+	for _, p := range rounding {
+		if c.Pipeline.Has(p.Name) {
+			a.LeftOut = append(a.LeftOut, p.Name)
 		}
 	}
 	var err error
@@ -92,7 +93,7 @@ func Start(ctx context.Context, c Config) (*Analyzer, error) {
 	}
 	a.base, _ = c.Model.Clone()
 	u := a.unit(a.base, c.Policy)
-	if err := c.Pipeline.Before(passes.FakeQuant.Name, rounding...).Run(ctx, u); err != nil {
+	if err := c.Pipeline.Before(passes.FakeQuant.Name, a.LeftOut...).Run(ctx, u); err != nil {
 		return nil, err
 	}
 	a.base = u.Model

@@ -2,6 +2,7 @@ package search_test
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"path/filepath"
 	"strings"
@@ -10,6 +11,7 @@ import (
 	"github.com/qsimc/qsimc/frontend"
 	"github.com/qsimc/qsimc/passes/recipe"
 	"github.com/qsimc/qsimc/passes/search"
+	"github.com/qsimc/qsimc/runtime/eval"
 	"github.com/qsimc/qsimc/testdata/shared"
 )
 
@@ -115,6 +117,58 @@ func TestBudget(t *testing.T) {
 	}
 	if _, err := a.Budget(context.Background(), search.Goal{Bits: 1}); err == nil || !strings.Contains(err.Error(), "too few") {
 		t.Errorf("one bit a weight: got %v, want an error that says it is too few", err)
+	}
+}
+
+// With no more bits than four for each weight of opt-nano-outlier take, the recipe that is found must lose less than four for
+// each, on the samples it was found with and in the perplexity of other text.
+func TestEqualBits(t *testing.T) {
+	t.Parallel()
+	zoo := filepath.Join(shared.Dir(t), "zoo")
+	ctx := context.Background()
+	a := start(t, filepath.Join(zoo, "opt-nano-outlier", "model.onnx"), filepath.Join(zoo, "data", "nano_calib_128.npy"),
+		"policy: {default: {weights: int4/axis=out, inputs: none}}\npasses: [fold, fakequant]", 1)
+	// Rows of 128 with a scale of 32 bits take 4.25 bits a weight; the products of 65 536 weights whose rows have 512 take 4.0625.
+	const uniform = (4*(4*16384+65536)*4.25 + 4*65536*4.0625 + 131072*4.25) / (4*(4*16384+2*65536) + 131072)
+	plan, err := a.Budget(ctx, search.Goal{Bits: uniform, Effort: 4})
+	if err != nil {
+		t.Fatal(err)
+	}
+	if plan.Uniform == nil || plan.Uniform.Scheme != "int4/axis=out" || math.Abs(plan.Uniform.Bits-uniform) > 1e-9 {
+		t.Fatalf("uniform is %+v, want int4/axis=out with %.6f bits", plan.Uniform, uniform)
+	}
+	if plan.Bits > plan.Uniform.Bits || !(plan.Loss < plan.Uniform.Loss) {
+		t.Errorf("%.6f bits, loss %.4g; want no more than %.6f bits and less than %.4g", plan.Bits, plan.Loss, plan.Uniform.Bits, plan.Uniform.Loss)
+	}
+	ppl := map[bool]float64{}
+	for _, u := range []bool{false, true} {
+		m, err := a.Model(ctx, plan, u)
+		if err != nil {
+			t.Fatal(err)
+		}
+		data, err := frontend.OpenData(filepath.Join(zoo, "data", "nano_eval_128.npy"), m, frontend.DataOptions{Count: 8})
+		if err != nil {
+			t.Fatal(err)
+		}
+		r, err := eval.Run(ctx, m, data, eval.Options{Metric: "ppl"})
+		if err != nil {
+			t.Fatal(err)
+		}
+		ppl[u] = r.Value
+	}
+	if !(ppl[false] < ppl[true]) {
+		t.Errorf("perplexity %.4f, want less than the uniform %.4f", ppl[false], ppl[true])
+	}
+	t.Logf("%.4f bits: KL %.4f for %.4f, perplexity %.3f for %.3f", plan.Bits, plan.Loss, plan.Uniform.Loss, ppl[false], ppl[true])
+}
+
+// What the policy's own passes would fit to it is left out, and every other pass runs.
+func TestLeftOut(t *testing.T) {
+	t.Parallel()
+	a := start(t, "../../testdata/conv-nano/model.onnx", "../../testdata/data/shapes_calib64.npz",
+		"policy: {default: {weights: int4/axis=out, inputs: int8}}\npasses: [fold, smoothquant, awq, rptq, gptq, biascorrect, fakequant]", 1)
+	if got, want := fmt.Sprint(a.LeftOut), "[awq rptq gptq biascorrect]"; got != want {
+		t.Errorf("left out %s, want %s", got, want)
 	}
 }
 
