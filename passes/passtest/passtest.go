@@ -23,6 +23,8 @@
 //	same: exact | close    running the model before and after gives the same outputs; close is 1e-5 of the largest magnitude
 //	lowered: exact | close running the result gives what it gives without the step lower
 //	opset: N               the result's opset
+//	again: edits           running the pipeline on its result edits again: a search that starts from other weights
+//	model: FILE            in and samples are those of another case, whose path starts from this one's folder
 //
 // Samples are one line an input, a blank line between samples; data is a nested list as in JSON. A section error in place of
 // want and report holds a part of the message with which the pipeline must fail.
@@ -114,7 +116,7 @@ func parse(path string, data []byte) (*golden, error) {
 	c := &golden{path: path, archive: txtar.Parse(data), says: map[string]string{}}
 	for l := range strings.Lines(string(c.archive.Comment)) {
 		key, val, ok := strings.Cut(strings.TrimSpace(l), ": ")
-		if ok && slices.Contains([]string{"same", "lowered", "opset"}, key) {
+		if ok && slices.Contains([]string{"same", "lowered", "opset", "again", "model"}, key) {
 			c.says[key] = val
 		}
 	}
@@ -123,26 +125,42 @@ func parse(path string, data []byte) (*golden, error) {
 			return nil, fmt.Errorf("%s: section %q is unknown", path, f.Name)
 		}
 	}
-	steps := strings.Split(strings.TrimSpace(string(c.section("pipeline"))), "\n")
+	in, samples := c.section("in"), c.section("samples")
 	var err error
+	if from := c.says["model"]; from != "" {
+		if in, samples, err = borrow(filepath.Join(filepath.Dir(path), from)); err != nil {
+			return nil, fmt.Errorf("%s: %w", path, err)
+		}
+	}
+	steps := strings.Split(strings.TrimSpace(string(c.section("pipeline"))), "\n")
 	if c.pipeline, err = passes.ParsePipeline(steps...); err != nil {
 		return nil, fmt.Errorf("%s: %w", path, err)
 	}
 	if c.policy, err = recipe.ParsePolicy(path, c.section("policy")); err != nil {
 		return nil, err
 	}
-	if c.source = c.section("in"); c.source == nil {
+	if c.source = in; c.source == nil {
 		return nil, fmt.Errorf("%s: has no section in", path)
 	}
 	m, err := c.model()
 	if err != nil {
 		return nil, err
 	}
-	c.samples, err = parseSamples(m, c.section("samples"))
+	c.samples, err = parseSamples(m, samples)
 	if err != nil {
 		return nil, fmt.Errorf("%s: samples: %w", path, err)
 	}
 	return c, nil
+}
+
+// borrow reads the model and the samples of another case.
+func borrow(path string) (in, samples []byte, err error) {
+	data, err := os.ReadFile(path)
+	if err != nil {
+		return nil, nil, err
+	}
+	other := &golden{archive: txtar.Parse(data)}
+	return other.section("in"), other.section("samples"), nil
 }
 
 func (c *golden) section(name string) []byte {
@@ -276,6 +294,9 @@ func (c *golden) again(t *testing.T, m *ir.Model) {
 	u.KeepQuantized = true
 	if err := c.pipeline.Run(t.Context(), u); err != nil {
 		t.Errorf("second run: %v", err)
+		return
+	}
+	if c.says["again"] == "edits" {
 		return
 	}
 	for _, p := range u.Report.Passes {
