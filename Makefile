@@ -1,11 +1,11 @@
-# Targets: fmt lint test race fuzz interop report-check bench generate check. `check` is what CI runs.
+# Targets: fmt lint test race fuzz interop report-check qemu bench generate check. `check` is what CI runs.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME   ?= 30s
 ROUNDS     ?= 21
 PYTHON     ?= python3
 VENV       ?= .venv
 
-.PHONY: fmt lint test race fuzz interop report-check bench generate fresh check
+.PHONY: fmt lint test race fuzz interop report-check qemu qemu bench generate fresh check
 
 fmt:
 	gofmt -l -w $$(git ls-files '*.go')
@@ -39,6 +39,10 @@ report-check:
 	@command -v chromium >/dev/null || command -v chromium-browser >/dev/null || command -v google-chrome >/dev/null || { echo "report-check: chromium is wanted"; exit 1; }
 	go test -count=1 -run Browser ./cmd/qsimc/report
 
+# The vector loops and one rewrite on emulated processors: arm64 and Haswell.
+qemu:
+	sh .ci/qemu
+
 bench:
 	go test -run '^$$' -bench . -benchmem ./runtime/kernel/... ./runtime/ ./frontend/
 
@@ -54,4 +58,4 @@ generate:
 fresh: generate
 	@git diff --exit-code --stat || { echo "generated files are stale: commit what 'make generate' changed"; exit 1; }
 
-check: test lint race interop report-check fuzz fresh
+check: test lint race interop report-check qemu fuzz fresh

@@ -19,12 +19,20 @@ func TestGenerated(t *testing.T) {
 	if out, err := exec.Command("go", "build", "-C", "asm", "-o", gen, ".").CombinedOutput(); err != nil {
 		t.Skipf("the generator cannot be built here (is avo in the module cache?): %v\n%s", err, out)
 	}
+	neon := filepath.Join(dir, "neon")
+	if out, err := exec.Command("go", "build", "-C", "asm", "-o", neon, "./neon").CombinedOutput(); err != nil {
+		t.Fatalf("neon: %v\n%s", err, out)
+	}
+	commands := map[string][]string{"neon_arm64": {neon}}
 	for _, part := range []string{"gemm", "int8", "conv", "vector", "quant"} {
-		asm, stubs := filepath.Join(dir, part+".s"), filepath.Join(dir, part+".go")
-		if out, err := exec.Command(gen, "-part", part, "-out", asm, "-stubs", stubs, "-pkg", "kernel").CombinedOutput(); err != nil {
-			t.Fatalf("%s: %v\n%s", part, err, out)
+		commands[part+"_amd64"] = []string{gen, "-part", part, "-pkg", "kernel"}
+	}
+	for name, command := range commands {
+		asm, stubs := filepath.Join(dir, name+".s"), filepath.Join(dir, name+".go")
+		if out, err := exec.Command(command[0], append(command[1:], "-out", asm, "-stubs", stubs)...).CombinedOutput(); err != nil {
+			t.Fatalf("%s: %v\n%s", name, err, out)
 		}
-		for fresh, committed := range map[string]string{asm: part + "_amd64.s", stubs: part + "_amd64.go"} {
+		for fresh, committed := range map[string]string{asm: name + ".s", stubs: name + ".go"} {
 			if !bytes.Equal(body(t, fresh), body(t, committed)) {
 				t.Errorf("%s is stale: run go generate in runtime/kernel", committed)
 			}

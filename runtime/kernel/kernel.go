@@ -8,11 +8,12 @@
 // of a matrix with leading dimension ld is at i*ld+j. Unless a function says otherwise, dst may be the same slice as an
 // input but must not overlap it in part, and work is spread over the cores by package par.
 //
-// The loops exist at three levels, chosen once at start from the CPU: "avx512", "avx2" and "none" (plain Go, every
-// architecture; the build tag noasm leaves nothing else). The environment variable QSIMC_SIMD may name a lower level than the CPU offers; tests use it. Results
+// The loops exist at levels, chosen once at start from the CPU: "avx512" and "avx2" on amd64, "neon" on arm64 (where
+// integer products, quantizers of whole blocks and conversions are plain Go), and "none", plain Go on every architecture
+// (the build tag noasm leaves nothing else). The environment variable QSIMC_SIMD may name a lower level than the CPU offers; tests use it. Results
 // never depend on the number of cores. Matrix products, transcendental functions and normalizations give the same bits
-// at both vector levels and differ in the last bits in plain Go; quantizers, casts, conversions, integer products,
-// elementwise arithmetic and the reductions give the same bits at all three.
+// at all vector levels and differ in the last bits in plain Go; quantizers, casts, conversions, integer products,
+// elementwise arithmetic and the reductions give the same bits at every level.
 //
 // Slices that are too short for the shape given are the caller's bug and panic; values never do.
 package kernel
@@ -102,7 +103,7 @@ func pick(name string) *impl {
 	return nil
 }
 
-// Level names the level in use: "avx512", "avx2" or "none".
+// Level names the level in use: "avx512", "avx2", "neon" or "none".
 func Level() string { return cur.name }
 
 // elemGrain is the number of elements an elementwise loop hands to one core at a time: 64 KB of float32, some

@@ -4,6 +4,8 @@ import (
 	. "github.com/mmcloughlin/avo/build"
 	"github.com/mmcloughlin/avo/operand"
 	"github.com/mmcloughlin/avo/reg"
+
+	"github.com/qsimc/qsimc/runtime/kernel/asm/coeff"
 )
 
 type vv = reg.VecVirtual
@@ -103,7 +105,7 @@ func (w width) arithmetic() {
 func (w width) functions() {
 	const sig = "func(dst *float32, x *float32, n int)"
 	var lo, hi, one, s vv
-	limits := func() { lo, hi = w.set(num(expLo)), w.set(num(89)) }
+	limits := func() { lo, hi = w.set(num(coeff.ExpLo)), w.set(num(coeff.ExpHi)) }
 	exp := func(x vv) vv { return w.exp(x, lo, hi) }
 	w.mapLoop("vecExp", sig, "sets dst = e^x.", 2, dstX, limits, func(in []vv) []vv { return []vv{exp(in[0])} })
 	w.mapLoop("vecExpSub", "func(dst *float32, x *float32, s float32, n int)", "sets dst = e^(x-s).", 2, dstX,
@@ -132,8 +134,8 @@ func (w width) functions() {
 		VDIVPS(e, in[0], e)
 		return []vv{e}
 	})
-	w.mapLoop("vecErf", sig, "sets dst = erf(x).", 2, dstX, func() {}, func(in []vv) []vv { return []vv{w.ratio(in[0], &erf)} })
-	w.mapLoop("vecTanh", sig, "sets dst = tanh(x).", 2, dstX, func() {}, func(in []vv) []vv { return []vv{w.ratio(in[0], &tanh)} })
+	w.mapLoop("vecErf", sig, "sets dst = erf(x).", 2, dstX, func() {}, func(in []vv) []vv { return []vv{w.ratio(in[0], &coeff.Erf)} })
+	w.mapLoop("vecTanh", sig, "sets dst = tanh(x).", 2, dstX, func() {}, func(in []vv) []vv { return []vv{w.ratio(in[0], &coeff.Tanh)} })
 	half := func(x, f vv) []vv { // x/2·(1+f)
 		VADDPS(num(1), f, f)
 		VMULPS(num(0.5), x, x)
@@ -142,16 +144,16 @@ func (w width) functions() {
 	}
 	w.mapLoop("vecGelu", sig, "sets dst = x/2·(1+erf(x/√2)).", 2, dstX, func() {}, func(in []vv) []vv {
 		t := w.reg()
-		VMULPS(num(0.70710678118654752440), in[0], t)
-		return half(in[0], w.ratio(t, &erf))
+		VMULPS(num(coeff.Sqrt1_2), in[0], t)
+		return half(in[0], w.ratio(t, &coeff.Erf))
 	})
 	w.mapLoop("vecGeluTanh", sig, "sets dst = x/2·(1+tanh(√(2/π)·(x+0.044715x³))).", 2, dstX, func() {}, func(in []vv) []vv {
 		t := w.reg()
 		VMULPS(in[0], in[0], t)
-		VMULPS(num(0.044715*geluTanhC), t, t)
-		VADDPS(num(geluTanhC), t, t)
+		VMULPS(num(coeff.GeluTanhX2), t, t)
+		VADDPS(num(coeff.GeluTanh), t, t)
 		VMULPS(in[0], t, t)
-		return half(in[0], w.ratio(t, &tanh))
+		return half(in[0], w.ratio(t, &coeff.Tanh))
 	})
 }
 
@@ -192,21 +194,16 @@ func (w width) expSum(exp func(vv) vv, limits func()) {
 	RET()
 }
 
-const (
-	expLo     = -87.33654475055310
-	geluTanhC = 0.7978845608028653558798921198687637369517
-)
-
 // exp is e^x; see expGeneric for the method. x keeps its value.
 func (w width) exp(x, lo, hi vv) vv {
 	c, n, r2 := w.reg(), w.reg(), w.reg()
 	VMAXPS(x, lo, c) // the second source is what comes out for NaN
 	VMINPS(c, hi, c)
-	VMULPS(num(1.44269504088896341), c, n)
+	VMULPS(num(coeff.Log2E), c, n)
 	w.round(n, n)
-	VFNMADD231PS(num(0.693359375), n, c)
-	VFNMADD231PS(num(-2.12194440e-4), n, c)
-	p := w.horner(c, []float64{1.9875691500e-4, 1.3981999507e-3, 8.3334519073e-3, 4.1665795894e-2, 1.6666665459e-1, 5.0000001201e-1})
+	VFNMADD231PS(num(coeff.Ln2Hi), n, c)
+	VFNMADD231PS(num(coeff.Ln2Lo), n, c)
+	p := w.horner(c, coeff.Exp)
 	VMULPS(c, c, r2)
 	VFMADD213PS(c, r2, p)
 	VADDPS(num(1), p, p)
@@ -227,25 +224,19 @@ func (w width) exp(x, lo, hi vv) vv {
 	return p
 }
 
-// rational is an odd function x·P(x²)/Q(x²) up to |x| = limit and ±1 beyond; coefficients highest power first.
-type rational struct {
-	p, q  []float64
-	limit float64
-}
-
 // ratio evaluates f; x keeps its value.
-func (w width) ratio(x vv, f *rational) vv {
+func (w width) ratio(x vv, f *coeff.Rational) vv {
 	t := w.reg()
 	VMULPS(x, x, t)
-	p := w.horner(t, f.p)
-	q := w.horner(t, f.q)
+	p := w.horner(t, f.P)
+	q := w.horner(t, f.Q)
 	VMULPS(x, p, p)
 	VDIVPS(q, p, p)
 	a, one := w.reg(), w.reg()
 	VANDPS(bits(1<<31), x, one)
 	VORPS(num(1), one, one)
 	VANDPS(bits(1<<31-1), x, a)
-	w.put(gt, num(f.limit), a, one, p)
+	w.put(gt, num(f.Limit), a, one, p)
 	return p
 }
 

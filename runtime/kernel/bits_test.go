@@ -1,0 +1,57 @@
+package kernel_test
+
+import (
+	"encoding/binary"
+	"hash/fnv"
+	"math"
+	"testing"
+
+	"github.com/qsimc/qsimc/runtime/kernel"
+)
+
+// Every vector level of every architecture gives one set of bits, and plain Go its own: the numbers below are a hash of
+// results. They change only where an order of summation or an approximation is changed on purpose.
+func TestBits(t *testing.T) {
+	want := map[bool]uint64{true: 0xb2d0d67ebb1aa0ab, false: 0xfcf7fedb02b31060}
+	kernel.EachLevel(t, func(t *testing.T) {
+		state := uint32(7)
+		next := func() float32 { // in [-4,4), by integers alone
+			state = state*1664525 + 1013904223
+			return float32(int32(state>>8)-1<<23) / (1 << 21)
+		}
+		numbers := func(n int) []float32 {
+			x := make([]float32, n)
+			for i := range x {
+				x[i] = next()
+			}
+			return x
+		}
+		h := fnv.New64a()
+		add := func(x []float32) {
+			for _, v := range x {
+				binary.Write(h, binary.LittleEndian, math.Float32bits(v))
+			}
+		}
+		const m, k, n = 13, 801, 53
+		a, b, c := numbers(m*k), numbers(k*n), make([]float32, m*n)
+		kernel.Gemm(m, a, k, kernel.PackB(k, n, b, n, false), c, n, false)
+		add(c)
+		for _, rows := range []int{1, 2, 3, 4} {
+			kernel.Gemm(rows, a, k, kernel.PackB(k, n, b, n, false), c, n, true)
+			add(c[:rows*n])
+		}
+		x, y := numbers(203), make([]float32, 203)
+		for _, f := range []func(dst, x []float32){kernel.Exp, kernel.Erf, kernel.Gelu, kernel.GeluTanh, kernel.Sigmoid, kernel.Tanh, kernel.Silu} {
+			f(y, x)
+			add(y)
+		}
+		add([]float32{kernel.Sum(x), kernel.SumSquares(x, 0.25)})
+		kernel.FakeQuantBlocksInt(1, 203, y, x, nil, kernel.Blocks{Size: 64, Max: 7, Lo: -7, Hi: 7, BF16: true})
+		add(y)
+		kernel.FakeQuantFloat(y, x, 0.37, kernel.Minifloat{ExpBits: 4, ManBits: 3, Bias: 7, Max: 448})
+		add(y)
+		if got := h.Sum64(); got != want[kernel.Level() != "none"] {
+			t.Errorf("results hash to %#x, want %#x", got, want[kernel.Level() != "none"])
+		}
+	})
+}
