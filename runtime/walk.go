@@ -23,7 +23,7 @@ import (
 type Walk struct {
 	p       *Program // the walk's own
 	o       WalkOptions
-	env     *folding // for what Replace computes anew
+	env     *folding         // for what Replace computes anew
 	at      map[*ir.Node]int // node of the main graph → its first step
 	slots   map[*ir.Value]int
 	last    []int // by slot: the last step that reads it, -1: none

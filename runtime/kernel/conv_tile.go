@@ -88,17 +88,20 @@ func segment(off, lo, hi int) convSeg {
 	return s
 }
 
-// genericConv are the kernels in plain Go, of 8 lanes.
-var genericConv = func() *convKernels {
-	k := &convKernels{lanes: 8, mr: 4}
+// genericConv are the kernels in plain Go.
+var genericConv = eightLanes(4, (*convTile).compute)
+
+// eightLanes makes kernels of 8 lanes, up to mr rows, of a function for any number of rows and vectors.
+func eightLanes(mr int, compute func(t *convTile, rows, vecs int)) *convKernels {
+	k := &convKernels{lanes: 8, mr: mr}
 	for _, v := range []int{1, 2, 3, 6} {
-		k.kern[v] = make([]func(*byte), k.mr+1)
-		for r := 1; r <= k.mr; r++ {
-			k.kern[v][r] = func(t *byte) { (*convTile)(unsafe.Pointer(t)).compute(r, v) }
+		k.kern[v] = make([]func(*byte), mr+1)
+		for r := 1; r <= mr; r++ {
+			k.kern[v][r] = func(t *byte) { compute((*convTile)(unsafe.Pointer(t)), r, v) }
 		}
 	}
 	return k
-}()
+}
 
 func (t *convTile) compute(rows, vecs int) {
 	offs := unsafe.Slice(t.offs, t.k)
@@ -110,11 +113,16 @@ func (t *convTile) compute(rows, vecs int) {
 					s[i] += float32(a * x)
 				}
 			}
-			for _, seg := range vec.segs[:vec.n] {
-				lo, hi := bits.TrailingZeros64(seg.mask), bits.Len64(seg.mask)
-				t.finish(r, seg.off+r*t.ldc+4*lo, s[lo:hi])
-			}
+			t.segments(&vec, r, s[:])
 		}
+	}
+}
+
+// segments finishes the sums s of row r at one vector of positions.
+func (t *convTile) segments(vec *convVec, r int, s []float32) {
+	for _, seg := range vec.segs[:vec.n] {
+		lo, hi := bits.TrailingZeros64(seg.mask), bits.Len64(seg.mask)
+		t.finish(r, seg.off+r*t.ldc+4*lo, s[lo:hi])
 	}
 }
 

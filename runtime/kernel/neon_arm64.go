@@ -239,10 +239,10 @@ func vecMax_neon(x *float32, n int) float32
 //go:noescape
 func vecAbsMax_neon(dst *float32, x *float32, n int)
 
-// vecTaps_neon sets dst[i] to the sum over t of w[t]·x[offs[t]+i].
+// convSums_neon sets out[8r+p], r below rows, to the sum over k of w[r·lda+k]·src[offs[k]+p]; lda and offs in bytes. rows is 1 to 8.
 //
 //go:noescape
-func vecTaps_neon(dst *float32, x *float32, offs *int, w *float32, taps int, n int)
+func convSums_neon(w *float32, lda int, offs *int, k int, src *float32, out *float32, rows int)
 
 // vecFakeInt_neon is fakeIntGeneric.
 //

@@ -5827,92 +5827,288 @@ loaded:
 done:
 	RET
 
-// func vecTaps_neon(dst *float32, x *float32, offs *int, w *float32, taps int, n int)
-TEXT ·vecTaps_neon(SB), NOSPLIT, $0-48
-	MOVD dst+0(FP), R0
-	MOVD x+8(FP), R1
-	MOVD offs+16(FP), R2
-	MOVD w+24(FP), R3
-	MOVD taps+32(FP), R4
-	MOVD n+40(FP), R5
-
-many:
-	CMP  $16, R5
-	BLT  one
-	MOVD R2, R6
-	MOVD R3, R7
-	MOVD R4, R8
+// func convSums_neon(w *float32, lda int, offs *int, k int, src *float32, out *float32, rows int)
+TEXT ·convSums_neon(SB), NOSPLIT, $0-56
+	MOVD w+0(FP), R0
+	MOVD lda+8(FP), R13
+	MOVD offs+16(FP), R8
+	MOVD k+24(FP), R9
+	MOVD src+32(FP), R10
+	MOVD out+40(FP), R11
+	MOVD rows+48(FP), R12
+	ADD  R13, R0, R1
+	ADD  R13, R1, R2
+	ADD  R13, R2, R3
+	ADD  R13, R3, R4
+	ADD  R13, R4, R5
+	ADD  R13, R5, R6
+	ADD  R13, R6, R7
 	WORD $0x6e201c00 // eor v0.4s, v0.4s, v0.4s
 	WORD $0x6e211c21 // eor v1.4s, v1.4s, v1.4s
 	WORD $0x6e221c42 // eor v2.4s, v2.4s, v2.4s
 	WORD $0x6e231c63 // eor v3.4s, v3.4s, v3.4s
+	WORD $0x6e241c84 // eor v4.4s, v4.4s, v4.4s
+	WORD $0x6e251ca5 // eor v5.4s, v5.4s, v5.4s
+	WORD $0x6e261cc6 // eor v6.4s, v6.4s, v6.4s
+	WORD $0x6e271ce7 // eor v7.4s, v7.4s, v7.4s
+	WORD $0x6e281d08 // eor v8.4s, v8.4s, v8.4s
+	WORD $0x6e291d29 // eor v9.4s, v9.4s, v9.4s
+	WORD $0x6e2a1d4a // eor v10.4s, v10.4s, v10.4s
+	WORD $0x6e2b1d6b // eor v11.4s, v11.4s, v11.4s
+	WORD $0x6e2c1d8c // eor v12.4s, v12.4s, v12.4s
+	WORD $0x6e2d1dad // eor v13.4s, v13.4s, v13.4s
+	WORD $0x6e2e1dce // eor v14.4s, v14.4s, v14.4s
+	WORD $0x6e2f1def // eor v15.4s, v15.4s, v15.4s
 
-manyTaps:
-	MOVD.P 8(R6), R9
-	ADD  R9<<2, R1, R9
-	WORD $0x4ddfc8e4 // ld1r {v4}, [x7], #4
-	WORD $0x3dc00125 // ldr q5, [x9, #0]
-	WORD $0x4e24cca0 // fmla v0.4s, v5.4s, v4.4s
-	WORD $0x3dc00526 // ldr q6, [x9, #16]
-	WORD $0x4e24ccc1 // fmla v1.4s, v6.4s, v4.4s
-	WORD $0x3dc00927 // ldr q7, [x9, #32]
-	WORD $0x4e24cce2 // fmla v2.4s, v7.4s, v4.4s
-	WORD $0x3dc00d28 // ldr q8, [x9, #48]
-	WORD $0x4e24cd03 // fmla v3.4s, v8.4s, v4.4s
-	SUBS $1, R8
-	BNE  manyTaps
-	WORD $0x3d800000 // str q0, [x0, #0]
-	WORD $0x3d800401 // str q1, [x0, #16]
-	WORD $0x3d800802 // str q2, [x0, #32]
-	WORD $0x3d800c03 // str q3, [x0, #48]
-	ADD  $64, R1
-	ADD  $64, R0
-	SUB  $16, R5
-	B    many
+rows8:
+	CMP  $8, R12
+	BNE  rows7
+	CBZ  R9, store
 
-one:
-	CMP  $4, R5
-	BLT  single
-	MOVD R2, R6
-	MOVD R3, R7
-	MOVD R4, R8
-	WORD $0x6e201c00 // eor v0.4s, v0.4s, v0.4s
+loop8:
+	MOVD.P 8(R8), R14
+	ADD  R10, R14, R14
+	WORD $0x3dc001d0 // ldr q16, [x14, #0]
+	WORD $0x3dc005d1 // ldr q17, [x14, #16]
+	WORD $0x4ddfc812 // ld1r {v18.4s}, [x0], #4
+	WORD $0x4e32ce00 // fmla v0.4s, v16.4s, v18.4s
+	WORD $0x4e32ce21 // fmla v1.4s, v17.4s, v18.4s
+	WORD $0x4ddfc833 // ld1r {v19.4s}, [x1], #4
+	WORD $0x4e33ce02 // fmla v2.4s, v16.4s, v19.4s
+	WORD $0x4e33ce23 // fmla v3.4s, v17.4s, v19.4s
+	WORD $0x4ddfc854 // ld1r {v20.4s}, [x2], #4
+	WORD $0x4e34ce04 // fmla v4.4s, v16.4s, v20.4s
+	WORD $0x4e34ce25 // fmla v5.4s, v17.4s, v20.4s
+	WORD $0x4ddfc875 // ld1r {v21.4s}, [x3], #4
+	WORD $0x4e35ce06 // fmla v6.4s, v16.4s, v21.4s
+	WORD $0x4e35ce27 // fmla v7.4s, v17.4s, v21.4s
+	WORD $0x4ddfc896 // ld1r {v22.4s}, [x4], #4
+	WORD $0x4e36ce08 // fmla v8.4s, v16.4s, v22.4s
+	WORD $0x4e36ce29 // fmla v9.4s, v17.4s, v22.4s
+	WORD $0x4ddfc8b7 // ld1r {v23.4s}, [x5], #4
+	WORD $0x4e37ce0a // fmla v10.4s, v16.4s, v23.4s
+	WORD $0x4e37ce2b // fmla v11.4s, v17.4s, v23.4s
+	WORD $0x4ddfc8d8 // ld1r {v24.4s}, [x6], #4
+	WORD $0x4e38ce0c // fmla v12.4s, v16.4s, v24.4s
+	WORD $0x4e38ce2d // fmla v13.4s, v17.4s, v24.4s
+	WORD $0x4ddfc8f9 // ld1r {v25.4s}, [x7], #4
+	WORD $0x4e39ce0e // fmla v14.4s, v16.4s, v25.4s
+	WORD $0x4e39ce2f // fmla v15.4s, v17.4s, v25.4s
+	SUBS $1, R9
+	BNE  loop8
+	B    store
 
-oneTaps:
-	MOVD.P 8(R6), R9
-	ADD  R9<<2, R1, R9
-	WORD $0x4ddfc8e1 // ld1r {v1}, [x7], #4
-	WORD $0x3dc00122 // ldr q2, [x9, #0]
-	WORD $0x4e21cc40 // fmla v0.4s, v2.4s, v1.4s
-	SUBS $1, R8
-	BNE  oneTaps
-	WORD $0x3d800000 // str q0, [x0, #0]
-	ADD  $16, R1
-	ADD  $16, R0
-	SUB  $4, R5
-	B    one
+rows7:
+	CMP  $7, R12
+	BNE  rows6
+	CBZ  R9, store
 
-single:
-	CMP  $1, R5
-	BLT  done
-	MOVD R2, R6
-	MOVD R3, R7
-	MOVD R4, R8
-	WORD $0x6e201c00 // eor v0.4s, v0.4s, v0.4s
+loop7:
+	MOVD.P 8(R8), R14
+	ADD  R10, R14, R14
+	WORD $0x3dc001d0 // ldr q16, [x14, #0]
+	WORD $0x3dc005d1 // ldr q17, [x14, #16]
+	WORD $0x4ddfc812 // ld1r {v18.4s}, [x0], #4
+	WORD $0x4e32ce00 // fmla v0.4s, v16.4s, v18.4s
+	WORD $0x4e32ce21 // fmla v1.4s, v17.4s, v18.4s
+	WORD $0x4ddfc833 // ld1r {v19.4s}, [x1], #4
+	WORD $0x4e33ce02 // fmla v2.4s, v16.4s, v19.4s
+	WORD $0x4e33ce23 // fmla v3.4s, v17.4s, v19.4s
+	WORD $0x4ddfc854 // ld1r {v20.4s}, [x2], #4
+	WORD $0x4e34ce04 // fmla v4.4s, v16.4s, v20.4s
+	WORD $0x4e34ce25 // fmla v5.4s, v17.4s, v20.4s
+	WORD $0x4ddfc875 // ld1r {v21.4s}, [x3], #4
+	WORD $0x4e35ce06 // fmla v6.4s, v16.4s, v21.4s
+	WORD $0x4e35ce27 // fmla v7.4s, v17.4s, v21.4s
+	WORD $0x4ddfc896 // ld1r {v22.4s}, [x4], #4
+	WORD $0x4e36ce08 // fmla v8.4s, v16.4s, v22.4s
+	WORD $0x4e36ce29 // fmla v9.4s, v17.4s, v22.4s
+	WORD $0x4ddfc8b7 // ld1r {v23.4s}, [x5], #4
+	WORD $0x4e37ce0a // fmla v10.4s, v16.4s, v23.4s
+	WORD $0x4e37ce2b // fmla v11.4s, v17.4s, v23.4s
+	WORD $0x4ddfc8d8 // ld1r {v24.4s}, [x6], #4
+	WORD $0x4e38ce0c // fmla v12.4s, v16.4s, v24.4s
+	WORD $0x4e38ce2d // fmla v13.4s, v17.4s, v24.4s
+	SUBS $1, R9
+	BNE  loop7
+	B    store
 
-singleTaps:
-	MOVD.P 8(R6), R9
-	ADD  R9<<2, R1, R9
-	WORD $0x4ddfc8e1 // ld1r {v1}, [x7], #4
-	FMOVS (R9), F2
-	WORD $0x4e21cc40 // fmla v0.4s, v2.4s, v1.4s
-	SUBS $1, R8
-	BNE  singleTaps
-	FMOVS F0, (R0)
-	ADD  $4, R1
-	ADD  $4, R0
-	SUB  $1, R5
-	B    single
+rows6:
+	CMP  $6, R12
+	BNE  rows5
+	CBZ  R9, store
+
+loop6:
+	MOVD.P 8(R8), R14
+	ADD  R10, R14, R14
+	WORD $0x3dc001d0 // ldr q16, [x14, #0]
+	WORD $0x3dc005d1 // ldr q17, [x14, #16]
+	WORD $0x4ddfc812 // ld1r {v18.4s}, [x0], #4
+	WORD $0x4e32ce00 // fmla v0.4s, v16.4s, v18.4s
+	WORD $0x4e32ce21 // fmla v1.4s, v17.4s, v18.4s
+	WORD $0x4ddfc833 // ld1r {v19.4s}, [x1], #4
+	WORD $0x4e33ce02 // fmla v2.4s, v16.4s, v19.4s
+	WORD $0x4e33ce23 // fmla v3.4s, v17.4s, v19.4s
+	WORD $0x4ddfc854 // ld1r {v20.4s}, [x2], #4
+	WORD $0x4e34ce04 // fmla v4.4s, v16.4s, v20.4s
+	WORD $0x4e34ce25 // fmla v5.4s, v17.4s, v20.4s
+	WORD $0x4ddfc875 // ld1r {v21.4s}, [x3], #4
+	WORD $0x4e35ce06 // fmla v6.4s, v16.4s, v21.4s
+	WORD $0x4e35ce27 // fmla v7.4s, v17.4s, v21.4s
+	WORD $0x4ddfc896 // ld1r {v22.4s}, [x4], #4
+	WORD $0x4e36ce08 // fmla v8.4s, v16.4s, v22.4s
+	WORD $0x4e36ce29 // fmla v9.4s, v17.4s, v22.4s
+	WORD $0x4ddfc8b7 // ld1r {v23.4s}, [x5], #4
+	WORD $0x4e37ce0a // fmla v10.4s, v16.4s, v23.4s
+	WORD $0x4e37ce2b // fmla v11.4s, v17.4s, v23.4s
+	SUBS $1, R9
+	BNE  loop6
+	B    store
+
+rows5:
+	CMP  $5, R12
+	BNE  rows4
+	CBZ  R9, store
+
+loop5:
+	MOVD.P 8(R8), R14
+	ADD  R10, R14, R14
+	WORD $0x3dc001d0 // ldr q16, [x14, #0]
+	WORD $0x3dc005d1 // ldr q17, [x14, #16]
+	WORD $0x4ddfc812 // ld1r {v18.4s}, [x0], #4
+	WORD $0x4e32ce00 // fmla v0.4s, v16.4s, v18.4s
+	WORD $0x4e32ce21 // fmla v1.4s, v17.4s, v18.4s
+	WORD $0x4ddfc833 // ld1r {v19.4s}, [x1], #4
+	WORD $0x4e33ce02 // fmla v2.4s, v16.4s, v19.4s
+	WORD $0x4e33ce23 // fmla v3.4s, v17.4s, v19.4s
+	WORD $0x4ddfc854 // ld1r {v20.4s}, [x2], #4
+	WORD $0x4e34ce04 // fmla v4.4s, v16.4s, v20.4s
+	WORD $0x4e34ce25 // fmla v5.4s, v17.4s, v20.4s
+	WORD $0x4ddfc875 // ld1r {v21.4s}, [x3], #4
+	WORD $0x4e35ce06 // fmla v6.4s, v16.4s, v21.4s
+	WORD $0x4e35ce27 // fmla v7.4s, v17.4s, v21.4s
+	WORD $0x4ddfc896 // ld1r {v22.4s}, [x4], #4
+	WORD $0x4e36ce08 // fmla v8.4s, v16.4s, v22.4s
+	WORD $0x4e36ce29 // fmla v9.4s, v17.4s, v22.4s
+	SUBS $1, R9
+	BNE  loop5
+	B    store
+
+rows4:
+	CMP  $4, R12
+	BNE  rows3
+	CBZ  R9, store
+
+loop4:
+	MOVD.P 8(R8), R14
+	ADD  R10, R14, R14
+	WORD $0x3dc001d0 // ldr q16, [x14, #0]
+	WORD $0x3dc005d1 // ldr q17, [x14, #16]
+	WORD $0x4ddfc812 // ld1r {v18.4s}, [x0], #4
+	WORD $0x4e32ce00 // fmla v0.4s, v16.4s, v18.4s
+	WORD $0x4e32ce21 // fmla v1.4s, v17.4s, v18.4s
+	WORD $0x4ddfc833 // ld1r {v19.4s}, [x1], #4
+	WORD $0x4e33ce02 // fmla v2.4s, v16.4s, v19.4s
+	WORD $0x4e33ce23 // fmla v3.4s, v17.4s, v19.4s
+	WORD $0x4ddfc854 // ld1r {v20.4s}, [x2], #4
+	WORD $0x4e34ce04 // fmla v4.4s, v16.4s, v20.4s
+	WORD $0x4e34ce25 // fmla v5.4s, v17.4s, v20.4s
+	WORD $0x4ddfc875 // ld1r {v21.4s}, [x3], #4
+	WORD $0x4e35ce06 // fmla v6.4s, v16.4s, v21.4s
+	WORD $0x4e35ce27 // fmla v7.4s, v17.4s, v21.4s
+	SUBS $1, R9
+	BNE  loop4
+	B    store
+
+rows3:
+	CMP  $3, R12
+	BNE  rows2
+	CBZ  R9, store
+
+loop3:
+	MOVD.P 8(R8), R14
+	ADD  R10, R14, R14
+	WORD $0x3dc001d0 // ldr q16, [x14, #0]
+	WORD $0x3dc005d1 // ldr q17, [x14, #16]
+	WORD $0x4ddfc812 // ld1r {v18.4s}, [x0], #4
+	WORD $0x4e32ce00 // fmla v0.4s, v16.4s, v18.4s
+	WORD $0x4e32ce21 // fmla v1.4s, v17.4s, v18.4s
+	WORD $0x4ddfc833 // ld1r {v19.4s}, [x1], #4
+	WORD $0x4e33ce02 // fmla v2.4s, v16.4s, v19.4s
+	WORD $0x4e33ce23 // fmla v3.4s, v17.4s, v19.4s
+	WORD $0x4ddfc854 // ld1r {v20.4s}, [x2], #4
+	WORD $0x4e34ce04 // fmla v4.4s, v16.4s, v20.4s
+	WORD $0x4e34ce25 // fmla v5.4s, v17.4s, v20.4s
+	SUBS $1, R9
+	BNE  loop3
+	B    store
+
+rows2:
+	CMP  $2, R12
+	BNE  rows1
+	CBZ  R9, store
+
+loop2:
+	MOVD.P 8(R8), R14
+	ADD  R10, R14, R14
+	WORD $0x3dc001d0 // ldr q16, [x14, #0]
+	WORD $0x3dc005d1 // ldr q17, [x14, #16]
+	WORD $0x4ddfc812 // ld1r {v18.4s}, [x0], #4
+	WORD $0x4e32ce00 // fmla v0.4s, v16.4s, v18.4s
+	WORD $0x4e32ce21 // fmla v1.4s, v17.4s, v18.4s
+	WORD $0x4ddfc833 // ld1r {v19.4s}, [x1], #4
+	WORD $0x4e33ce02 // fmla v2.4s, v16.4s, v19.4s
+	WORD $0x4e33ce23 // fmla v3.4s, v17.4s, v19.4s
+	SUBS $1, R9
+	BNE  loop2
+	B    store
+
+rows1:
+	CBZ  R9, store
+
+loop1:
+	MOVD.P 8(R8), R14
+	ADD  R10, R14, R14
+	WORD $0x3dc001d0 // ldr q16, [x14, #0]
+	WORD $0x3dc005d1 // ldr q17, [x14, #16]
+	WORD $0x4ddfc812 // ld1r {v18.4s}, [x0], #4
+	WORD $0x4e32ce00 // fmla v0.4s, v16.4s, v18.4s
+	WORD $0x4e32ce21 // fmla v1.4s, v17.4s, v18.4s
+	SUBS $1, R9
+	BNE  loop1
+	B    store
+
+store:
+	WORD $0x3d800160 // str q0, [x11, #0]
+	WORD $0x3d800561 // str q1, [x11, #16]
+	CMP  $1, R12
+	BEQ  done
+	WORD $0x3d800962 // str q2, [x11, #32]
+	WORD $0x3d800d63 // str q3, [x11, #48]
+	CMP  $2, R12
+	BEQ  done
+	WORD $0x3d801164 // str q4, [x11, #64]
+	WORD $0x3d801565 // str q5, [x11, #80]
+	CMP  $3, R12
+	BEQ  done
+	WORD $0x3d801966 // str q6, [x11, #96]
+	WORD $0x3d801d67 // str q7, [x11, #112]
+	CMP  $4, R12
+	BEQ  done
+	WORD $0x3d802168 // str q8, [x11, #128]
+	WORD $0x3d802569 // str q9, [x11, #144]
+	CMP  $5, R12
+	BEQ  done
+	WORD $0x3d80296a // str q10, [x11, #160]
+	WORD $0x3d802d6b // str q11, [x11, #176]
+	CMP  $6, R12
+	BEQ  done
+	WORD $0x3d80316c // str q12, [x11, #192]
+	WORD $0x3d80356d // str q13, [x11, #208]
+	CMP  $7, R12
+	BEQ  done
+	WORD $0x3d80396e // str q14, [x11, #224]
+	WORD $0x3d803d6f // str q15, [x11, #240]
 
 done:
 	RET

@@ -2,6 +2,8 @@
 
 package kernel
 
+import "unsafe"
+
 //go:generate go -C asm run ./neon -out ../neon_arm64.s -stubs ../neon_arm64.go
 
 // simdLevels is the one vector level of arm64: every such CPU that Go runs on has it.
@@ -32,7 +34,7 @@ func simdLevels() []*impl {
 	}
 	l.clip = with2(vecClip_neon)
 	l.axpy = with(vecAxpy_neon)
-	l.taps = taps(vecTaps_neon)
+	l.conv = eightLanes(8, (*convTile).computeNEON)
 	l.expSum = expSumNEON
 	l.max = greatest(4, vecMax_neon)
 	l.affine = with2(vecAffine_neon)
@@ -70,4 +72,14 @@ func expSumNEON(dst, x []float32, m float32) float32 {
 	vecExpSum_neon(data(dst), data(x), m, n, &acc[0])
 	vecExpSub_neon(data(dst[n:]), data(x[n:]), m, len(x)-n)
 	return sumTail(&acc, dst[n:])
+}
+
+func (t *convTile) computeNEON(rows, vecs int) {
+	var s [8 * 8]float32
+	for _, vec := range unsafe.Slice(t.vecs, vecs) {
+		convSums_neon(t.a, t.lda, t.offs, t.k, (*float32)(unsafe.Add(unsafe.Pointer(t.src), vec.src)), &s[0], rows)
+		for r := range rows {
+			t.segments(&vec, r, s[8*r:8*r+8])
+		}
+	}
 }

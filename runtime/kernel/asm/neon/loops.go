@@ -1,6 +1,10 @@
 package main
 
-import "github.com/qsimc/qsimc/runtime/kernel/asm/coeff"
+import (
+	"fmt"
+
+	"github.com/qsimc/qsimc/runtime/kernel/asm/coeff"
+)
 
 var (
 	dstX  = []stream{{"dst", true}, {"x", false}}
@@ -373,66 +377,60 @@ func (a *asm) overlapped(x, n r, visit func(t v)) {
 	})
 }
 
-// taps is the inner loop of a depthwise convolution: dst[i] = Σ w[t]·x[offs[t]+i], one fused chain for each element.
-func (a *asm) taps() {
-	a.fn("vecTaps_neon", "dst *float32, x *float32, offs *int, w *float32, taps int, n int", "sets dst[i] to the sum over t of w[t]·x[offs[t]+i].")
-	const dst, x, offs, w, taps, n, o, f, left, at r = 0, 1, 2, 3, 4, 5, 6, 7, 8, 9
-	a.load("dst", dst)
-	a.load("x", x)
+// convolution is the products of a tile of a convolution: up to 8 rows at 8 positions; see convTile.
+func (a *asm) convolution() {
+	a.fn("convSums_neon", "w *float32, lda int, offs *int, k int, src *float32, out *float32, rows int",
+		"sets out[8r+p], r below rows, to the sum over k of w[r·lda+k]·src[offs[k]+p]; lda and offs in bytes. rows is 1 to 8.")
+	const offs, k, src, out, rows, lda, off r = 8, 9, 10, 11, 12, 13, 14
+	a.load("w", 0)
+	a.load("lda", lda)
 	a.load("offs", offs)
-	a.load("w", w)
-	a.load("taps", taps)
-	a.load("n", n)
-	block := func(label, next string, u int) { // u vectors; 0 is one element
-		size := max(16*u, 4)
-		a.label(label)
-		a.op("CMP  $%d, R%d", size/4, n)
-		a.op("BLT  %s", next)
-		a.op("MOVD R%d, R%d", offs, o)
-		a.op("MOVD R%d, R%d", w, f)
-		a.op("MOVD R%d, R%d", taps, left)
-		a.scope(func() {
-			var acc []v
-			for range max(u, 1) {
-				acc = append(acc, a.get())
-				a.zero(acc[len(acc)-1])
-			}
-			a.label(label + "Taps")
-			a.op("MOVD.P 8(R%d), R%d", o, at)
-			a.op("ADD  R%d<<2, R%d, R%d", at, x, at)
-			k, t := a.get(), a.get()
-			a.word(0x4ddfc800|uint32(f)<<5|uint32(k), "ld1r {v%d}, [x%d], #4", k, f)
-			if u == 0 {
-				a.op("FMOVS (R%d), F%d", at, t)
-				a.fmla(acc[0], t, k)
-			}
-			for i := range u {
-				a.ldq(t, at, 16*i)
-				a.fmla(acc[i], t, k)
-				t = a.get()
-			}
-			a.op("SUBS $1, R%d", left)
-			a.op("BNE  %sTaps", label)
-			if u == 0 {
-				a.op("FMOVS F%d, (R%d)", acc[0], dst)
-			}
-			for i := range u {
-				a.stq(acc[i], dst, 16*i)
-			}
-		})
-		a.op("ADD  $%d, R%d", size, x)
-		a.op("ADD  $%d, R%d", size, dst)
-		a.op("SUB  $%d, R%d", size/4, n)
-		a.op("B    %s", label)
+	a.load("k", k)
+	a.load("src", src)
+	a.load("out", out)
+	a.load("rows", rows)
+	for row := r(1); row < 8; row++ {
+		a.op("ADD  R%d, R%d, R%d", lda, row-1, row)
 	}
-	block("many", "one", 4)
-	block("one", "single", 1)
-	block("single", "done", 0)
+	for i := range 16 {
+		a.zero(v(i))
+	}
+	for n := 8; n >= 1; n-- {
+		a.label(fmt.Sprintf("rows%d", n))
+		if n > 1 {
+			a.op("CMP  $%d, R%d", n, rows)
+			a.op("BNE  rows%d", n-1)
+		}
+		a.op("CBZ  R%d, store", k)
+		a.label(fmt.Sprintf("loop%d", n))
+		a.op("MOVD.P 8(R%d), R%d", offs, off)
+		a.op("ADD  R%d, R%d, R%d", src, off, off)
+		a.ldq(16, off, 0)
+		a.ldq(17, off, 16)
+		for row := range n {
+			x := v(18 + row%8)
+			a.word(0x4ddfc800|uint32(row)<<5|uint32(x), "ld1r {v%d.4s}, [x%d], #4", x, row)
+			a.fmla(v(2*row), 16, x)
+			a.fmla(v(2*row+1), 17, x)
+		}
+		a.op("SUBS $1, R%d", k)
+		a.op("BNE  loop%d", n)
+		a.op("B    store")
+	}
+	a.label("store")
+	for row := range 8 {
+		if row > 0 {
+			a.op("CMP  $%d, R%d", row, rows)
+			a.op("BEQ  done")
+		}
+		a.stq(v(2*row), out, 32*row)
+		a.stq(v(2*row+1), out, 32*row+16)
+	}
 	a.label("done")
 	a.ret()
 }
 
-// code is clamp(rne(x/s)+zero, lo, hi), NaN counting as 0; it is made in x.
+// gridCode is clamp(rne(x/s)+zero, lo, hi), NaN counting as 0; it is made in x.
 func (a *asm) gridCode(x, s, zero, lo, hi v) {
 	m := a.get()
 	a.fdiv(x, x, s)

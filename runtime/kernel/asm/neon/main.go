@@ -22,7 +22,7 @@ func main() {
 	a.arithmetic()
 	a.functions()
 	a.reductions()
-	a.taps()
+	a.convolution()
 	a.quantizers()
 	for path, text := range map[string]string{*out: a.assembly(), *stubs: a.declarations()} {
 		if err := os.WriteFile(path, []byte(text), 0o644); err != nil {
