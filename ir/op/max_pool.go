@@ -3,7 +3,6 @@ package op
 import (
 	"fmt"
 	"math"
-	"sync"
 
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/runtime/kernel"
@@ -39,6 +38,10 @@ func maxPool[T float32 | float64 | int8 | uint8](c *Call, lowest T) ([]*ir.Tenso
 		return nil, err
 	}
 	x, y := ir.Data[T](c.In[0]), ir.Data[T](out)
+	if x, ok := any(x).([]float32); ok && !c.HasOut(1) && len(y) > 0 && p.small() {
+		kernel.MaxPool(p.flat(), any(y).([]float32), x)
+		return []*ir.Tensor{out}, nil
+	}
 	if !c.HasOut(1) || len(y) == 0 {
 		pool(p, x, y, nil, maxima(lowest), nil)
 		if !c.HasOut(1) {
@@ -114,14 +117,7 @@ func maxima[T float32 | float64 | int8 | uint8](lowest T) combiner[T] {
 			}
 		},
 		line: func(dst, src []T, taps []tap, step int) {
-			from, to := 0, 0
-			if d, ok := any(dst).([]float32); ok {
-				from, to = lineMaxima(d, any(src).([]float32), taps, step)
-			}
 			for o, t := range taps {
-				if o >= from && o < to {
-					continue
-				}
 				top := lowest
 				for at := t.at; at < t.at+t.count*step; at += step {
 					top = max(top, src[at])
@@ -132,39 +128,31 @@ func maxima[T float32 | float64 | int8 | uint8](lowest T) combiner[T] {
 	}
 }
 
-// lines holds working memory of lineMaxima.
-var lines = sync.Pool{New: func() any { return new([1024]float32) }}
+// small reports whether the windows are such that taking their elements one by one is fastest: for large ones pool is, which
+// takes the axes one after the other.
+func (p *pooling) small() bool {
+	for i := range p.in {
+		if p.w.extent(i) > 32 || p.w.before[i] > 32 || p.w.after[i] > 32 {
+			return false
+		}
+	}
+	return len(p.in) <= 2 && product(p.w.kernel) <= 25
+}
 
-// lineMaxima is the line of maxima for outputs [from, to), those whose windows are whole: the maximum at every position, of
-// which each output takes its own.
-func lineMaxima(dst, src []float32, taps []tap, step int) (from, to int) {
-	most := lines.Get().(*[1024]float32)
-	defer lines.Put(most)
-	full := 0
-	for _, t := range taps {
-		full = max(full, t.count)
+// flat describes the windows of one or two spatial axes to the kernel; one axis is a plane of height 1. The padding reaches
+// as far as the last window does.
+func (p *pooling) flat() kernel.Conv2D {
+	k := kernel.Conv2D{N: 1, C: p.planes, H: 1, KH: 1, StrideH: 1, DilationH: 1}
+	last := len(p.in) - 1
+	axis := func(i int) (in, window, stride, dilation, before, after int) {
+		in, window, stride, dilation, before = p.in[i], p.w.kernel[i], p.w.stride[i], p.w.dilation[i], p.w.before[i]
+		return in, window, stride, dilation, before, max(p.w.after[i], (p.out[i]-1)*stride+(window-1)*dilation+1-in-before)
 	}
-	for from < len(taps) && taps[from].count < full {
-		from++
+	if last == 1 {
+		k.H, k.KH, k.StrideH, k.DilationH, k.PadTop, k.PadBottom = axis(0)
 	}
-	to = from
-	for to < len(taps) && taps[to].count == full && taps[to].at-taps[from].at < len(most) {
-		to++
-	}
-	if full == 0 || to == from {
-		return 0, 0
-	}
-	at := taps[from].at
-	n := taps[to-1].at - at + 1
-	row := most[:n]
-	copy(row, src[at:])
-	for k := 1; k < full; k++ {
-		kernel.Maximum(row, row, src[at+k*step:at+k*step+n])
-	}
-	for o := from; o < to; o++ {
-		dst[o] = row[taps[o].at-at]
-	}
-	return from, to
+	k.W, k.KW, k.StrideW, k.DilationW, k.PadLeft, k.PadRight = axis(last)
+	return k
 }
 
 // order returns the number that each element of a plane has, row-major or, on request, column-major.

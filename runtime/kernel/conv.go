@@ -1,6 +1,9 @@
 package kernel
 
 import (
+	"math"
+	"sync"
+
 	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
@@ -102,6 +105,7 @@ func (pl *convPlan) dense(tile convTile, dst, x, w, bias, res []float32) {
 		buf := scratch(p.C*plane + pl.slack)
 		defer release(buf)
 		par.For(p.C, max(1, elemGrain/plane), func(lo, hi int) {
+			clear(buf.f[lo*plane : hi*plane])
 			for c := lo; c < hi; c++ {
 				pl.fill(buf.f[c*plane:(c+1)*plane], x[c*p.H*p.W:(c+1)*p.H*p.W])
 			}
@@ -121,7 +125,10 @@ func (pl *convPlan) dense(tile convTile, dst, x, w, bias, res []float32) {
 		grain = max(1, total/(4*par.Cores()), minConvWork/(work/total+1))
 	}
 	par.For(total, grain, func(lo, hi int) {
-		t := tile
+		jb := convJobs.Get().(*convJob)
+		defer convJobs.Put(jb)
+		t := &jb.tile
+		*t = tile
 		for i := lo; i < hi; i++ {
 			g, r := i/(tiles*panels), i%(tiles*panels)
 			j, r := r/tiles, r%tiles
@@ -133,7 +140,7 @@ func (pl *convPlan) dense(tile convTile, dst, x, w, bias, res []float32) {
 			pn := pl.panels[j]
 			t.src = &src[g*group*plane]
 			t.place(pl, r0, pn.at, dst, bias, res)
-			t.run(k.kern[pn.n][r1-r0], w[r0*depth:], pl.offs)
+			jb.run(k.kern[pn.n][r1-r0], w[r0*depth:], pl.offs)
 		}
 	})
 }
@@ -150,17 +157,23 @@ func (t *convTile) place(pl *convPlan, r, v int, dst, bias, res []float32) {
 	}
 }
 
+// convJob is what one core works with. The kernels get its address, so it cannot lie on the stack.
+type convJob struct{ tile, part convTile }
+
+var convJobs = sync.Pool{New: func() any { return new(convJob) }}
+
 // run computes the tile, kc steps of the contraction at a time. What follows the sums is done with the last of them.
-func (t *convTile) run(kern func(*byte), w []float32, offs []int) {
+func (jb *convJob) run(kern func(*byte), w []float32, offs []int) {
+	t := &jb.tile
 	if len(offs) <= kc {
 		t.a, t.offs, t.k, t.acc = &w[0], &offs[0], len(offs), nil
 		kern(t.bytes())
 		return
 	}
-	part := *t
-	part.bias, part.res, part.act = nil, nil, tileNone
+	jb.part = *t
+	jb.part.bias, jb.part.res, jb.part.act = nil, nil, tileNone
 	for k0 := 0; k0 < len(offs); k0 += kc {
-		s := &part
+		s := &jb.part
 		if k0+kc >= len(offs) {
 			s = t
 		}
@@ -174,31 +187,65 @@ func (t *convTile) run(kern func(*byte), w []float32, offs []int) {
 
 // depthwise computes one image of a convolution whose groups have one input channel each.
 func (pl *convPlan) depthwise(tile convTile, dst, x, w, bias, res []float32) {
-	p, k := &pl.p, cur.conv
-	mult, window := p.M/p.Groups, len(pl.offs)
-	par.For(p.C, max(1, elemGrain/(pl.oh*pl.ow*window*mult)), func(lo, hi int) {
+	mult, window := pl.p.M/pl.p.Groups, len(pl.offs)
+	pl.planes(pl.p.C, mult, x, 0, func(jb *convJob, c, v, n int, src []float32) {
+		t := &jb.tile
+		*t = tile
+		t.src = &src[0]
+		for m := c * mult; m < (c+1)*mult; m++ {
+			t.place(pl, m, v, dst, bias, res)
+			jb.run(cur.conv.kern[n][1], w[m*window:], pl.offs)
+		}
+	})
+}
+
+// planes calls body for each plane of x and each run of n vectors, from v on, with where the plane lies. pad fills the
+// padding; mult is how many results each plane has.
+func (pl *convPlan) planes(count, mult int, x []float32, pad float32, body func(jb *convJob, c, v, n int, src []float32)) {
+	size := pl.p.H * pl.p.W
+	par.For(count, max(1, count/(8*par.Cores()), elemGrain/(pl.oh*pl.ow*len(pl.taps)*mult)), func(lo, hi int) {
+		jb := convJobs.Get().(*convJob)
+		defer convJobs.Put(jb)
 		buf := scratch(pl.plane + pl.slack)
 		defer release(buf)
-		clear(buf.f[pl.plane:])
-		t := tile
+		buf.f[0] = pad
+		for n := 1; n < len(buf.f); n *= 2 {
+			copy(buf.f[n:], buf.f[:n])
+		}
 		for c := lo; c < hi; c++ {
-			src := x[c*p.H*p.W:][:p.H*p.W]
+			src := x[c*size:][:size]
 			if !pl.inPlace {
 				pl.fill(buf.f[:pl.plane], src)
 				src = buf.f
 			}
-			t.src = &src[0]
-			for m := c * mult; m < (c+1)*mult; m++ {
-				for v := 0; v < len(pl.vecs); {
-					n := 6
-					if len(pl.vecs)-v < n {
-						n = min(len(pl.vecs)-v, 3)
-					}
-					t.place(pl, m, v, dst, bias, res)
-					t.run(k.kern[n][1], w[m*window:], pl.offs)
-					v += n
+			for v := 0; v < len(pl.vecs); {
+				n := 6
+				if len(pl.vecs)-v < n {
+					n = min(len(pl.vecs)-v, 3)
 				}
+				body(jb, c, v, n, src)
+				v += n
 			}
 		}
+	})
+}
+
+// MaxPool sets each element of dst to the maximum of what its window covers, NaN where that holds one, -Inf where it
+// covers padding only. p describes the windows as those of a convolution that maps each of the C channels to one: M and Groups are
+// not read.
+func MaxPool(p Conv2D, dst, x []float32) {
+	oh, ow := p.Out()
+	p.M, p.Groups = p.C, p.C
+	same("MaxPool: x", p.N*p.C*p.H*p.W, len(x))
+	same("MaxPool: dst", p.N*p.C*oh*ow, len(dst))
+	if len(dst) == 0 {
+		return
+	}
+	pl := plans.Get().(*convPlan)
+	defer plans.Put(pl)
+	pl.lay(p, oh, ow)
+	pl.planes(p.N*p.C, 1, x, float32(math.Inf(-1)), func(jb *convJob, c, v, n int, src []float32) {
+		jb.tile = convTile{src: &src[0], offs: &pl.offs[0], k: len(pl.offs), vecs: &pl.vecs[v], dst: &dst[c*oh*ow]}
+		cur.conv.pool[n](jb.tile.bytes())
 	})
 }

@@ -208,3 +208,53 @@ func conv4x1_avx2(t *byte)
 //
 //go:noescape
 func conv1x6_avx2(t *byte)
+
+// pool1_avx512 takes the maxima of 1 vectors of positions; see convTile, of which it reads offs, k, src, vecs and dst.
+//
+//go:noescape
+func pool1_avx512(t *byte)
+
+// pool2_avx512 takes the maxima of 2 vectors of positions; see convTile, of which it reads offs, k, src, vecs and dst.
+//
+//go:noescape
+func pool2_avx512(t *byte)
+
+// pool3_avx512 takes the maxima of 3 vectors of positions; see convTile, of which it reads offs, k, src, vecs and dst.
+//
+//go:noescape
+func pool3_avx512(t *byte)
+
+// pool6_avx512 takes the maxima of 6 vectors of positions; see convTile, of which it reads offs, k, src, vecs and dst.
+//
+//go:noescape
+func pool6_avx512(t *byte)
+
+// pool1_avx2 takes the maxima of 1 vectors of positions; see convTile, of which it reads offs, k, src, vecs and dst.
+//
+//go:noescape
+func pool1_avx2(t *byte)
+
+// pool2_avx2 takes the maxima of 2 vectors of positions; see convTile, of which it reads offs, k, src, vecs and dst.
+//
+//go:noescape
+func pool2_avx2(t *byte)
+
+// pool3_avx2 takes the maxima of 3 vectors of positions; see convTile, of which it reads offs, k, src, vecs and dst.
+//
+//go:noescape
+func pool3_avx2(t *byte)
+
+// pool6_avx2 takes the maxima of 6 vectors of positions; see convTile, of which it reads offs, k, src, vecs and dst.
+//
+//go:noescape
+func pool6_avx2(t *byte)
+
+// copyRows copies rows of n elements; strides are in bytes.
+//
+//go:noescape
+func copyRows(dst *float32, ldd int, x *float32, ldx int, n int, rows int)
+
+// splitRows writes the elements 0, 2, … of each row of n to even, the others to odd; strides are in bytes.
+//
+//go:noescape
+func splitRows(even *float32, odd *float32, ldd int, x *float32, ldx int, n int, rows int)

@@ -17436,3 +17436,944 @@ out4:
 out5:
 	VZEROUPPER
 	RET
+
+// func pool1_avx512(t *byte)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·pool1_avx512(SB), NOSPLIT, $0-8
+	MOVQ    t+0(FP), AX
+	MOVQ    16(AX), CX
+	MOVQ    40(AX), DX
+	MOVQ    32(AX), BX
+	ADDQ    (DX), BX
+	MOVQ    24(AX), DX
+	MOVQ    (CX), SI
+	VMOVUPS (BX)(SI*1), Z0
+	JMP     next
+
+loop:
+	MOVQ    (CX), SI
+	VMOVUPS (BX)(SI*1), Z1
+	VMAXPS  Z1, Z0, Z2
+	VMAXPS  Z0, Z1, Z0
+	VORPS   Z2, Z0, Z0
+
+next:
+	ADDQ    $0x08, CX
+	DECQ    DX
+	JNZ     loop
+	MOVQ    48(AX), CX
+	MOVQ    40(AX), AX
+	MOVQ    8(AX), DX
+	MOVQ    16(AX), BX
+	ADDQ    CX, BX
+	KMOVW   24(AX), K1
+	VMOVUPS Z0, K1, (BX)
+	CMPQ    DX, $0x01
+	JLE     out0
+	MOVQ    40(AX), BX
+	ADDQ    CX, BX
+	KMOVW   48(AX), K1
+	VMOVUPS Z0, K1, (BX)
+	CMPQ    DX, $0x02
+	JLE     out0
+	MOVQ    64(AX), BX
+	ADDQ    CX, BX
+	KMOVW   72(AX), K1
+	VMOVUPS Z0, K1, (BX)
+
+out0:
+	VZEROUPPER
+	RET
+
+// func pool2_avx512(t *byte)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·pool2_avx512(SB), NOSPLIT, $0-8
+	MOVQ    t+0(FP), AX
+	MOVQ    16(AX), CX
+	MOVQ    40(AX), DX
+	MOVQ    32(AX), BX
+	ADDQ    (DX), BX
+	MOVQ    32(AX), SI
+	ADDQ    88(DX), SI
+	MOVQ    24(AX), DX
+	MOVQ    (CX), DI
+	VMOVUPS (BX)(DI*1), Z0
+	VMOVUPS (SI)(DI*1), Z1
+	JMP     next
+
+loop:
+	MOVQ    (CX), DI
+	VMOVUPS (BX)(DI*1), Z2
+	VMAXPS  Z2, Z0, Z3
+	VMAXPS  Z0, Z2, Z0
+	VORPS   Z3, Z0, Z0
+	VMOVUPS (SI)(DI*1), Z4
+	VMAXPS  Z4, Z1, Z5
+	VMAXPS  Z1, Z4, Z1
+	VORPS   Z5, Z1, Z1
+
+next:
+	ADDQ    $0x08, CX
+	DECQ    DX
+	JNZ     loop
+	MOVQ    48(AX), CX
+	MOVQ    40(AX), AX
+	MOVQ    8(AX), DX
+	MOVQ    16(AX), BX
+	ADDQ    CX, BX
+	KMOVW   24(AX), K1
+	VMOVUPS Z0, K1, (BX)
+	CMPQ    DX, $0x01
+	JLE     out0
+	MOVQ    40(AX), BX
+	ADDQ    CX, BX
+	KMOVW   48(AX), K1
+	VMOVUPS Z0, K1, (BX)
+	CMPQ    DX, $0x02
+	JLE     out0
+	MOVQ    64(AX), BX
+	ADDQ    CX, BX
+	KMOVW   72(AX), K1
+	VMOVUPS Z0, K1, (BX)
+
+out0:
+	MOVQ    96(AX), DX
+	MOVQ    104(AX), BX
+	ADDQ    CX, BX
+	KMOVW   112(AX), K1
+	VMOVUPS Z1, K1, (BX)
+	CMPQ    DX, $0x01
+	JLE     out1
+	MOVQ    128(AX), BX
+	ADDQ    CX, BX
+	KMOVW   136(AX), K1
+	VMOVUPS Z1, K1, (BX)
+	CMPQ    DX, $0x02
+	JLE     out1
+	MOVQ    152(AX), BX
+	ADDQ    CX, BX
+	KMOVW   160(AX), K1
+	VMOVUPS Z1, K1, (BX)
+
+out1:
+	VZEROUPPER
+	RET
+
+// func pool3_avx512(t *byte)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·pool3_avx512(SB), NOSPLIT, $0-8
+	MOVQ    t+0(FP), AX
+	MOVQ    16(AX), CX
+	MOVQ    40(AX), DX
+	MOVQ    32(AX), BX
+	ADDQ    (DX), BX
+	MOVQ    32(AX), SI
+	ADDQ    88(DX), SI
+	MOVQ    32(AX), DI
+	ADDQ    176(DX), DI
+	MOVQ    24(AX), DX
+	MOVQ    (CX), R8
+	VMOVUPS (BX)(R8*1), Z0
+	VMOVUPS (SI)(R8*1), Z1
+	VMOVUPS (DI)(R8*1), Z2
+	JMP     next
+
+loop:
+	MOVQ    (CX), R8
+	VMOVUPS (BX)(R8*1), Z3
+	VMAXPS  Z3, Z0, Z4
+	VMAXPS  Z0, Z3, Z0
+	VORPS   Z4, Z0, Z0
+	VMOVUPS (SI)(R8*1), Z5
+	VMAXPS  Z5, Z1, Z6
+	VMAXPS  Z1, Z5, Z1
+	VORPS   Z6, Z1, Z1
+	VMOVUPS (DI)(R8*1), Z3
+	VMAXPS  Z3, Z2, Z4
+	VMAXPS  Z2, Z3, Z2
+	VORPS   Z4, Z2, Z2
+
+next:
+	ADDQ    $0x08, CX
+	DECQ    DX
+	JNZ     loop
+	MOVQ    48(AX), CX
+	MOVQ    40(AX), AX
+	MOVQ    8(AX), DX
+	MOVQ    16(AX), BX
+	ADDQ    CX, BX
+	KMOVW   24(AX), K1
+	VMOVUPS Z0, K1, (BX)
+	CMPQ    DX, $0x01
+	JLE     out0
+	MOVQ    40(AX), BX
+	ADDQ    CX, BX
+	KMOVW   48(AX), K1
+	VMOVUPS Z0, K1, (BX)
+	CMPQ    DX, $0x02
+	JLE     out0
+	MOVQ    64(AX), BX
+	ADDQ    CX, BX
+	KMOVW   72(AX), K1
+	VMOVUPS Z0, K1, (BX)
+
+out0:
+	MOVQ    96(AX), DX
+	MOVQ    104(AX), BX
+	ADDQ    CX, BX
+	KMOVW   112(AX), K1
+	VMOVUPS Z1, K1, (BX)
+	CMPQ    DX, $0x01
+	JLE     out1
+	MOVQ    128(AX), BX
+	ADDQ    CX, BX
+	KMOVW   136(AX), K1
+	VMOVUPS Z1, K1, (BX)
+	CMPQ    DX, $0x02
+	JLE     out1
+	MOVQ    152(AX), BX
+	ADDQ    CX, BX
+	KMOVW   160(AX), K1
+	VMOVUPS Z1, K1, (BX)
+
+out1:
+	MOVQ    184(AX), DX
+	MOVQ    192(AX), BX
+	ADDQ    CX, BX
+	KMOVW   200(AX), K1
+	VMOVUPS Z2, K1, (BX)
+	CMPQ    DX, $0x01
+	JLE     out2
+	MOVQ    216(AX), BX
+	ADDQ    CX, BX
+	KMOVW   224(AX), K1
+	VMOVUPS Z2, K1, (BX)
+	CMPQ    DX, $0x02
+	JLE     out2
+	MOVQ    240(AX), BX
+	ADDQ    CX, BX
+	KMOVW   248(AX), K1
+	VMOVUPS Z2, K1, (BX)
+
+out2:
+	VZEROUPPER
+	RET
+
+// func pool6_avx512(t *byte)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·pool6_avx512(SB), NOSPLIT, $0-8
+	MOVQ    t+0(FP), AX
+	MOVQ    16(AX), CX
+	MOVQ    40(AX), DX
+	MOVQ    32(AX), BX
+	ADDQ    (DX), BX
+	MOVQ    32(AX), SI
+	ADDQ    88(DX), SI
+	MOVQ    32(AX), DI
+	ADDQ    176(DX), DI
+	MOVQ    32(AX), R8
+	ADDQ    264(DX), R8
+	MOVQ    32(AX), R9
+	ADDQ    352(DX), R9
+	MOVQ    32(AX), R10
+	ADDQ    440(DX), R10
+	MOVQ    24(AX), DX
+	MOVQ    (CX), R11
+	VMOVUPS (BX)(R11*1), Z0
+	VMOVUPS (SI)(R11*1), Z1
+	VMOVUPS (DI)(R11*1), Z2
+	VMOVUPS (R8)(R11*1), Z3
+	VMOVUPS (R9)(R11*1), Z4
+	VMOVUPS (R10)(R11*1), Z5
+	JMP     next
+
+loop:
+	MOVQ    (CX), R11
+	VMOVUPS (BX)(R11*1), Z6
+	VMAXPS  Z6, Z0, Z7
+	VMAXPS  Z0, Z6, Z0
+	VORPS   Z7, Z0, Z0
+	VMOVUPS (SI)(R11*1), Z8
+	VMAXPS  Z8, Z1, Z9
+	VMAXPS  Z1, Z8, Z1
+	VORPS   Z9, Z1, Z1
+	VMOVUPS (DI)(R11*1), Z6
+	VMAXPS  Z6, Z2, Z7
+	VMAXPS  Z2, Z6, Z2
+	VORPS   Z7, Z2, Z2
+	VMOVUPS (R8)(R11*1), Z8
+	VMAXPS  Z8, Z3, Z9
+	VMAXPS  Z3, Z8, Z3
+	VORPS   Z9, Z3, Z3
+	VMOVUPS (R9)(R11*1), Z6
+	VMAXPS  Z6, Z4, Z7
+	VMAXPS  Z4, Z6, Z4
+	VORPS   Z7, Z4, Z4
+	VMOVUPS (R10)(R11*1), Z8
+	VMAXPS  Z8, Z5, Z9
+	VMAXPS  Z5, Z8, Z5
+	VORPS   Z9, Z5, Z5
+
+next:
+	ADDQ    $0x08, CX
+	DECQ    DX
+	JNZ     loop
+	MOVQ    48(AX), CX
+	MOVQ    40(AX), AX
+	MOVQ    8(AX), DX
+	MOVQ    16(AX), BX
+	ADDQ    CX, BX
+	KMOVW   24(AX), K1
+	VMOVUPS Z0, K1, (BX)
+	CMPQ    DX, $0x01
+	JLE     out0
+	MOVQ    40(AX), BX
+	ADDQ    CX, BX
+	KMOVW   48(AX), K1
+	VMOVUPS Z0, K1, (BX)
+	CMPQ    DX, $0x02
+	JLE     out0
+	MOVQ    64(AX), BX
+	ADDQ    CX, BX
+	KMOVW   72(AX), K1
+	VMOVUPS Z0, K1, (BX)
+
+out0:
+	MOVQ    96(AX), DX
+	MOVQ    104(AX), BX
+	ADDQ    CX, BX
+	KMOVW   112(AX), K1
+	VMOVUPS Z1, K1, (BX)
+	CMPQ    DX, $0x01
+	JLE     out1
+	MOVQ    128(AX), BX
+	ADDQ    CX, BX
+	KMOVW   136(AX), K1
+	VMOVUPS Z1, K1, (BX)
+	CMPQ    DX, $0x02
+	JLE     out1
+	MOVQ    152(AX), BX
+	ADDQ    CX, BX
+	KMOVW   160(AX), K1
+	VMOVUPS Z1, K1, (BX)
+
+out1:
+	MOVQ    184(AX), DX
+	MOVQ    192(AX), BX
+	ADDQ    CX, BX
+	KMOVW   200(AX), K1
+	VMOVUPS Z2, K1, (BX)
+	CMPQ    DX, $0x01
+	JLE     out2
+	MOVQ    216(AX), BX
+	ADDQ    CX, BX
+	KMOVW   224(AX), K1
+	VMOVUPS Z2, K1, (BX)
+	CMPQ    DX, $0x02
+	JLE     out2
+	MOVQ    240(AX), BX
+	ADDQ    CX, BX
+	KMOVW   248(AX), K1
+	VMOVUPS Z2, K1, (BX)
+
+out2:
+	MOVQ    272(AX), DX
+	MOVQ    280(AX), BX
+	ADDQ    CX, BX
+	KMOVW   288(AX), K1
+	VMOVUPS Z3, K1, (BX)
+	CMPQ    DX, $0x01
+	JLE     out3
+	MOVQ    304(AX), BX
+	ADDQ    CX, BX
+	KMOVW   312(AX), K1
+	VMOVUPS Z3, K1, (BX)
+	CMPQ    DX, $0x02
+	JLE     out3
+	MOVQ    328(AX), BX
+	ADDQ    CX, BX
+	KMOVW   336(AX), K1
+	VMOVUPS Z3, K1, (BX)
+
+out3:
+	MOVQ    360(AX), DX
+	MOVQ    368(AX), BX
+	ADDQ    CX, BX
+	KMOVW   376(AX), K1
+	VMOVUPS Z4, K1, (BX)
+	CMPQ    DX, $0x01
+	JLE     out4
+	MOVQ    392(AX), BX
+	ADDQ    CX, BX
+	KMOVW   400(AX), K1
+	VMOVUPS Z4, K1, (BX)
+	CMPQ    DX, $0x02
+	JLE     out4
+	MOVQ    416(AX), BX
+	ADDQ    CX, BX
+	KMOVW   424(AX), K1
+	VMOVUPS Z4, K1, (BX)
+
+out4:
+	MOVQ    448(AX), DX
+	MOVQ    456(AX), BX
+	ADDQ    CX, BX
+	KMOVW   464(AX), K1
+	VMOVUPS Z5, K1, (BX)
+	CMPQ    DX, $0x01
+	JLE     out5
+	MOVQ    480(AX), BX
+	ADDQ    CX, BX
+	KMOVW   488(AX), K1
+	VMOVUPS Z5, K1, (BX)
+	CMPQ    DX, $0x02
+	JLE     out5
+	MOVQ    504(AX), BX
+	ADDQ    CX, BX
+	KMOVW   512(AX), K1
+	VMOVUPS Z5, K1, (BX)
+
+out5:
+	VZEROUPPER
+	RET
+
+// func pool1_avx2(t *byte)
+// Requires: AVX
+TEXT ·pool1_avx2(SB), NOSPLIT, $0-8
+	MOVQ    t+0(FP), AX
+	MOVQ    16(AX), CX
+	MOVQ    40(AX), DX
+	MOVQ    32(AX), BX
+	ADDQ    (DX), BX
+	MOVQ    24(AX), DX
+	MOVQ    (CX), SI
+	VMOVUPS (BX)(SI*1), Y0
+	JMP     next
+
+loop:
+	MOVQ    (CX), SI
+	VMOVUPS (BX)(SI*1), Y1
+	VMAXPS  Y1, Y0, Y2
+	VMAXPS  Y0, Y1, Y0
+	VORPS   Y2, Y0, Y0
+
+next:
+	ADDQ       $0x08, CX
+	DECQ       DX
+	JNZ        loop
+	MOVQ       48(AX), CX
+	MOVQ       40(AX), AX
+	MOVQ       8(AX), DX
+	MOVQ       16(AX), BX
+	ADDQ       CX, BX
+	MOVQ       32(AX), SI
+	VMOVUPS    (SI), Y1
+	VMASKMOVPS Y0, Y1, (BX)
+	CMPQ       DX, $0x01
+	JLE        out0
+	MOVQ       40(AX), BX
+	ADDQ       CX, BX
+	MOVQ       56(AX), SI
+	VMOVUPS    (SI), Y1
+	VMASKMOVPS Y0, Y1, (BX)
+	CMPQ       DX, $0x02
+	JLE        out0
+	MOVQ       64(AX), BX
+	ADDQ       CX, BX
+	MOVQ       80(AX), SI
+	VMOVUPS    (SI), Y1
+	VMASKMOVPS Y0, Y1, (BX)
+
+out0:
+	VZEROUPPER
+	RET
+
+// func pool2_avx2(t *byte)
+// Requires: AVX
+TEXT ·pool2_avx2(SB), NOSPLIT, $0-8
+	MOVQ    t+0(FP), AX
+	MOVQ    16(AX), CX
+	MOVQ    40(AX), DX
+	MOVQ    32(AX), BX
+	ADDQ    (DX), BX
+	MOVQ    32(AX), SI
+	ADDQ    88(DX), SI
+	MOVQ    24(AX), DX
+	MOVQ    (CX), DI
+	VMOVUPS (BX)(DI*1), Y0
+	VMOVUPS (SI)(DI*1), Y1
+	JMP     next
+
+loop:
+	MOVQ    (CX), DI
+	VMOVUPS (BX)(DI*1), Y2
+	VMAXPS  Y2, Y0, Y3
+	VMAXPS  Y0, Y2, Y0
+	VORPS   Y3, Y0, Y0
+	VMOVUPS (SI)(DI*1), Y4
+	VMAXPS  Y4, Y1, Y5
+	VMAXPS  Y1, Y4, Y1
+	VORPS   Y5, Y1, Y1
+
+next:
+	ADDQ       $0x08, CX
+	DECQ       DX
+	JNZ        loop
+	MOVQ       48(AX), CX
+	MOVQ       40(AX), AX
+	MOVQ       8(AX), DX
+	MOVQ       16(AX), BX
+	ADDQ       CX, BX
+	MOVQ       32(AX), SI
+	VMOVUPS    (SI), Y2
+	VMASKMOVPS Y0, Y2, (BX)
+	CMPQ       DX, $0x01
+	JLE        out0
+	MOVQ       40(AX), BX
+	ADDQ       CX, BX
+	MOVQ       56(AX), SI
+	VMOVUPS    (SI), Y2
+	VMASKMOVPS Y0, Y2, (BX)
+	CMPQ       DX, $0x02
+	JLE        out0
+	MOVQ       64(AX), BX
+	ADDQ       CX, BX
+	MOVQ       80(AX), SI
+	VMOVUPS    (SI), Y2
+	VMASKMOVPS Y0, Y2, (BX)
+
+out0:
+	MOVQ       96(AX), DX
+	MOVQ       104(AX), BX
+	ADDQ       CX, BX
+	MOVQ       120(AX), SI
+	VMOVUPS    (SI), Y2
+	VMASKMOVPS Y1, Y2, (BX)
+	CMPQ       DX, $0x01
+	JLE        out1
+	MOVQ       128(AX), BX
+	ADDQ       CX, BX
+	MOVQ       144(AX), SI
+	VMOVUPS    (SI), Y2
+	VMASKMOVPS Y1, Y2, (BX)
+	CMPQ       DX, $0x02
+	JLE        out1
+	MOVQ       152(AX), BX
+	ADDQ       CX, BX
+	MOVQ       168(AX), SI
+	VMOVUPS    (SI), Y2
+	VMASKMOVPS Y1, Y2, (BX)
+
+out1:
+	VZEROUPPER
+	RET
+
+// func pool3_avx2(t *byte)
+// Requires: AVX
+TEXT ·pool3_avx2(SB), NOSPLIT, $0-8
+	MOVQ    t+0(FP), AX
+	MOVQ    16(AX), CX
+	MOVQ    40(AX), DX
+	MOVQ    32(AX), BX
+	ADDQ    (DX), BX
+	MOVQ    32(AX), SI
+	ADDQ    88(DX), SI
+	MOVQ    32(AX), DI
+	ADDQ    176(DX), DI
+	MOVQ    24(AX), DX
+	MOVQ    (CX), R8
+	VMOVUPS (BX)(R8*1), Y0
+	VMOVUPS (SI)(R8*1), Y1
+	VMOVUPS (DI)(R8*1), Y2
+	JMP     next
+
+loop:
+	MOVQ    (CX), R8
+	VMOVUPS (BX)(R8*1), Y3
+	VMAXPS  Y3, Y0, Y4
+	VMAXPS  Y0, Y3, Y0
+	VORPS   Y4, Y0, Y0
+	VMOVUPS (SI)(R8*1), Y5
+	VMAXPS  Y5, Y1, Y6
+	VMAXPS  Y1, Y5, Y1
+	VORPS   Y6, Y1, Y1
+	VMOVUPS (DI)(R8*1), Y3
+	VMAXPS  Y3, Y2, Y4
+	VMAXPS  Y2, Y3, Y2
+	VORPS   Y4, Y2, Y2
+
+next:
+	ADDQ       $0x08, CX
+	DECQ       DX
+	JNZ        loop
+	MOVQ       48(AX), CX
+	MOVQ       40(AX), AX
+	MOVQ       8(AX), DX
+	MOVQ       16(AX), BX
+	ADDQ       CX, BX
+	MOVQ       32(AX), SI
+	VMOVUPS    (SI), Y3
+	VMASKMOVPS Y0, Y3, (BX)
+	CMPQ       DX, $0x01
+	JLE        out0
+	MOVQ       40(AX), BX
+	ADDQ       CX, BX
+	MOVQ       56(AX), SI
+	VMOVUPS    (SI), Y3
+	VMASKMOVPS Y0, Y3, (BX)
+	CMPQ       DX, $0x02
+	JLE        out0
+	MOVQ       64(AX), BX
+	ADDQ       CX, BX
+	MOVQ       80(AX), SI
+	VMOVUPS    (SI), Y3
+	VMASKMOVPS Y0, Y3, (BX)
+
+out0:
+	MOVQ       96(AX), DX
+	MOVQ       104(AX), BX
+	ADDQ       CX, BX
+	MOVQ       120(AX), SI
+	VMOVUPS    (SI), Y3
+	VMASKMOVPS Y1, Y3, (BX)
+	CMPQ       DX, $0x01
+	JLE        out1
+	MOVQ       128(AX), BX
+	ADDQ       CX, BX
+	MOVQ       144(AX), SI
+	VMOVUPS    (SI), Y3
+	VMASKMOVPS Y1, Y3, (BX)
+	CMPQ       DX, $0x02
+	JLE        out1
+	MOVQ       152(AX), BX
+	ADDQ       CX, BX
+	MOVQ       168(AX), SI
+	VMOVUPS    (SI), Y3
+	VMASKMOVPS Y1, Y3, (BX)
+
+out1:
+	MOVQ       184(AX), DX
+	MOVQ       192(AX), BX
+	ADDQ       CX, BX
+	MOVQ       208(AX), SI
+	VMOVUPS    (SI), Y3
+	VMASKMOVPS Y2, Y3, (BX)
+	CMPQ       DX, $0x01
+	JLE        out2
+	MOVQ       216(AX), BX
+	ADDQ       CX, BX
+	MOVQ       232(AX), SI
+	VMOVUPS    (SI), Y3
+	VMASKMOVPS Y2, Y3, (BX)
+	CMPQ       DX, $0x02
+	JLE        out2
+	MOVQ       240(AX), BX
+	ADDQ       CX, BX
+	MOVQ       256(AX), SI
+	VMOVUPS    (SI), Y3
+	VMASKMOVPS Y2, Y3, (BX)
+
+out2:
+	VZEROUPPER
+	RET
+
+// func pool6_avx2(t *byte)
+// Requires: AVX
+TEXT ·pool6_avx2(SB), NOSPLIT, $0-8
+	MOVQ    t+0(FP), AX
+	MOVQ    16(AX), CX
+	MOVQ    40(AX), DX
+	MOVQ    32(AX), BX
+	ADDQ    (DX), BX
+	MOVQ    32(AX), SI
+	ADDQ    88(DX), SI
+	MOVQ    32(AX), DI
+	ADDQ    176(DX), DI
+	MOVQ    32(AX), R8
+	ADDQ    264(DX), R8
+	MOVQ    32(AX), R9
+	ADDQ    352(DX), R9
+	MOVQ    32(AX), R10
+	ADDQ    440(DX), R10
+	MOVQ    24(AX), DX
+	MOVQ    (CX), R11
+	VMOVUPS (BX)(R11*1), Y0
+	VMOVUPS (SI)(R11*1), Y1
+	VMOVUPS (DI)(R11*1), Y2
+	VMOVUPS (R8)(R11*1), Y3
+	VMOVUPS (R9)(R11*1), Y4
+	VMOVUPS (R10)(R11*1), Y5
+	JMP     next
+
+loop:
+	MOVQ    (CX), R11
+	VMOVUPS (BX)(R11*1), Y6
+	VMAXPS  Y6, Y0, Y7
+	VMAXPS  Y0, Y6, Y0
+	VORPS   Y7, Y0, Y0
+	VMOVUPS (SI)(R11*1), Y8
+	VMAXPS  Y8, Y1, Y9
+	VMAXPS  Y1, Y8, Y1
+	VORPS   Y9, Y1, Y1
+	VMOVUPS (DI)(R11*1), Y6
+	VMAXPS  Y6, Y2, Y7
+	VMAXPS  Y2, Y6, Y2
+	VORPS   Y7, Y2, Y2
+	VMOVUPS (R8)(R11*1), Y8
+	VMAXPS  Y8, Y3, Y9
+	VMAXPS  Y3, Y8, Y3
+	VORPS   Y9, Y3, Y3
+	VMOVUPS (R9)(R11*1), Y6
+	VMAXPS  Y6, Y4, Y7
+	VMAXPS  Y4, Y6, Y4
+	VORPS   Y7, Y4, Y4
+	VMOVUPS (R10)(R11*1), Y8
+	VMAXPS  Y8, Y5, Y9
+	VMAXPS  Y5, Y8, Y5
+	VORPS   Y9, Y5, Y5
+
+next:
+	ADDQ       $0x08, CX
+	DECQ       DX
+	JNZ        loop
+	MOVQ       48(AX), CX
+	MOVQ       40(AX), AX
+	MOVQ       8(AX), DX
+	MOVQ       16(AX), BX
+	ADDQ       CX, BX
+	MOVQ       32(AX), SI
+	VMOVUPS    (SI), Y6
+	VMASKMOVPS Y0, Y6, (BX)
+	CMPQ       DX, $0x01
+	JLE        out0
+	MOVQ       40(AX), BX
+	ADDQ       CX, BX
+	MOVQ       56(AX), SI
+	VMOVUPS    (SI), Y6
+	VMASKMOVPS Y0, Y6, (BX)
+	CMPQ       DX, $0x02
+	JLE        out0
+	MOVQ       64(AX), BX
+	ADDQ       CX, BX
+	MOVQ       80(AX), SI
+	VMOVUPS    (SI), Y6
+	VMASKMOVPS Y0, Y6, (BX)
+
+out0:
+	MOVQ       96(AX), DX
+	MOVQ       104(AX), BX
+	ADDQ       CX, BX
+	MOVQ       120(AX), SI
+	VMOVUPS    (SI), Y6
+	VMASKMOVPS Y1, Y6, (BX)
+	CMPQ       DX, $0x01
+	JLE        out1
+	MOVQ       128(AX), BX
+	ADDQ       CX, BX
+	MOVQ       144(AX), SI
+	VMOVUPS    (SI), Y6
+	VMASKMOVPS Y1, Y6, (BX)
+	CMPQ       DX, $0x02
+	JLE        out1
+	MOVQ       152(AX), BX
+	ADDQ       CX, BX
+	MOVQ       168(AX), SI
+	VMOVUPS    (SI), Y6
+	VMASKMOVPS Y1, Y6, (BX)
+
+out1:
+	MOVQ       184(AX), DX
+	MOVQ       192(AX), BX
+	ADDQ       CX, BX
+	MOVQ       208(AX), SI
+	VMOVUPS    (SI), Y6
+	VMASKMOVPS Y2, Y6, (BX)
+	CMPQ       DX, $0x01
+	JLE        out2
+	MOVQ       216(AX), BX
+	ADDQ       CX, BX
+	MOVQ       232(AX), SI
+	VMOVUPS    (SI), Y6
+	VMASKMOVPS Y2, Y6, (BX)
+	CMPQ       DX, $0x02
+	JLE        out2
+	MOVQ       240(AX), BX
+	ADDQ       CX, BX
+	MOVQ       256(AX), SI
+	VMOVUPS    (SI), Y6
+	VMASKMOVPS Y2, Y6, (BX)
+
+out2:
+	MOVQ       272(AX), DX
+	MOVQ       280(AX), BX
+	ADDQ       CX, BX
+	MOVQ       296(AX), SI
+	VMOVUPS    (SI), Y6
+	VMASKMOVPS Y3, Y6, (BX)
+	CMPQ       DX, $0x01
+	JLE        out3
+	MOVQ       304(AX), BX
+	ADDQ       CX, BX
+	MOVQ       320(AX), SI
+	VMOVUPS    (SI), Y6
+	VMASKMOVPS Y3, Y6, (BX)
+	CMPQ       DX, $0x02
+	JLE        out3
+	MOVQ       328(AX), BX
+	ADDQ       CX, BX
+	MOVQ       344(AX), SI
+	VMOVUPS    (SI), Y6
+	VMASKMOVPS Y3, Y6, (BX)
+
+out3:
+	MOVQ       360(AX), DX
+	MOVQ       368(AX), BX
+	ADDQ       CX, BX
+	MOVQ       384(AX), SI
+	VMOVUPS    (SI), Y6
+	VMASKMOVPS Y4, Y6, (BX)
+	CMPQ       DX, $0x01
+	JLE        out4
+	MOVQ       392(AX), BX
+	ADDQ       CX, BX
+	MOVQ       408(AX), SI
+	VMOVUPS    (SI), Y6
+	VMASKMOVPS Y4, Y6, (BX)
+	CMPQ       DX, $0x02
+	JLE        out4
+	MOVQ       416(AX), BX
+	ADDQ       CX, BX
+	MOVQ       432(AX), SI
+	VMOVUPS    (SI), Y6
+	VMASKMOVPS Y4, Y6, (BX)
+
+out4:
+	MOVQ       448(AX), DX
+	MOVQ       456(AX), BX
+	ADDQ       CX, BX
+	MOVQ       472(AX), SI
+	VMOVUPS    (SI), Y6
+	VMASKMOVPS Y5, Y6, (BX)
+	CMPQ       DX, $0x01
+	JLE        out5
+	MOVQ       480(AX), BX
+	ADDQ       CX, BX
+	MOVQ       496(AX), SI
+	VMOVUPS    (SI), Y6
+	VMASKMOVPS Y5, Y6, (BX)
+	CMPQ       DX, $0x02
+	JLE        out5
+	MOVQ       504(AX), BX
+	ADDQ       CX, BX
+	MOVQ       520(AX), SI
+	VMOVUPS    (SI), Y6
+	VMASKMOVPS Y5, Y6, (BX)
+
+out5:
+	VZEROUPPER
+	RET
+
+// func copyRows(dst *float32, ldd int, x *float32, ldx int, n int, rows int)
+// Requires: AVX
+TEXT ·copyRows(SB), NOSPLIT, $0-48
+	MOVQ dst+0(FP), AX
+	MOVQ ldd+8(FP), CX
+	MOVQ x+16(FP), DX
+	MOVQ ldx+24(FP), BX
+	MOVQ n+32(FP), SI
+	MOVQ rows+40(FP), DI
+	MOVQ SI, R9
+	SUBQ $0x08, R9
+	JLT  narrow
+
+row:
+	XORQ R8, R8
+
+vector:
+	CMPQ    R8, R9
+	JGE     last
+	VMOVUPS (DX)(R8*4), Y0
+	VMOVUPS Y0, (AX)(R8*4)
+	ADDQ    $0x08, R8
+	JMP     vector
+
+last:
+	VMOVUPS (DX)(R9*4), Y0
+	VMOVUPS Y0, (AX)(R9*4)
+	ADDQ    BX, DX
+	ADDQ    CX, AX
+	DECQ    DI
+	JNZ     row
+	VZEROUPPER
+	RET
+
+narrow:
+	XORQ R8, R8
+
+element:
+	MOVL (DX)(R8*4), R9
+	MOVL R9, (AX)(R8*4)
+	INCQ R8
+	CMPQ R8, SI
+	JLT  element
+	ADDQ BX, DX
+	ADDQ CX, AX
+	DECQ DI
+	JNZ  narrow
+	RET
+
+// func splitRows(even *float32, odd *float32, ldd int, x *float32, ldx int, n int, rows int)
+// Requires: AVX, AVX2
+TEXT ·splitRows(SB), NOSPLIT, $0-56
+	MOVQ even+0(FP), AX
+	MOVQ odd+8(FP), CX
+	MOVQ ldd+16(FP), DX
+	MOVQ x+24(FP), BX
+	MOVQ ldx+32(FP), SI
+	MOVQ n+40(FP), DI
+	MOVQ rows+48(FP), R8
+
+row:
+	XORQ R9, R9
+	MOVQ DI, R10
+	MOVQ BX, R11
+
+vector:
+	SUBQ    $0x10, R10
+	JLT     rest
+	VMOVUPS (R11), Y0
+	VMOVUPS 32(R11), Y1
+	VSHUFPS $0x88, Y1, Y0, Y2
+	VSHUFPS $0xdd, Y1, Y0, Y0
+	VPERMPD $0xd8, Y2, Y2
+	VPERMPD $0xd8, Y0, Y0
+	VMOVUPS Y2, (AX)(R9*4)
+	VMOVUPS Y0, (CX)(R9*4)
+	ADDQ    $0x40, R11
+	ADDQ    $0x08, R9
+	JMP     vector
+
+rest:
+	ADDQ $0x10, R10
+
+pair:
+	SUBQ $0x01, R10
+	JLT  next
+	MOVL (R11), R12
+	MOVL R12, (AX)(R9*4)
+	SUBQ $0x01, R10
+	JLT  next
+	MOVL 4(R11), R12
+	MOVL R12, (CX)(R9*4)
+	ADDQ $0x08, R11
+	INCQ R9
+	JMP  pair
+
+next:
+	ADDQ SI, BX
+	ADDQ DX, AX
+	ADDQ DX, CX
+	DECQ R8
+	JNZ  row
+	VZEROUPPER
+	RET

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"slices"
 	"sync"
 	"unsafe"
 )
@@ -128,28 +129,50 @@ func (pl *convPlan) runs(n, lanes int) bool {
 	return true
 }
 
-// fill writes one channel of the lattice.
+// fill writes one channel of the lattice, but for the padding.
 func (pl *convPlan) fill(dst, plane []float32) {
-	clear(dst)
 	p, part := &pl.p, pl.h*pl.w
-	for iy := range p.H {
+	for iy := range min(p.StrideH, p.H) {
+		// rows iy, iy+StrideH, … lie next to each other
 		r := iy + p.PadTop
-		row, out := plane[iy*p.W:(iy+1)*p.W], dst[r%p.StrideH*p.StrideW*part+r/p.StrideH*pl.w:]
-		if p.StrideW == 1 {
-			copy(out[p.PadLeft:], row)
-			continue
-		}
-		for s := range min(p.StrideW, p.W) {
-			// columns s, s+StrideW, … of the row lie next to each other
-			c := s + p.PadLeft
-			if !pl.parts[r%p.StrideH*p.StrideW+c%p.StrideW] {
-				continue
+		first, rows := r%p.StrideH*p.StrideW, (p.H-iy+p.StrideH-1)/p.StrideH
+		row := r / p.StrideH * pl.w
+		from, ldx := plane[iy*p.W:], p.W*p.StrideH
+		to := func(c int) []float32 { return dst[(first+c%p.StrideW)*part+row+c/p.StrideW:] }
+		switch {
+		case !slices.Contains(pl.parts[first:first+p.StrideW], true):
+		case p.StrideW == 1:
+			cur.copyRows(&to(p.PadLeft)[0], pl.w*4, &from[0], ldx*4, p.W, rows)
+		case p.StrideW == 2 && p.W > 1:
+			cur.splitRows(&to(p.PadLeft)[0], &to(p.PadLeft + 1)[0], pl.w*4, &from[0], ldx*4, p.W, rows)
+		default:
+			for s := range min(p.StrideW, p.W) {
+				for y, out := 0, to(s+p.PadLeft); y < rows; y++ {
+					for i, x := 0, s; x < p.W; i, x = i+1, x+p.StrideW {
+						out[y*pl.w+i] = from[y*ldx+x]
+					}
+				}
 			}
-			to := out[c%p.StrideW*part+c/p.StrideW:]
-			k := 0
-			for ix := s; ix < len(row); ix += p.StrideW {
-				to[k] = row[ix]
-				k++
+		}
+	}
+}
+
+// copyRowsGeneric copies rows of n elements; strides are in bytes.
+func copyRowsGeneric(dst *float32, ldd int, x *float32, ldx, n, rows int) {
+	for r := range rows {
+		copy(at(dst, r*ldd, n), at(x, r*ldx, n))
+	}
+}
+
+// splitRowsGeneric writes the elements 0, 2, … of each row of n to even, the others to odd; strides are in bytes.
+func splitRowsGeneric(even, odd *float32, ldd int, x *float32, ldx, n, rows int) {
+	for r := range rows {
+		e, o := at(even, r*ldd, (n+1)/2), at(odd, r*ldd, n/2)
+		for i, v := range at(x, r*ldx, n) {
+			if i%2 == 0 {
+				e[i/2] = v
+			} else {
+				o[i/2] = v
 			}
 		}
 	}

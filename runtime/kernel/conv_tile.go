@@ -64,6 +64,7 @@ var (
 type convKernels struct {
 	lanes, mr int
 	kern      [7][]func(t *byte)
+	pool      [7]func(t *byte) // maxima in the place of sums, of one channel
 }
 
 // laneMasks holds the masks of 8 lanes by their bits.
@@ -99,6 +100,7 @@ func eightLanes(mr int, compute func(t *convTile, rows, vecs int)) *convKernels 
 		for r := 1; r <= mr; r++ {
 			k.kern[v][r] = func(t *byte) { compute((*convTile)(unsafe.Pointer(t)), r, v) }
 		}
+		k.pool[v] = func(t *byte) { (*convTile)(unsafe.Pointer(t)).maxima(v) }
 	}
 	return k
 }
@@ -151,4 +153,20 @@ func (t *convTile) finish(r, off int, s []float32) {
 		clipGeneric(s, s, t.lo, t.hi)
 	}
 	copy(at(t.dst, off, len(s)), s)
+}
+
+func (t *convTile) maxima(vecs int) {
+	offs := unsafe.Slice(t.offs, t.k)
+	for _, vec := range unsafe.Slice(t.vecs, vecs) {
+		s := *(*[8]float32)(at(t.src, vec.src+offs[0], 8))
+		for _, off := range offs[1:] {
+			for i, x := range at(t.src, vec.src+off, 8) {
+				s[i] = maximum(s[i], x)
+			}
+		}
+		for _, seg := range vec.segs[:vec.n] {
+			lo, hi := bits.TrailingZeros64(seg.mask), bits.Len64(seg.mask)
+			copy(at(t.dst, seg.off+4*lo, hi-lo), s[lo:hi])
+		}
+	}
 }

@@ -4,11 +4,13 @@ import "math"
 
 // generic is the plain Go level: every architecture, and the definition of what the others must compute.
 var generic = impl{
-	name:   "none",
-	conv:   genericConv,
-	tiles:  []*tile[float32]{{mr: 4, nr: 8, mc: 128, kern: genericKernels(rowFloat[float32])}},
-	tilesD: []*tile[float64]{{mr: 4, nr: 8, mc: 64, kern: genericKernels(rowFloat[float64])}},
-	tilesI: []*tile[int32]{{mr: 4, nr: 8, mc: 128, kern: genericKernels(rowInt)}},
+	name:      "none",
+	conv:      genericConv,
+	copyRows:  copyRowsGeneric,
+	splitRows: splitRowsGeneric,
+	tiles:     []*tile[float32]{{mr: 4, nr: 8, mc: 128, kern: genericKernels(rowFloat[float32])}},
+	tilesD:    []*tile[float64]{{mr: 4, nr: 8, mc: 64, kern: genericKernels(rowFloat[float64])}},
+	tilesI:    []*tile[int32]{{mr: 4, nr: 8, mc: 128, kern: genericKernels(rowInt)}},
 	binary: [numBinary]func(dst, a, b []float32){
 		opAdd: func(dst, a, b []float32) {
 			for i := range dst {
@@ -27,14 +29,7 @@ var generic = impl{
 		},
 		opMaximum: func(dst, a, b []float32) {
 			for i := range dst {
-				switch x, y := a[i], b[i]; {
-				case x > y:
-					dst[i] = x
-				case y > x:
-					dst[i] = y
-				default: // equal, or a NaN
-					dst[i] = math.Float32frombits(math.Float32bits(x) | math.Float32bits(y))
-				}
+				dst[i] = maximum(a[i], b[i])
 			}
 		},
 		opDiv: func(dst, a, b []float32) {
@@ -240,5 +235,17 @@ func clipGeneric(dst, x []float32, lo, hi float32) {
 			v = hi
 		}
 		dst[i] = v
+	}
+}
+
+// maximum is the greater of x and y, NaN where one is, of zeros the negative.
+func maximum(x, y float32) float32 {
+	switch {
+	case x > y:
+		return x
+	case y > x:
+		return y
+	default: // equal, or a NaN
+		return math.Float32frombits(math.Float32bits(x) | math.Float32bits(y))
 	}
 }

@@ -34,9 +34,11 @@ type impl struct {
 	tilesL []*tile[int32] // unsigned bytes of A in fours with signed ones of B; nil: none
 	tilesR []*tile[int32] // signed bytes of A in fours with unsigned ones of B; nil: none
 
-	conv   *convKernels                                        // tiles of convolutions
-	thin   [5]*tile[float32]                                   // by row count: few rows, B read in place; nil: none
-	trans8 func(dst *float32, ldd int, x *float32, ldx, n int) // 8 rows to 8 columns; nil: none
+	copyRows  func(dst *float32, ldd int, x *float32, ldx, n, rows int)       // see copyRowsGeneric; at least one row and element
+	splitRows func(even, odd *float32, ldd int, x *float32, ldx, n, rows int) // see splitRowsGeneric
+	conv      *convKernels                                                    // tiles of convolutions
+	thin      [5]*tile[float32]                                               // by row count: few rows, B read in place; nil: none
+	trans8    func(dst *float32, ldd int, x *float32, ldx, n int)             // 8 rows to 8 columns; nil: none
 
 	binary  [numBinary]func(dst, a, b []float32)
 	scalar  [numScalar]func(dst, a []float32, s float32)

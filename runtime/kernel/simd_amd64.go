@@ -61,6 +61,8 @@ var (
 
 // The tiles of convolutions.
 var (
-	convAVX512 = &convKernels{lanes: 16, mr: 9, kern: [7][]func(*byte){1: {nil, conv1x1_avx512, conv2x1_avx512, conv3x1_avx512, conv4x1_avx512, conv5x1_avx512, conv6x1_avx512, conv7x1_avx512, conv8x1_avx512, conv9x1_avx512}, 2: {nil, conv1x2_avx512, conv2x2_avx512, conv3x2_avx512, conv4x2_avx512, conv5x2_avx512, conv6x2_avx512, conv7x2_avx512, conv8x2_avx512, conv9x2_avx512}, 3: {nil, conv1x3_avx512, conv2x3_avx512, conv3x3_avx512, conv4x3_avx512, conv5x3_avx512, conv6x3_avx512, conv7x3_avx512, conv8x3_avx512, conv9x3_avx512}, 6: {nil, conv1x6_avx512}}}
-	convAVX2   = &convKernels{lanes: 8, mr: 4, kern: [7][]func(*byte){1: {nil, conv1x1_avx2, conv2x1_avx2, conv3x1_avx2, conv4x1_avx2}, 2: {nil, conv1x2_avx2, conv2x2_avx2, conv3x2_avx2, conv4x2_avx2}, 3: {nil, conv1x3_avx2, conv2x3_avx2, conv3x3_avx2, conv4x3_avx2}, 6: {nil, conv1x6_avx2}}}
+	convAVX512 = &convKernels{lanes: 16, mr: 9, kern: [7][]func(*byte){1: {nil, conv1x1_avx512, conv2x1_avx512, conv3x1_avx512, conv4x1_avx512, conv5x1_avx512, conv6x1_avx512, conv7x1_avx512, conv8x1_avx512, conv9x1_avx512}, 2: {nil, conv1x2_avx512, conv2x2_avx512, conv3x2_avx512, conv4x2_avx512, conv5x2_avx512, conv6x2_avx512, conv7x2_avx512, conv8x2_avx512, conv9x2_avx512}, 3: {nil, conv1x3_avx512, conv2x3_avx512, conv3x3_avx512, conv4x3_avx512, conv5x3_avx512, conv6x3_avx512, conv7x3_avx512, conv8x3_avx512, conv9x3_avx512}, 6: {nil, conv1x6_avx512}},
+		pool: [7]func(*byte){1: pool1_avx512, 2: pool2_avx512, 3: pool3_avx512, 6: pool6_avx512}}
+	convAVX2 = &convKernels{lanes: 8, mr: 4, kern: [7][]func(*byte){1: {nil, conv1x1_avx2, conv2x1_avx2, conv3x1_avx2, conv4x1_avx2}, 2: {nil, conv1x2_avx2, conv2x2_avx2, conv3x2_avx2, conv4x2_avx2}, 3: {nil, conv1x3_avx2, conv2x3_avx2, conv3x3_avx2, conv4x3_avx2}, 6: {nil, conv1x6_avx2}},
+		pool: [7]func(*byte){1: pool1_avx2, 2: pool2_avx2, 3: pool3_avx2, 6: pool6_avx2}}
 )

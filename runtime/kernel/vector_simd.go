@@ -5,13 +5,15 @@ package kernel
 // avx512 and avx2 are the vector levels.
 var (
 	avx512 = impl{
-		name:   "avx512",
-		tiles:  []*tile[float32]{tile9x48, tile14x32},
-		tilesD: []*tile[float64]{tile14x16d},
-		tilesI: []*tile[int32]{tile9x48i},
-		tilesL: []*tile[int32]{tileVNNIL},
-		tilesR: []*tile[int32]{tileVNNIR},
-		conv:   convAVX512,
+		name:      "avx512",
+		tiles:     []*tile[float32]{tile9x48, tile14x32},
+		tilesD:    []*tile[float64]{tile14x16d},
+		tilesI:    []*tile[int32]{tile9x48i},
+		tilesL:    []*tile[int32]{tileVNNIL},
+		tilesR:    []*tile[int32]{tileVNNIR},
+		conv:      convAVX512,
+		copyRows:  copyRows,
+		splitRows: splitRows,
 		binary: [numBinary]func(dst, a, b []float32){
 			opAdd: two(vecAdd_avx512), opSub: two(vecSub_avx512), opMul: two(vecMul_avx512), opDiv: two(vecDiv_avx512),
 			opMaximum: two(vecMaximum_avx512),
@@ -58,11 +60,13 @@ var (
 		fromF16:   sixteen(vecFromF16_avx512, fromF16Generic),
 	}
 	avx2 = impl{
-		name:   "avx2",
-		tiles:  []*tile[float32]{tile4x24},
-		tilesD: []*tile[float64]{tile6x8d},
-		tilesI: []*tile[int32]{tile4x16i},
-		conv:   convAVX2,
+		name:      "avx2",
+		tiles:     []*tile[float32]{tile4x24},
+		tilesD:    []*tile[float64]{tile6x8d},
+		tilesI:    []*tile[int32]{tile4x16i},
+		conv:      convAVX2,
+		copyRows:  copyRows,
+		splitRows: splitRows,
 		binary: [numBinary]func(dst, a, b []float32){
 			opAdd: two(vecAdd_avx2), opSub: two(vecSub_avx2), opMul: two(vecMul_avx2), opDiv: two(vecDiv_avx2),
 			opMaximum: two(vecMaximum_avx2),

@@ -52,6 +52,23 @@ func convolutions() {
 			(&convKernel{w: c.w, f: &family{elem: "float32", size: 4, vec: c.w.bytes}, rows: rows, nv: c.nv}).emit(c.regs)
 		}
 	}
+	pools()
+}
+
+// pools writes the tiles of maximum pooling, which are those of one channel with maxima in the place of sums, and the loops
+// that lay a plane out for either.
+func pools() {
+	for _, w := range widths {
+		regs := zs
+		if !w.z() {
+			regs = ys
+		}
+		for _, nv := range []int{1, 2, 3, 6} {
+			(&convKernel{w: w, f: &family{elem: "float32", size: 4, vec: w.bytes}, rows: 1, nv: nv}).maxima(regs)
+		}
+	}
+	copyRows()
+	splitRows()
 }
 
 type convKernel struct {
@@ -95,13 +112,7 @@ func (c *convKernel) emit(regs []reg.VecPhysical) {
 	Label("biased")
 	c.add("res", field(tileRes), vecs)
 	c.activate(t)
-	c.segments("out", field(tileDst), vecs, func(m operand.Mem, mask reg.Register, s reg.VecPhysical) {
-		if c.w.z() {
-			VMOVUPS(s, mask, m)
-		} else {
-			VMASKMOVPS(s, mask, m)
-		}
-	})
+	c.store(field(tileDst), vecs)
 	VZEROUPPER()
 	RET()
 }
@@ -122,14 +133,7 @@ func (c *convKernel) products() {
 		ADDQ(lda, p)
 		a = append(a, p)
 	}
-	offs := field(tileOffs)
-	vecs, b := field(tileVecs), []reg.GPVirtual{}
-	for v := range c.nv {
-		p := field(tileSrc)
-		ADDQ(operand.Mem{Base: vecs, Disp: v*vecSize + vecSrc}, p)
-		b = append(b, p)
-	}
-	k := field(tileK)
+	offs, b, k := field(tileOffs), c.sources(t), field(tileK)
 	bv, bcast := c.free[:c.nv], c.free[c.nv:]
 	if len(bcast) > 4 {
 		bcast = bcast[:4]
@@ -171,6 +175,69 @@ func (c *convKernel) products() {
 	JZ(operand.LabelRef("summed"))
 	step(0)
 	Label("summed")
+}
+
+// sources returns where each vector lies in a row of the input.
+func (c *convKernel) sources(t reg.Register) []reg.GPVirtual {
+	vecs := GP64()
+	MOVQ(operand.Mem{Base: t, Disp: tileVecs}, vecs)
+	var b []reg.GPVirtual
+	for v := range c.nv {
+		p := GP64()
+		MOVQ(operand.Mem{Base: t, Disp: tileSrc}, p)
+		ADDQ(operand.Mem{Base: vecs, Disp: v*vecSize + vecSrc}, p)
+		b = append(b, p)
+	}
+	return b
+}
+
+// maxima emits a tile of maximum pooling; of values and NaN as vecMaximum.
+func (c *convKernel) maxima(regs []reg.VecPhysical) {
+	name := fmt.Sprintf("pool%d_%s", c.nv, c.w.name)
+	TEXT(name, NOSPLIT, "func(t *byte)")
+	Doc(fmt.Sprintf("%s takes the maxima of %d vectors of positions; see convTile, of which it reads offs, k, src, vecs and dst.", name, c.nv))
+	Pragma("noescape")
+	c.sums, c.free = regs[:c.nv], regs[c.nv:]
+	t := Load(Param("t"), GP64())
+	field := func(off int) reg.GPVirtual {
+		r := GP64()
+		MOVQ(operand.Mem{Base: t, Disp: off}, r)
+		return r
+	}
+	offs, b, k := field(tileOffs), c.sources(t), field(tileK)
+	off := GP64()
+	MOVQ(operand.Mem{Base: offs}, off)
+	for v, s := range c.sums {
+		VMOVUPS(operand.Mem{Base: b[v], Index: off, Scale: 1}, s)
+	}
+	JMP(operand.LabelRef("next"))
+	Label("loop")
+	MOVQ(operand.Mem{Base: offs}, off)
+	for v, s := range c.sums {
+		x, y := c.free[v%2*2], c.free[v%2*2+1]
+		VMOVUPS(operand.Mem{Base: b[v], Index: off, Scale: 1}, x)
+		VMAXPS(x, s, y)
+		VMAXPS(s, x, s)
+		VORPS(y, s, s)
+	}
+	Label("next")
+	ADDQ(operand.Imm(8), offs)
+	DECQ(k)
+	JNZ(operand.LabelRef("loop"))
+	c.store(field(tileDst), field(tileVecs))
+	VZEROUPPER()
+	RET()
+}
+
+// store writes the sums to where they belong.
+func (c *convKernel) store(dst, vecs reg.Register) {
+	c.segments("out", dst, vecs, func(m operand.Mem, mask reg.Register, s reg.VecPhysical) {
+		if c.w.z() {
+			VMOVUPS(s, mask, m)
+		} else {
+			VMASKMOVPS(s, mask, m)
+		}
+	})
 }
 
 // segments calls body for each vector of each segment, with where it lies behind p and its mask.
@@ -248,4 +315,103 @@ func (c *convKernel) activate(t reg.Register) {
 		VMINPS(s, hi, s)
 	}
 	Label("active")
+}
+
+// copyRows copies rows; both vector levels use it.
+func copyRows() {
+	TEXT("copyRows", NOSPLIT, "func(dst *float32, ldd int, x *float32, ldx int, n int, rows int)")
+	Doc("copyRows copies rows of n elements; strides are in bytes.")
+	Pragma("noescape")
+	dst, ldd := Load(Param("dst"), GP64()), Load(Param("ldd"), GP64())
+	x, ldx := Load(Param("x"), GP64()), Load(Param("ldx"), GP64())
+	n, rows := Load(Param("n"), GP64()), Load(Param("rows"), GP64())
+	i, last, v := GP64(), GP64(), YMM()
+	MOVQ(n, last)
+	SUBQ(operand.Imm(8), last) // where the last vector starts
+	JLT(operand.LabelRef("narrow"))
+	Label("row")
+	XORQ(i, i)
+	Label("vector")
+	CMPQ(i, last)
+	JGE(operand.LabelRef("last"))
+	VMOVUPS(operand.Mem{Base: x, Index: i, Scale: 4}, v)
+	VMOVUPS(v, operand.Mem{Base: dst, Index: i, Scale: 4})
+	ADDQ(operand.Imm(8), i)
+	JMP(operand.LabelRef("vector"))
+	Label("last")
+	VMOVUPS(operand.Mem{Base: x, Index: last, Scale: 4}, v)
+	VMOVUPS(v, operand.Mem{Base: dst, Index: last, Scale: 4})
+	ADDQ(ldx, x)
+	ADDQ(ldd, dst)
+	DECQ(rows)
+	JNZ(operand.LabelRef("row"))
+	VZEROUPPER()
+	RET()
+	Label("narrow")
+	XORQ(i, i)
+	Label("element")
+	t := GP32()
+	MOVL(operand.Mem{Base: x, Index: i, Scale: 4}, t)
+	MOVL(t, operand.Mem{Base: dst, Index: i, Scale: 4})
+	INCQ(i)
+	CMPQ(i, n)
+	JLT(operand.LabelRef("element"))
+	ADDQ(ldx, x)
+	ADDQ(ldd, dst)
+	DECQ(rows)
+	JNZ(operand.LabelRef("narrow"))
+	RET()
+}
+
+// splitRows parts elements of even and odd number; both vector levels use it.
+func splitRows() {
+	TEXT("splitRows", NOSPLIT, "func(even *float32, odd *float32, ldd int, x *float32, ldx int, n int, rows int)")
+	Doc("splitRows writes the elements 0, 2, … of each row of n to even, the others to odd; strides are in bytes.")
+	Pragma("noescape")
+	even, odd, ldd := Load(Param("even"), GP64()), Load(Param("odd"), GP64()), Load(Param("ldd"), GP64())
+	x, ldx := Load(Param("x"), GP64()), Load(Param("ldx"), GP64())
+	n, rows := Load(Param("n"), GP64()), Load(Param("rows"), GP64())
+	i, left, at := GP64(), GP64(), GP64()
+	Label("row")
+	XORQ(i, i) // of even and odd
+	MOVQ(n, left)
+	MOVQ(x, at)
+	Label("vector")
+	SUBQ(operand.Imm(16), left)
+	JLT(operand.LabelRef("rest"))
+	a, b, e, o := YMM(), YMM(), YMM(), YMM()
+	VMOVUPS(operand.Mem{Base: at}, a)
+	VMOVUPS(operand.Mem{Base: at, Disp: 32}, b)
+	VSHUFPS(operand.Imm(0x88), b, a, e)
+	VSHUFPS(operand.Imm(0xdd), b, a, o)
+	VPERMPD(operand.Imm(0xd8), e, e)
+	VPERMPD(operand.Imm(0xd8), o, o)
+	VMOVUPS(e, operand.Mem{Base: even, Index: i, Scale: 4})
+	VMOVUPS(o, operand.Mem{Base: odd, Index: i, Scale: 4})
+	ADDQ(operand.Imm(64), at)
+	ADDQ(operand.Imm(8), i)
+	JMP(operand.LabelRef("vector"))
+	Label("rest")
+	ADDQ(operand.Imm(16), left)
+	Label("pair")
+	t := GP32()
+	SUBQ(operand.Imm(1), left)
+	JLT(operand.LabelRef("next"))
+	MOVL(operand.Mem{Base: at}, t)
+	MOVL(t, operand.Mem{Base: even, Index: i, Scale: 4})
+	SUBQ(operand.Imm(1), left)
+	JLT(operand.LabelRef("next"))
+	MOVL(operand.Mem{Base: at, Disp: 4}, t)
+	MOVL(t, operand.Mem{Base: odd, Index: i, Scale: 4})
+	ADDQ(operand.Imm(8), at)
+	INCQ(i)
+	JMP(operand.LabelRef("pair"))
+	Label("next")
+	ADDQ(ldx, x)
+	ADDQ(ldd, even)
+	ADDQ(ldd, odd)
+	DECQ(rows)
+	JNZ(operand.LabelRef("row"))
+	VZEROUPPER()
+	RET()
 }
