@@ -31,24 +31,28 @@ func zeroPoint(zero, x *ir.Tensor, what string) error {
 type intOperands struct {
 	a, b, za, zb   *ir.Tensor
 	packed         *kernel.PackedInt8 // b, if it is one constant matrix
+	transB         bool               // b is one matrix n×k
 	shape          []int              // of the result
 	stackA, stackB []int
 	m, k, n        int
 }
 
-func intOperandsOf(a, b, za, zb *ir.Tensor, packed *kernel.PackedInt8) (*intOperands, error) {
+func intOperandsOf(a, b, za, zb *ir.Tensor, packed *kernel.PackedInt8, transB bool) (*intOperands, error) {
 	for _, e := range []error{codes8(a, "A"), codes8(b, "B"), zeroPoint(za, a, "A"), zeroPoint(zb, b, "B")} {
 		if e != nil {
 			return nil, e
 		}
 	}
-	dims, err := matMulDims(fixed(a.Shape()), fixed(b.Shape()))
+	sa, sb := a.Shape(), b.Shape()
+	if transB {
+		sb = []int{sb[1], sb[0]}
+	}
+	dims, err := matMulDims(fixed(sa), fixed(sb))
 	if err != nil {
 		return nil, err
 	}
-	p := &intOperands{a: a, b: b, za: za, zb: zb, packed: packed}
+	p := &intOperands{a: a, b: b, za: za, zb: zb, packed: packed, transB: transB}
 	p.shape, _ = ir.TensorType(ir.Undefined, dims...).Shape()
-	sa, sb := a.Shape(), b.Shape()
 	if len(sa) == 1 {
 		sa = []int{1, sa[0]}
 	}
@@ -103,7 +107,7 @@ func (p *intOperands) accumulate(c *Call) (*ir.Tensor, error) {
 
 // pack packs matrix i of B.
 func (p *intOperands) pack(i int) *kernel.PackedInt8 {
-	return pack8(p.k, p.n, p.b, i*p.k*p.n, false, p.zb, i*p.n)
+	return pack8(p.k, p.n, p.b, i*p.k*p.n, p.transB, p.zb, i*p.n)
 }
 
 // pack8 packs the k×n matrix (n×k where trans is set) that starts at element at of b. zero holds one zero point, n, or more,
@@ -148,22 +152,27 @@ func viewAs[T kernel.Int8](t *ir.Tensor) []T {
 	return any(ir.Data[uint8](t)).([]T)
 }
 
-// prepareInt packs constant matrix b with its constant zero point (inputs of the given slots) for products.
-func prepareInt(c *Call, b, zb int) (any, error) {
+// prepareInt packs constant matrix b, n×k where trans is set, with its constant zero point (inputs of the given slots) for
+// products.
+func prepareInt(c *Call, b, zb int, trans bool) (any, error) {
 	w := c.In[b]
 	if w == nil || w.Rank() != 2 || codes8(w, "B") != nil {
 		return nil, nil
 	}
+	k, n := w.Shape()[0], w.Shape()[1]
+	if trans {
+		k, n = n, k
+	}
 	var zero *ir.Tensor
 	if c.Node.In(zb) != nil {
-		if zero = c.In[zb]; zero == nil || zero.Elem() != w.Elem() || zero.Len() != 1 && zero.Len() != w.Shape()[1] {
+		if zero = c.In[zb]; zero == nil || zero.Elem() != w.Elem() || zero.Len() != 1 && zero.Len() != n {
 			return nil, nil
 		}
 	}
 	if w.Len() == 0 {
 		return nil, nil
 	}
-	return pack8(w.Shape()[0], w.Shape()[1], w, 0, false, zero, 0), nil
+	return pack8(k, n, w, 0, trans, zero, 0), nil
 }
 
 // intInput returns input i, nil if absent.
@@ -241,6 +250,39 @@ func storeCodes(out *ir.Tensor, zero float32, value func(dst []float32, lo, hi i
 	return nil
 }
 
+// storeSums quantizes rows of sums of products into out, with a scale and (unless it is nil) a bias for each column.
+func storeSums(out *ir.Tensor, sums, bias []int32, scale []float32, zero float32) error {
+	n := len(scale)
+	if allFinite(scale) && n > 0 {
+		switch out.Elem() {
+		case ir.Int8:
+			kernel.QuantizeSums(len(sums)/n, n, ir.Data[int8](out), sums, bias, scale, int8(zero))
+			return nil
+		case ir.Uint8:
+			kernel.QuantizeSums(len(sums)/n, n, ir.Data[uint8](out), sums, bias, scale, uint8(zero))
+			return nil
+		}
+	}
+	return storeCodes(out, zero, func(dst []float32, lo, hi int) {
+		for i := range dst {
+			s := sums[lo+i]
+			if bias != nil {
+				s += bias[(lo+i)%n]
+			}
+			dst[i] = float32(s) * scale[(lo+i)%n]
+		}
+	})
+}
+
+func allFinite(v []float32) bool {
+	for _, x := range v {
+		if x-x != 0 {
+			return false
+		}
+	}
+	return true
+}
+
 func putCodes[T integer](dst []T, v []float32) {
 	for i, x := range v {
 		dst[i] = T(int32(x))
@@ -284,10 +326,10 @@ var matMulIntegerDef = &Def{
 	Name: "MatMulInteger", Doc: "the matrix product of 8-bit codes less their zero points, exact in int32", Since: 10, Versions: []int{10},
 	Types: "int8, uint8 → int32", In: Between(2, 4), Out: Exactly(1),
 	Infer:   func(c *Call) ([]ir.Type, error) { return inferIntProduct(c, 0, 1, ir.Int32) },
-	Prepare: func(c *Call) (any, error) { return prepareInt(c, 1, 3) },
+	Prepare: func(c *Call) (any, error) { return prepareInt(c, 1, 3, false) },
 	Eval: func(c *Call) ([]*ir.Tensor, error) {
 		packed, _ := c.State.(*kernel.PackedInt8)
-		p, err := intOperandsOf(c.In[0], c.In[1], intInput(c, 2), intInput(c, 3), packed)
+		p, err := intOperandsOf(c.In[0], c.In[1], intInput(c, 2), intInput(c, 3), packed, false)
 		if err != nil {
 			return nil, err
 		}
@@ -299,10 +341,10 @@ var qLinearMatMulDef = &Def{
 	Name: "QLinearMatMul", Doc: "the matrix product of quantized operands, quantized", Since: 10, Versions: []int{10, 21},
 	Types: "int8, uint8", In: Exactly(8), Out: Exactly(1),
 	Infer:   func(c *Call) ([]ir.Type, error) { return inferIntProduct(c, 0, 3, c.Type(7).Elem) },
-	Prepare: func(c *Call) (any, error) { return prepareInt(c, 3, 5) },
+	Prepare: func(c *Call) (any, error) { return prepareInt(c, 3, 5, false) },
 	Eval: func(c *Call) ([]*ir.Tensor, error) {
 		packed, _ := c.State.(*kernel.PackedInt8)
-		p, err := intOperandsOf(c.In[0], c.In[3], c.In[2], c.In[5], packed)
+		p, err := intOperandsOf(c.In[0], c.In[3], c.In[2], c.In[5], packed, false)
 		if err != nil {
 			return nil, err
 		}
@@ -331,17 +373,17 @@ var qLinearMatMulDef = &Def{
 			return nil, err
 		}
 		v := ir.Data[int32](acc)
+		if len(a) == 1 {
+			scale := make([]float32, p.n)
+			for j := range scale {
+				scale[j] = float32(a[0]*b[j%len(b)]) / ys
+			}
+			return one(out, storeSums(out, v, nil, scale, zero))
+		}
 		return one(out, storeCodes(out, zero, func(dst []float32, lo, hi int) {
 			for i := range dst {
 				at := lo + i
-				sa, sb := a[0], b[0]
-				if len(a) > 1 {
-					sa = a[at/p.n%p.m]
-				}
-				if len(b) > 1 {
-					sb = b[at%p.n]
-				}
-				dst[i] = float32(v[at]) * (float32(sa*sb) / ys)
+				dst[i] = float32(v[at]) * (float32(a[at/p.n%p.m]*b[at%p.n%len(b)]) / ys)
 			}
 		}))
 	},

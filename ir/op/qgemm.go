@@ -32,7 +32,8 @@ var qGemmDef = &Def{
 		}
 		return typed(elem, []ir.Dim{m, n}), nil
 	},
-	Eval: evalQGemm,
+	Prepare: func(c *Call) (any, error) { return prepareInt(c, 3, 5, c.Node.Int("transB", 0) != 0) },
+	Eval:    evalQGemm,
 }
 
 // transposed8 returns the transpose of a matrix of 8-bit codes.
@@ -59,10 +60,8 @@ func evalQGemm(c *Call) ([]*ir.Tensor, error) {
 	if c.Node.Int("transA", 0) != 0 {
 		a = transposed8(a)
 	}
-	if c.Node.Int("transB", 0) != 0 {
-		b = transposed8(b)
-	}
-	p, err := intOperandsOf(a, b, intInput(c, 2), intInput(c, 5), nil)
+	packed, _ := c.State.(*kernel.PackedInt8)
+	p, err := intOperandsOf(a, b, intInput(c, 2), intInput(c, 5), packed, c.Node.Int("transB", 0) != 0)
 	if err != nil {
 		return nil, err
 	}
@@ -71,11 +70,14 @@ func evalQGemm(c *Call) ([]*ir.Tensor, error) {
 		return nil, err
 	}
 	v := ir.Data[int32](acc)
+	var bias []int32
 	if c.Has(6) {
 		if c.In[6].Elem() != ir.Int32 {
 			return nil, badType(c, 6)
 		}
-		if err := addBias(v, p.m, p.n, c.In[6], 1); err != nil {
+		if s := c.In[6].Shape(); p.n > 0 && (len(s) == 1 || len(s) == 2 && s[0] == 1) && c.In[6].Len() == p.n {
+			bias = ir.Data[int32](c.In[6])
+		} else if err := addBias(v, p.m, p.n, c.In[6], 1); err != nil {
 			return nil, err
 		}
 	}
@@ -87,12 +89,12 @@ func evalQGemm(c *Call) ([]*ir.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	scale := make([]float32, len(bs))
+	scale := make([]float32, p.n)
 	for i := range scale {
-		scale[i] = float32(c.Node.Float("alpha", 1)*as) * bs[i]
+		scale[i] = float32(c.Node.Float("alpha", 1)*as) * bs[i%len(bs)]
 	}
 	if !c.Has(7) {
-		return scaledColumns(c, p, v, scale, nil)
+		return scaledColumns(c, p, v, bias, scale, nil)
 	}
 	elem := a.Elem()
 	if c.Has(8) {
@@ -109,27 +111,16 @@ func evalQGemm(c *Call) ([]*ir.Tensor, error) {
 	if err != nil {
 		return nil, err
 	}
-	return one(out, storeCodes(out, to.zero, func(dst []float32, lo, hi int) {
-		for i := range dst {
-			dst[i] = float32(v[lo+i]) * scale[(lo+i)%p.n%len(scale)]
-		}
-	}))
+	return one(out, storeSums(out, v, bias, scale, to.zero))
 }
 
-// scaledColumns returns sums times their column's scale (one, or one for each column), plus the bias if there is one.
-func scaledColumns(c *Call, p *intOperands, sums []int32, scale, bias []float32) ([]*ir.Tensor, error) {
+// scaledColumns returns sums plus the bias times their column's scale plus the shift; bias and shift may be nil.
+func scaledColumns(c *Call, p *intOperands, sums, bias []int32, scale, shift []float32) ([]*ir.Tensor, error) {
 	out, err := c.New(ir.Float32, p.shape...)
-	if err != nil {
-		return nil, err
+	if err != nil || out.Len() == 0 {
+		return []*ir.Tensor{out}, err
 	}
-	y := ir.Data[float32](out)
-	for i, s := range sums {
-		col := i % p.n
-		y[i] = float32(float32(s) * scale[col%len(scale)])
-		if bias != nil {
-			y[i] += bias[col]
-		}
-	}
+	kernel.ScaleSums(out.Len()/p.n, p.n, ir.Data[float32](out), sums, bias, scale, shift)
 	return []*ir.Tensor{out}, nil
 }
 
@@ -153,10 +144,10 @@ var matMulIntegerToFloatDef = &Def{
 		}
 		return inferIntProduct(c, 0, 1, c.Type(2).Elem)
 	},
-	Prepare: func(c *Call) (any, error) { return prepareInt(c, 1, 5) },
+	Prepare: func(c *Call) (any, error) { return prepareInt(c, 1, 5, false) },
 	Eval: func(c *Call) ([]*ir.Tensor, error) {
 		packed, _ := c.State.(*kernel.PackedInt8)
-		p, err := intOperandsOf(c.In[0], c.In[1], intInput(c, 4), intInput(c, 5), packed)
+		p, err := intOperandsOf(c.In[0], c.In[1], intInput(c, 4), intInput(c, 5), packed, false)
 		if err != nil {
 			return nil, err
 		}
@@ -177,9 +168,9 @@ func floatProduct(c *Call, p *intOperands, as float32, bScale, bias int) ([]*ir.
 	if err != nil {
 		return nil, err
 	}
-	scale := make([]float32, len(bs))
+	scale := make([]float32, p.n)
 	for i := range scale {
-		scale[i] = as * bs[i]
+		scale[i] = as * bs[i%len(bs)]
 	}
 	b, err := columnBias(c, bias, p.n)
 	if err != nil {
@@ -189,14 +180,14 @@ func floatProduct(c *Call, p *intOperands, as float32, bScale, bias int) ([]*ir.
 	if err != nil {
 		return nil, err
 	}
-	return scaledColumns(c, p, ir.Data[int32](acc), scale, b)
+	return scaledColumns(c, p, ir.Data[int32](acc), nil, scale, b)
 }
 
 var dynamicQuantizeMatMulDef = &Def{
 	Domain: Microsoft, Name: "DynamicQuantizeMatMul", Doc: "A quantized to uint8 by its own range, times quantized B, in float, plus a bias", Since: 1,
 	Versions: []int{1}, Types: "float", In: Between(3, 5), Out: Exactly(1),
 	Infer:   func(c *Call) ([]ir.Type, error) { return inferIntProduct(c, 0, 1, c.Type(0).Elem) },
-	Prepare: func(c *Call) (any, error) { return prepareInt(c, 1, 3) },
+	Prepare: func(c *Call) (any, error) { return prepareInt(c, 1, 3, false) },
 	Eval: func(c *Call) ([]*ir.Tensor, error) {
 		if c.In[0].Elem() != ir.Float32 {
 			return nil, badType(c, 0)
@@ -206,7 +197,7 @@ var dynamicQuantizeMatMulDef = &Def{
 			return nil, err
 		}
 		packed, _ := c.State.(*kernel.PackedInt8)
-		p, err := intOperandsOf(codes, c.In[1], ir.FromSlice(ir.Uint8, []int{}, []uint8{zero}), intInput(c, 3), packed)
+		p, err := intOperandsOf(codes, c.In[1], ir.FromSlice(ir.Uint8, []int{}, []uint8{zero}), intInput(c, 3), packed, false)
 		if err != nil {
 			return nil, err
 		}

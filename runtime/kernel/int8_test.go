@@ -117,3 +117,40 @@ func TestInt8Unaligned(t *testing.T) {
 		}
 	})
 }
+
+// TestQuantizeSums: sums become codes as one float32 product, rounded to even, gives them.
+func TestQuantizeSums(t *testing.T) {
+	kernel.EachLevel(t, func(t *testing.T) {
+		const rows, cols = 7, 37
+		r := rand.New(rand.NewPCG(5, 6))
+		sums, bias, scale := make([]int32, rows*cols), make([]int32, cols), make([]float32, cols)
+		for i := range sums {
+			sums[i] = r.Int32N(1<<18) - 1<<17
+		}
+		for i := range bias {
+			bias[i], scale[i] = r.Int32N(1<<16), r.Float32()/400
+		}
+		sums[0], bias[0], scale[0] = 5, 0, 0.5 // a tie
+		signed, rest, floats := make([]int8, rows*cols), make([]uint8, rows*cols), make([]float32, rows*cols)
+		kernel.QuantizeSums(rows, cols, signed, sums, bias, scale, -3)
+		kernel.QuantizeSumsRows(rows, cols, rest, sums, bias[:rows], scale[:rows], 120)
+		kernel.ScaleSums(rows, cols, floats, sums, nil, scale, scale)
+		for i := range rows {
+			for j := range cols {
+				at := i*cols + j
+				code := func(b int32, s float32, zero, lo, hi float64) float64 {
+					return min(max(math.RoundToEven(float64(float32(sums[at]+b)*s))+zero, lo), hi)
+				}
+				if got, want := float64(signed[at]), code(bias[j], scale[j], -3, -128, 127); got != want {
+					t.Errorf("by column (%d,%d): got %v, want %v", i, j, got, want)
+				}
+				if got, want := float64(rest[at]), code(bias[i], scale[i], 120, 0, 255); got != want {
+					t.Errorf("by row (%d,%d): got %v, want %v", i, j, got, want)
+				}
+				if want := float32(float32(sums[at])*scale[j]) + scale[j]; floats[at] != want {
+					t.Errorf("scaled (%d,%d): got %v, want %v", i, j, floats[at], want)
+				}
+			}
+		}
+	})
+}
