@@ -139,7 +139,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 		for _, s := range r.Sites {
 			if s.Scheme != "none" {
 				row(s.Site, s.Op, s.Role, s.Scheme, s.Amax.text("%.4g"), s.ClipFraction.percent(), s.ZeroFraction.percent(),
-					s.SQNR.text("%.1f dB"), s.Bits.text("%.3g"))
+					s.SQNR.Decibels(), s.Bits.text("%.3g"))
 			}
 		}
 		if err := t.Flush(); err != nil {
@@ -185,7 +185,7 @@ func (r *Report) WriteTable(w io.Writer) error {
 		fmt.Fprintln(w)
 		row("output", "SQNR", "cosine", "max error")
 		for _, o := range r.Outputs {
-			row(o.Name, o.SQNR.text("%.1f dB"), o.Cosine.text("%.6f"), o.MaxDiff.text("%.3g"))
+			row(o.Name, o.SQNR.Decibels(), o.Cosine.text("%.6f"), o.MaxDiff.text("%.3g"))
 		}
 	}
 	return t.Flush()
@@ -196,6 +196,14 @@ func (m Measure) text(format string) string {
 		return "-"
 	}
 	return fmt.Sprintf(format, float64(m))
+}
+
+// Decibels prints a signal-to-noise ratio; one without noise is exact.
+func (m Measure) Decibels() string {
+	if math.IsInf(float64(m), 1) {
+		return "exact"
+	}
+	return m.text("%.1f dB")
 }
 
 func (m Measure) percent() string {

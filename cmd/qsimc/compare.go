@@ -147,7 +147,8 @@ func rows(d []difference) []comparison {
 	out := make([]comparison, len(d))
 	for i, x := range d {
 		out[i] = comparison{Name: x.name, Cosine: x.Cosine(), MaxAbs: x.MaxAbs}
-		if s := x.SQNR(); !math.IsInf(s, 0) {
+		if s := x.SQNR(); !math.IsInf(s, 1) {
+			s = max(s, -999) // as reports say that there is no signal
 			out[i].SQNR = &s
 		}
 	}

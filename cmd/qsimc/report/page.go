@@ -101,6 +101,7 @@ type Column struct {
 	Title  string
 	Hint   string // shown while the pointer is over the head
 	Number bool
+	Wrap   bool // long text, on several lines
 }
 
 // Cell is one cell: its text, and for numbers what it sorts by (NaN last).
@@ -119,6 +120,14 @@ func Number(format string, v float64) Cell {
 		return Cell{Text: "–", Key: v}
 	}
 	return Cell{Text: fmt.Sprintf(format, v), Key: v}
+}
+
+// Decibels is a cell of a signal-to-noise ratio; one without noise is exact and sorts first.
+func Decibels(format string, v float64) Cell {
+	if math.IsInf(v, 1) {
+		return Cell{Text: "exact", Key: v}
+	}
+	return Number(format, v)
 }
 
 // HTML renders the table.
@@ -152,11 +161,16 @@ func (t *Table) HTML() template.HTML {
 				body = template.HTML(html.EscapeString(c.Text)) //nolint:gosec // escaped
 			}
 			if t.Columns[i].Number {
-				key := ""
-				if !math.IsNaN(c.Key) {
-					key = strconv.FormatFloat(c.Key, 'g', -1, 64)
+				key := strconv.FormatFloat(c.Key, 'g', -1, 64)
+				switch {
+				case math.IsNaN(c.Key):
+					key = ""
+				case math.IsInf(c.Key, 0): // as scripts read it
+					key = strings.Replace(strings.TrimPrefix(key, "+"), "Inf", "Infinity", 1)
 				}
 				fmt.Fprintf(&b, `<td class="num" data-v="%s">%s</td>`, key, body)
+			} else if t.Columns[i].Wrap {
+				fmt.Fprintf(&b, `<td class="wrap">%s</td>`, body)
 			} else {
 				fmt.Fprintf(&b, `<td>%s</td>`, body)
 			}

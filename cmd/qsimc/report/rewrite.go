@@ -74,7 +74,7 @@ func rewriteFacts(r *passes.Report) []Fact {
 	facts = append(facts, Fact{"sites quantized", fmt.Sprintf("%d of %d", len(quantized), len(sites)), ""})
 	if len(r.Outputs) > 0 {
 		worst := slices.MinFunc(r.Outputs, func(a, b passes.OutputEntry) int { return int(math.Copysign(1, float64(a.SQNR-b.SQNR))) })
-		facts = append(facts, Fact{"output SQNR", decibels(worst.SQNR), worst.Name})
+		facts = append(facts, Fact{"output SQNR", worst.SQNR.Decibels(), worst.Name})
 	}
 	return append(facts, Fact{"time", fmt.Sprintf("%.1f s", r.Seconds), "peak memory " + Bytes(r.PeakRSS)})
 }
@@ -89,17 +89,10 @@ func count(n float64) string {
 	return fmt.Sprintf("%.0f", n)
 }
 
-func decibels(m passes.Measure) string {
-	if math.IsInf(float64(m), 1) {
-		return "exact"
-	}
-	return fmt.Sprintf("%.1f dB", float64(m))
-}
-
 func outputTable(r *passes.Report) template.HTML {
 	t := Table{ID: "outputs", Columns: []Column{{Title: "output"}, {Title: "SQNR dB", Number: true}, {Title: "cosine", Number: true}, {Title: "largest error", Number: true}}}
 	for _, o := range r.Outputs {
-		t.Rows = append(t.Rows, []Cell{Text(o.Name), Number("%.2f", float64(o.SQNR)), Number("%.6f", float64(o.Cosine)), Number("%.3g", float64(o.MaxDiff))})
+		t.Rows = append(t.Rows, []Cell{Text(o.Name), Decibels("%.2f", float64(o.SQNR)), Number("%.6f", float64(o.Cosine)), Number("%.3g", float64(o.MaxDiff))})
 	}
 	return t.HTML()
 }
@@ -178,7 +171,7 @@ func siteTable(r *passes.Report) template.HTML {
 			ratio = math.NaN()
 		}
 		t.Rows = append(t.Rows, []Cell{
-			Text(s.Site), Text(s.Op), Text(s.Role), Text(s.Scheme), Number("%.1f", float64(s.SQNR)), Number("%.3g", float64(s.Bits)),
+			Text(s.Site), Text(s.Op), Text(s.Role), Text(s.Scheme), Decibels("%.1f", float64(s.SQNR)), Number("%.3g", float64(s.Bits)),
 			Number("%.4g", float64(s.Amax)), Number("%.2f", 100*float64(s.ClipFraction)), Number("%.2f", 100*float64(s.ZeroFraction)), Number("%.1f", ratio),
 		})
 	}
@@ -197,7 +190,7 @@ func cards(r *passes.Report) template.HTML {
 		}
 		d.markup(`<figure class="card"><h3 title="`).text(p.Value+"\n"+strings.Join(p.Sites, "\n")).markup(`">`).text(shorten(title, 28)).markup(`</h3><p><span class="tag k%d"></span>`, slices.Index(roles, e.Role)+1).
 			text(e.Role+" · "+e.Scheme).markup(`</p>`).markup("%s", histogram(p)).markup(`<figcaption>`)
-		d.text(fmt.Sprintf("SQNR %s · zeros %s", decibels(e.SQNR), percent(e.ZeroFraction)))
+		d.text(fmt.Sprintf("SQNR %s · zeros %s", e.SQNR.Decibels(), percent(e.ZeroFraction)))
 		if float64(e.ClipFraction) > 0 {
 			d.markup(` · <b class="warn">`).text("clipped " + percent(e.ClipFraction)).markup(`</b>`)
 		}

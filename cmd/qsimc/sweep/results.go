@@ -245,7 +245,11 @@ func (r *Results) WriteTable(w io.Writer) error {
 		head, rows := r.table(spec)
 		line(head...)
 		for _, cells := range rows {
-			line(cells...)
+			var text []string
+			for _, c := range cells {
+				text = append(text, c.text)
+			}
+			line(text...)
 		}
 		if err := t.Flush(); err != nil {
 			return err
@@ -260,27 +264,37 @@ func (r *Results) WriteTable(w io.Writer) error {
 	return t.Flush()
 }
 
-// table lays a table of the results out as text.
-func (r *Results) table(spec TableSpec) (head []string, rows [][]string) {
+// entry is an entry of a table: its text, and its value where it has one (NaN: it has none).
+type entry struct {
+	text  string
+	value float64
+}
+
+// table lays a table of the results out; its first two columns are the model and the metric.
+func (r *Results) table(spec TableSpec) (head []string, rows [][]entry) {
 	head = []string{"model", "metric"}
 	for _, c := range spec.Columns {
 		head = append(head, c.Head)
 	}
 	for _, name := range spec.Rows {
-		cells := []string{name, ""}
+		cells := []entry{{name, math.NaN()}, {"", math.NaN()}}
 		for _, c := range spec.Columns {
-			text := c.Text
+			e := entry{c.Text, math.NaN()}
 			if c.Recipe != "" {
-				text = "–"
+				e.text = "–"
 				model, data, _ := strings.Cut(name, "/")
 				if i := slices.IndexFunc(r.Rows, func(w Row) bool {
 					return w.Model == model && (data == "" || w.Data == data) && w.Recipe == c.Recipe
 				}); i >= 0 {
-					text = r.Rows[i].value()
-					cells[1] = cmp.Or(cells[1], r.Rows[i].Metric)
+					row := &r.Rows[i]
+					e.text = row.value()
+					if row.Done {
+						e.value = row.Value
+					}
+					cells[1].text = cmp.Or(cells[1].text, row.Metric)
 				}
 			}
-			cells = append(cells, text)
+			cells = append(cells, e)
 		}
 		rows = append(rows, cells)
 	}
