@@ -12,8 +12,8 @@ import (
 // nobody sees the values between. The second joins steps: products with what follows them, attention, normalizations and
 // activations that the exporter took apart. Both share slots, constants and packed weights.
 
-// errUnfit is returned by a joined step, before it allocates anything, when the shapes of a run are not those it is made
-// for; its parts are run then.
+// errUnfit is returned by a joined step when the shapes of a run, or a value that its quantizers cannot take, are not those it is
+// made for; its parts are run then.
 var errUnfit = errors.New("the joined step does not fit")
 
 // fuser turns a plan's steps into fewer.
@@ -70,6 +70,11 @@ func (p *Program) fuse(pl *plan, plain bool) *plan {
 		}
 	}
 	f.unread()
+	for i := range f.steps {
+		if !f.gone[i] {
+			f.quantized(i)
+		}
+	}
 	fast := &plan{graph: pl.graph, inputs: pl.inputs, outputs: pl.outputs}
 	for i, st := range f.steps {
 		if !f.gone[i] {

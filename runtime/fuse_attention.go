@@ -3,10 +3,8 @@ package runtime
 import (
 	"math"
 	"slices"
-	"sync"
 
 	"github.com/qsimc/qsimc/ir"
-	"github.com/qsimc/qsimc/ir/numfmt"
 	"github.com/qsimc/qsimc/ir/op"
 	"github.com/qsimc/qsimc/runtime/kernel"
 )
@@ -18,13 +16,15 @@ type attention struct {
 	by      int // input: a scalar that multiplies the scores; -1: none
 	divide  bool
 	mask    int // input; -1: none
-	probs   quantizer
-	swap    bool // the result is [batch, queries, heads, …]
+	probs   grid
+	blocks  *blocks // of the probabilities; nil: probs
+	swap    bool    // the result is [batch, queries, heads, …]
 }
 
 // operand is where Q, K or V comes from.
 type operand struct {
-	in     int  // input
+	in     int // input
+	quant  *blocks
 	swap   bool // [batch, rows, heads, cols]: a transposition that is not carried out
 	cols   bool // K is [batch, heads, cols, rows] as it stands
 	expand int  // input: the shape to which an Expand spreads [batch, heads, 1, rows, cols]; -1: none
@@ -103,9 +103,11 @@ func (f *fuser) attention(i int) {
 	p := st.out[0]
 	ctx, ok := f.next(p)
 	if ok && !f.is(ctx, "MatMul") {
-		var quant []int
-		if a.probs, quant, ok = f.quantizer(ctx); !ok {
-			return
+		quant := []int{ctx}
+		if a.blocks = f.blocks(ctx, 3); a.blocks == nil {
+			if a.probs, quant, ok = f.grid(ctx); !ok {
+				return
+			}
 		}
 		parts = append(parts, quant...)
 		p = f.steps[quant[len(quant)-1]].out[0]
@@ -177,15 +179,25 @@ func (f *fuser) scalar(s int) bool {
 // operand follows slot s, which step reader multiplies, to where its numbers lie before they are transposed and repeated.
 func (f *fuser) operand(s, reader int, isK bool, input func(int) int) (o operand, parts []int) {
 	o = operand{expand: -1, flat: -1, cols: isK}
+	if i, ok := f.by[s]; ok && !f.gone[i] && f.private(s, reader) {
+		axis := 2 // that is contracted: rows of K as it is multiplied and of V
+		if f.steps[reader].in[0] == s {
+			axis = 3
+		}
+		if o.quant = f.blocks(i, axis); o.quant != nil {
+			parts = append(parts, i)
+			s, reader = f.steps[i].in[0], i
+		}
+	}
 	if t, ok := f.maker(s, "Transpose"); ok {
 		perm := f.steps[t].node.Ints("perm")
 		swap := slices.Equal(perm, []int64{0, 2, 1, 3}) && !isK || slices.Equal(perm, []int64{0, 2, 3, 1}) && isK
 		if swap || isK && slices.Equal(perm, []int64{0, 1, 3, 2}) {
-			if f.private(s, reader) {
+			private := f.private(s, reader)
+			if private {
 				parts = append(parts, t)
 			}
 			o.swap, o.cols = swap, false
-			private := len(parts) > 0
 			s, reader = f.steps[t].in[0], t
 			if swap || !private {
 				o.in = input(s)
@@ -315,79 +327,52 @@ var attentionDef = &op.Def{Name: "attention", Eval: func(c *op.Call) ([]*ir.Tens
 	if err != nil {
 		return nil, err
 	}
-	var once sync.Once
-	var failed error
-	if a.probs.fake != nil || a.probs.scale != 0 {
-		t.Probs = func(_, _, rows, seen, ld int, p []float32) {
+	t.QuantQ, t.QuantK, t.QuantV, t.QuantP = a.q.quant.along(q.cols), a.k.quant.along(k.cols), a.v.quant.along(v.rows), a.blocks.along(k.rows)
+	if p := a.probs; p.scale != 0 {
+		t.Probs = func(_, _, rows, seen, ld int, x []float32) {
 			for r := range rows {
-				if err := a.probs.apply(p[r*ld:][:seen]); err != nil {
-					once.Do(func() { failed = err })
-				}
+				row := x[r*ld:][:seen]
+				kernel.FakeQuantInt(row, row, p.scale, p.zero, p.lo, p.hi)
 			}
 		}
 	}
-	t.Run(ir.Data[float32](out), q.data, k.data, v.data)
-	return []*ir.Tensor{out}, failed
+	if !t.Run(ir.Data[float32](out), q.data, k.data, v.data) {
+		return nil, errUnfit // the parts say what is wrong, if anything is
+	}
+	return []*ir.Tensor{out}, nil
 }}
 
-// quantizer is fake quantization of rows: in blocks along them by a dynamic scheme, or on one grid.
-type quantizer struct {
-	fake                *op.FakeQuant
-	scale, zero, lo, hi float32 // scale 0: no grid
-}
+// grid is fake quantization with one scale; scale 0: none.
+type grid struct{ scale, zero, lo, hi float32 }
 
-func (q *quantizer) apply(row []float32) error {
-	if q.fake == nil {
-		kernel.FakeQuantInt(row, row, q.scale, q.zero, q.lo, q.hi)
-		return nil
-	}
-	l, err := q.fake.Scheme.Layout([]int{len(row)}, numfmt.Axes{K: 0, Out: numfmt.NoAxis})
-	if err != nil {
-		return err
-	}
-	return q.fake.Scheme.ApplyDynamic(row, row, l)
-}
-
-// quantizer finds a quantizer of the last axis in step i: a dynamic FakeQuant in blocks, or QuantizeLinear and
-// DequantizeLinear with one scale.
-func (f *fuser) quantizer(i int) (q quantizer, parts []int, ok bool) {
+// grid finds QuantizeLinear and DequantizeLinear with one scale from step i on.
+func (f *fuser) grid(i int) (g grid, parts []int, ok bool) {
 	st := &f.steps[i]
-	switch {
-	case st.node.Op == ir.OpID{Domain: op.Domain, Type: "FakeQuant"}:
-		fake, err := op.ReadFakeQuant(st.node)
-		if err != nil || len(st.in) != 1 || st.node.Out(0).Type.Elem != ir.Float32 {
-			return q, nil, false
-		}
-		rank := st.node.Out(0).Type.Rank()
-		if !fake.Scheme.Dynamic || fake.Scheme.Affine || fake.Scheme.Gran != numfmt.PerBlock || fake.Axes.K != rank-1 && fake.Axes.K != -1 {
-			return q, nil, false
-		}
-		return quantizer{fake: fake}, []int{i}, true
-	case st.node.Op == ir.OpID{Type: "QuantizeLinear"} && len(st.in) == 3:
-		zero := f.constant(st.in[2])
-		scale, one := scalarOf(f.constant(st.in[1]))
-		back, ok := f.next(st.out[0])
-		if !one || zero == nil || zero.Len() != 1 || !ok || !f.is(back, "DequantizeLinear") || len(f.steps[back].in) != 3 || scale <= 0 {
-			return q, nil, false
-		}
-		d := f.steps[back].in
-		scale2, one := scalarOf(f.constant(d[1]))
-		zero2 := f.constant(d[2])
-		if d[0] != st.out[0] || !one || scale2 != scale || zero2 == nil || zero2.Elem() != zero.Elem() || zero2.Len() != 1 || zero2.Bytes()[0] != zero.Bytes()[0] {
-			return q, nil, false
-		}
-		q = quantizer{scale: scale}
-		switch zero.Elem() {
-		case ir.Int8:
-			q.zero, q.lo, q.hi = float32(int8(zero.Bytes()[0])), -128, 127
-		case ir.Uint8:
-			q.zero, q.lo, q.hi = float32(zero.Bytes()[0]), 0, 255
-		default:
-			return q, nil, false
-		}
-		return q, []int{i, back}, true
+	if st.node.Op != (ir.OpID{Type: "QuantizeLinear"}) || len(st.in) != 3 {
+		return g, nil, false
 	}
-	return q, nil, false
+	zero := f.constant(st.in[2])
+	scale, one := scalarOf(f.constant(st.in[1]))
+	back, ok := f.next(st.out[0])
+	if !one || zero == nil || zero.Len() != 1 || !ok || !f.is(back, "DequantizeLinear") || len(f.steps[back].in) != 3 || scale <= 0 {
+		return g, nil, false
+	}
+	d := f.steps[back].in
+	scale2, one := scalarOf(f.constant(d[1]))
+	zero2 := f.constant(d[2])
+	if d[0] != st.out[0] || !one || scale2 != scale || zero2 == nil || zero2.Elem() != zero.Elem() || zero2.Len() != 1 || zero2.Bytes()[0] != zero.Bytes()[0] {
+		return g, nil, false
+	}
+	g = grid{scale: scale}
+	switch zero.Elem() {
+	case ir.Int8:
+		g.zero, g.lo, g.hi = float32(int8(zero.Bytes()[0])), -128, 127
+	case ir.Uint8:
+		g.zero, g.lo, g.hi = float32(zero.Bytes()[0]), 0, 255
+	default:
+		return g, nil, false
+	}
+	return g, []int{i, back}, true
 }
 
 // masked lays the mask over the scores; ok is false where it does not broadcast to them without making them larger.

@@ -7,6 +7,7 @@ import (
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/op"
 	"github.com/qsimc/qsimc/runtime/kernel"
+	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
 // tail is what follows a product: a bias, a residual and an activation, in this order, each of them optional.
@@ -201,6 +202,7 @@ type linear struct {
 	codes  *integers // the product on codes; nil: in float
 	bias   []float32
 	tail   tail
+	quant  *blocks // of the result, in float
 }
 
 // linear joins a product with a packed weight, MatMul or Gemm, and its tail.
@@ -272,6 +274,9 @@ var linearDef = &op.Def{Name: "linear", Eval: func(c *op.Call) ([]*ir.Tensor, er
 		}
 		ep.Residual, ep.ResidualLd = ir.Data[float32](r), l.n
 	}
+	if l.quant != nil {
+		ep.Quant, ep.Infinite = l.quant.along(l.n), new(par.Flag)
+	}
 	out, err := c.New(ir.Float32, shape...)
 	if err != nil || out.Len() == 0 {
 		return []*ir.Tensor{out}, err
@@ -281,6 +286,9 @@ var linearDef = &op.Def{Name: "linear", Eval: func(c *op.Call) ([]*ir.Tensor, er
 		l.codes.multiply(m, x, ir.Data[float32](out), ep)
 	} else {
 		kernel.GemmEpilogue(m, ir.Data[float32](x), l.k, l.weight, ir.Data[float32](out), l.n, false, ep)
+	}
+	if l.quant != nil && ep.Infinite.IsSet() {
+		return nil, errUnfit // the parts say what is wrong, if anything is
 	}
 	return []*ir.Tensor{out}, nil
 }}

@@ -46,8 +46,9 @@ type step struct {
 	state any
 	in    []int // slot per input, -1 where absent
 	out   []int
-	free  []int  // slots whose last use this is
-	parts []step // of a joined step: what it stands for
+	free  []int   // slots whose last use this is
+	parts []step  // of a joined step: what it stands for
+	quant *blocks // quantizes the first result in place; nil: none
 }
 
 // Unsupported lists every node of a model that cannot be run.

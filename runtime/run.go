@@ -159,6 +159,11 @@ func (r *run) step(st *step) (err error) {
 	if err != nil {
 		return fmt.Errorf("node %v: %w", st.node, err)
 	}
+	if l, ok := st.state.(*linear); st.quant != nil && !(ok && l.quant != nil) {
+		if err := st.quant.apply(out[0]); err != nil {
+			return err
+		}
+	}
 	for i, s := range st.out {
 		if s < 0 {
 			continue
@@ -187,6 +192,11 @@ func (r *run) step(st *step) (err error) {
 func (r *run) apart(st *step) error {
 	for i := range st.parts {
 		if err := r.step(&st.parts[i]); err != nil {
+			return err
+		}
+	}
+	if st.quant != nil {
+		if err := st.quant.apply(r.frame[st.out[0]]); err != nil {
 			return err
 		}
 	}

@@ -1,6 +1,11 @@
 package kernel
 
-import "github.com/qsimc/qsimc/runtime/kernel/par"
+import (
+	"math"
+	"sync/atomic"
+
+	"github.com/qsimc/qsimc/runtime/kernel/par"
+)
 
 // Attention describes a stack of products softmax(Q·Kᵀ·Scale + Mask)·V. Item i is head h = i%Heads of sequence b = i/Heads.
 // It has Q at q[b*BatchQ+h*StrideQ:] (SQ×D), K at k[b*BatchK+h/Share*StrideK:] (SK×D, or D×SK where KColumns is set), V at
@@ -26,7 +31,29 @@ type Attention struct {
 	// seen elements, ld apart, row0 being the query of the first and item its item. The rest of the SK elements of a row is
 	// zeros that it must leave zeros. It must not depend on how the rows are cut up, and may be called on several cores at once.
 	Probs func(item, row0, rows, seen, ld int, p []float32)
+
+	// Quantizers of the operands on their way into the products; nil: none. Blocks run along D in Q and K, along the keys in
+	// the probabilities and in V. Those that are Relative look at the whole stack first: q, k and v must then hold nothing else.
+	QuantQ, QuantK, QuantP, QuantV *BlockQuant
 }
+
+// attnRun is one run of an Attention.
+type attnRun struct {
+	*Attention
+	q, k, p, v *BlockQuant
+	kept       []float32 // the probabilities of the whole stack, where p has to see them all first
+	top        atomic.Uint32
+	infinite   par.Flag // a quantizer met infinity or NaN
+}
+
+// phase is what to compute: with probabilities that are kept, those of all items come before the products with V.
+type phase int
+
+const (
+	both phase = iota
+	scores
+	context
+)
 
 // attnRows is how many query rows are held at once: their scores stay in the level-2 cache.
 const attnRows = 56
@@ -34,17 +61,60 @@ const attnRows = 56
 // masked is the value of a mask from which on a key counts as hidden: its probability is 0 beside a key that is not.
 const masked = -1e30
 
-// Run computes the stack. The result has the bits of the separate steps MatMul, MulScalar, Add, Softmax, Probs, MatMul where
-// these are finite: keys that the mask hides from a block of queries, to the right of all it does not, are not looked at,
-// so a NaN in them does not spread.
-func (a *Attention) Run(dst, q, k, v []float32) {
+// Run computes the stack. The result has the bits of the separate steps MatMul, MulScalar, Add, Softmax, Probs, MatMul, each
+// operand quantized, where these are finite: keys that the mask hides from a block of queries, to the right of all it does not,
+// are not looked at, so a NaN in them does not spread. It reports false where a quantizer met infinity or NaN.
+func (a *Attention) Run(dst, q, k, v []float32) (finite bool) {
+	r := &attnRun{Attention: a, p: a.QuantP}
+	for _, o := range []struct {
+		from *BlockQuant
+		to   **BlockQuant
+		x    []float32
+	}{{a.QuantQ, &r.q, q}, {a.QuantK, &r.k, k}, {a.QuantV, &r.v, v}} {
+		*o.to = o.from
+		if o.from != nil && o.from.Relative() {
+			top := AbsMax(o.x)
+			if !(top <= math.MaxFloat32) {
+				return false
+			}
+			*o.to = o.from.Under(top)
+		}
+	}
+	if r.p == nil || !r.p.Relative() {
+		r.run(both, dst, q, k, v)
+		return !r.infinite.IsSet()
+	}
+	buf := scratch(a.Count * a.SQ * a.ldScores())
+	defer release(buf)
+	r.kept = buf.f
+	r.run(scores, dst, q, k, v)
+	top := math.Float32frombits(r.top.Load())
+	if r.infinite.IsSet() || !(top <= math.MaxFloat32) {
+		return false
+	}
+	r.p = r.p.Under(top)
+	r.run(context, dst, q, k, v)
+	return !r.infinite.IsSet()
+}
+
+// ldScores is the distance of rows of scores: never a multiple of 4096 bytes.
+func (a *Attention) ldScores() int {
+	ld := (a.SK+15)/16*16 + 16
+	if ld*4%4096 == 0 {
+		ld += 16
+	}
+	return ld
+}
+
+func (r *attnRun) run(what phase, dst, q, k, v []float32) {
+	a := r.Attention
 	share, heads := max(a.Share, 1), a.Heads
 	if heads == 0 {
 		heads = a.Count
 	}
 	one := func(i int) {
 		b, h := i/heads, i%heads
-		a.item(i, b*a.BatchMask+h*a.StrideMask, dst[b*a.BatchO+h*a.StrideO:], q[b*a.BatchQ+h*a.StrideQ:],
+		r.item(what, i, b*a.BatchMask+h*a.StrideMask, dst[b*a.BatchO+h*a.StrideO:], q[b*a.BatchQ+h*a.StrideQ:],
 			k[b*a.BatchK+h/share*a.StrideK:], v[b*a.BatchV+h/share*a.StrideV:])
 	}
 	if a.Count >= 2*par.Cores() {
@@ -60,7 +130,8 @@ func (a *Attention) Run(dst, q, k, v []float32) {
 	}
 }
 
-func (a *Attention) item(i, maskAt int, dst, q, k, v []float32) {
+func (r *attnRun) item(what phase, i, maskAt int, dst, q, k, v []float32) {
+	a := r.Attention
 	need("Attention: q", len(q), a.SQ, a.D, a.LdQ)
 	need("Attention: v", len(v), a.SK, a.DV, a.LdV)
 	need("Attention: dst", len(dst), a.SQ, a.DV, a.LdO)
@@ -78,27 +149,108 @@ func (a *Attention) item(i, maskAt int, dst, q, k, v []float32) {
 		}
 		need("Attention: mask", len(mask), rows, a.SK, a.SK)
 	}
-	pk, freeK := packScratch(a.D, a.SK, matrixSource(k, a.LdK, !a.KColumns))
-	defer freeK()
-	pv, freeV := packScratch(a.SK, a.DV, matrixSource(v, a.LdV, false))
-	defer freeV()
-	ld := (a.SK+15)/16*16 + 16 // never a multiple of 4096 bytes
-	if ld*4%4096 == 0 {
-		ld += 16
+	var pk, pv *packed[float32]
+	if what != context {
+		ldk := a.LdK
+		if r.k != nil {
+			buf := scratch(a.SK * a.D)
+			defer release(buf)
+			if a.KColumns {
+				ldk = a.SK
+				r.note(r.k.Cols(a.D, a.SK, buf.f, ldk, k, a.LdK, nil))
+			} else {
+				ldk = a.D
+				r.note(r.k.Rows(a.SK, a.D, buf.f, ldk, k, a.LdK, nil))
+			}
+			k = buf.f
+		}
+		packed, free := packScratch(a.D, a.SK, matrixSource(k, ldk, !a.KColumns))
+		defer free()
+		pk = packed
 	}
+	if what != scores {
+		ldv := a.LdV
+		if r.v != nil {
+			buf := scratch(a.SK * a.DV)
+			defer release(buf)
+			ldv = a.DV
+			r.note(r.v.Cols(a.SK, a.DV, buf.f, ldv, v, a.LdV, nil))
+			v = buf.f
+		}
+		packed, free := packScratch(a.SK, a.DV, matrixSource(v, ldv, false))
+		defer free()
+		pv = packed
+	}
+	ld := a.ldScores()
 	par.For(a.SQ, attnRows, func(lo, hi int) {
-		buf := scratch((hi - lo) * ld)
-		defer release(buf)
-		s, seen := buf.f, a.seen(lo, hi, mask)
-		pk.part(hi-lo, a.D, seen, q[lo*a.LdQ:], a.LdQ, s, ld)
-		for r := lo; r < hi; r++ {
-			a.softmax(r, s[(r-lo)*ld:][:seen], mask)
+		var s []float32
+		if r.kept != nil {
+			s = r.kept[(i*a.SQ+lo)*ld : (i*a.SQ+hi)*ld]
+		} else {
+			buf := scratch((hi - lo) * ld)
+			defer release(buf)
+			s = buf.f
 		}
-		if a.Probs != nil {
-			a.Probs(i, lo, hi-lo, seen, ld, s)
+		seen := a.seen(lo, hi, mask)
+		if what != context {
+			r.probabilities(i, lo, hi, seen, ld, s, q[lo*a.LdQ:], pk, mask)
 		}
-		pv.part(hi-lo, seen, a.DV, s, ld, dst[lo*a.LdO:], a.LdO)
+		if what != scores {
+			if what == context {
+				r.note(r.p.Rows(hi-lo, seen, s, ld, s, ld, nil))
+			}
+			pv.part(hi-lo, seen, a.DV, s, ld, dst[lo*a.LdO:], a.LdO)
+		}
 	})
+}
+
+// probabilities computes rows [lo,hi) of an item's softmax of the scores, seen elements each, and quantizes them where that
+// can be done row by row.
+func (r *attnRun) probabilities(i, lo, hi, seen, ld int, s, q []float32, pk *packed[float32], mask []float32) {
+	a, ldq := r.Attention, r.LdQ
+	if r.q != nil {
+		buf := scratch((hi - lo) * a.D)
+		defer release(buf)
+		r.note(r.q.Rows(hi-lo, a.D, buf.f, a.D, q, ldq, nil))
+		q, ldq = buf.f, a.D
+	}
+	pk.part(hi-lo, a.D, seen, q, ldq, s, ld)
+	var steps []float32
+	if r.p != nil && r.kept == nil {
+		buf := scratch((seen + r.p.Size() - 1) / r.p.Size())
+		defer release(buf)
+		steps = buf.f
+	}
+	for n := lo; n < hi; n++ {
+		row := s[(n-lo)*ld:][:seen]
+		a.softmax(n, row, mask)
+		switch {
+		case r.kept != nil:
+			r.raise(cur.absMax(row))
+		case r.p != nil:
+			r.note(r.p.row(row, row, steps))
+		}
+	}
+	if a.Probs != nil {
+		a.Probs(i, lo, hi-lo, seen, ld, s)
+	}
+}
+
+// note remembers that a quantizer met infinity or NaN.
+func (r *attnRun) note(finite bool) {
+	if !finite {
+		r.infinite.Set()
+	}
+}
+
+// raise makes the largest magnitude seen so far at least m; NaN, by its bits, is above all.
+func (r *attnRun) raise(m float32) {
+	for b := math.Float32bits(m) &^ (1 << 31); ; {
+		old := r.top.Load()
+		if b <= old || r.top.CompareAndSwap(old, b) {
+			return
+		}
+	}
 }
 
 // seen returns how many keys from the first on rows [lo,hi) need to look at: all that some row's mask does not hide, a

@@ -1,5 +1,7 @@
 package kernel
 
+import "github.com/qsimc/qsimc/runtime/kernel/par"
+
 // Act is an activation function of an Epilogue.
 type Act int
 
@@ -16,7 +18,7 @@ const (
 )
 
 // Epilogue is what to do to a product while it is in the cache: C = act(C + Bias + RowBias + Residual), added in that
-// order, each sum rounded.
+// order, each sum rounded, then quantized.
 type Epilogue struct {
 	Bias       []float32 // one for each column; nil: none
 	RowBias    []float32 // one for each row; nil: none
@@ -24,6 +26,11 @@ type Epilogue struct {
 	ResidualLd int
 	Act        Act
 	Lo, Hi     float32 // for ActClip
+
+	// Quant quantizes the blocks of each row of a Gemm; nil: none. It is not Relative, or Under something. Infinite is set
+	// where it met infinity or NaN.
+	Quant    *BlockQuant
+	Infinite *par.Flag
 }
 
 func (e *Epilogue) check(what string, m, n int) {
@@ -39,6 +46,9 @@ func (e *Epilogue) check(what string, m, n int) {
 	if e.Residual != nil {
 		need(what+": residual", len(e.Residual), m, n, e.ResidualLd)
 	}
+	if e.Quant != nil && what != "Gemm" {
+		panic("BUG: kernel." + what + ": only Gemm quantizes its result")
+	}
 }
 
 // after returns the epilogue as a step on blocks of c.
@@ -53,6 +63,12 @@ func (e *Epilogue) apply(r0, r1, c0, c1 int, c []float32, ldc int) {
 	if c0 >= c1 {
 		return
 	}
+	var steps []float32
+	if e.Quant != nil {
+		buf := scratch((c1 - c0 + e.Quant.Size() - 1) / e.Quant.Size())
+		defer release(buf)
+		steps = buf.f
+	}
 	for r := r0; r < r1; r++ {
 		row := c[r*ldc+c0 : r*ldc+c1]
 		if e.Bias != nil {
@@ -65,7 +81,22 @@ func (e *Epilogue) apply(r0, r1, c0, c1 int, c []float32, ldc int) {
 			cur.binary[opAdd](row, row, e.Residual[r*e.ResidualLd+c0:r*e.ResidualLd+c1])
 		}
 		e.act(row)
+		if e.Quant != nil && !e.Quant.row(row, row, steps) {
+			e.Infinite.Set()
+		}
 	}
+}
+
+// unit is the number of panels of nr columns whose end is the end of a block too.
+func (e *Epilogue) unit(nr int) int {
+	if e == nil || e.Quant == nil {
+		return 1
+	}
+	a, b := nr, e.Quant.Size()
+	for b != 0 {
+		a, b = b, a%b
+	}
+	return e.Quant.Size() / a
 }
 
 func (e *Epilogue) act(x []float32) {

@@ -107,8 +107,13 @@ func packGroup[T elem](dst []T, src source[T], k0, kb, j0, j1, n, nr int) {
 
 // multiply computes C = A·B or C += A·B.
 func (p *packed[T]) multiply(m int, a []T, lda int, c []T, ldc int, acc bool, then after) {
+	p.multiplyUnits(m, a, lda, c, ldc, acc, then, 1)
+}
+
+// multiplyUnits is multiply where then gets whole units of panels, but at the right edge.
+func (p *packed[T]) multiplyUnits(m int, a []T, lda int, c []T, ldc int, acc bool, then after, unit int) {
 	t, panels := p.t, p.panels()
-	rows, cols := split(m, panels, p.k, t)
+	rows, cols := split(m, panels, p.k, t, unit)
 	rt, ct := (m+rows-1)/rows, (panels+cols-1)/cols
 	par.For(rt*ct, 1, func(lo, hi int) {
 		for i := lo; i < hi; i++ {
@@ -126,8 +131,8 @@ func (p *packed[T]) multiply(m int, a []T, lda int, c []T, ldc int, acc bool, th
 }
 
 // split chooses how many rows and panels a task takes, so that a block of A stays in cache and every core finds work;
-// the results do not depend on it.
-func split[T elem](m, panels, k int, t *tile[T]) (rows, cols int) {
+// the results do not depend on it. Panels come in units.
+func split[T elem](m, panels, k int, t *tile[T], unit int) (rows, cols int) {
 	rows, cols = max(m, 1), max(panels, 1)
 	if float64(m)*float64(panels*t.nr)*float64(k) < 1<<19 {
 		return rows, cols
@@ -135,20 +140,21 @@ func split[T elem](m, panels, k int, t *tile[T]) (rows, cols int) {
 	if rows > t.mc {
 		rows = (m + (m+t.mc-1)/t.mc - 1) / ((m + t.mc - 1) / t.mc)
 	}
-	cols = min(cols, max(1, 384/t.nr))
+	whole := func(n int) int { return min((n+unit-1)/unit*unit, max(panels, 1)) }
+	cols = whole(min(cols, max(1, 384/t.nr)))
 	want := 3 * par.Cores()
 	if par.Cores() == 1 || par.Busy() {
 		want = 1
 	}
 	count := func() int { return ((m + rows - 1) / rows) * ((panels + cols - 1) / cols) }
-	for count() < want && cols > 2 {
-		cols = (cols + 1) / 2
+	for count() < want && cols > max(2, unit) {
+		cols = whole((cols + 1) / 2)
 	}
 	for count() < want && rows > 4*t.mr {
 		rows = (rows + 1) / 2
 	}
-	for count() < want && cols > 1 {
-		cols = 1
+	for count() < want && cols > unit {
+		cols = whole(1)
 	}
 	rows = min((rows+t.mr-1)/t.mr*t.mr, max(m, 1))
 	return rows, cols

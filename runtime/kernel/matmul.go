@@ -38,7 +38,7 @@ func GemmEpilogue(m int, a []float32, lda int, b *PackedB, c []float32, ldc int,
 	need("Gemm: a", len(a), m, b.K, lda)
 	need("Gemm: c", len(c), m, b.N, ldc)
 	ep.check("Gemm", m, b.N)
-	b.p.multiply(m, a, lda, c, ldc, acc, ep.after(c, ldc))
+	b.p.multiplyUnits(m, a, lda, c, ldc, acc, ep.after(c, ldc), ep.unit(b.p.t.nr))
 }
 
 // MatMul computes C = op(A)·op(B), or C += where acc is set: op(A) is m×k, op(B) k×n; A is stored k×m where transA is
@@ -120,7 +120,7 @@ func plainA(m, k int, a []float32, lda int, trans bool) (out []float32, ld int, 
 // src and used at once by every row.
 func stream[T elem](m, n, k int, t *tile[T], a []T, lda int, src source[T], c []T, ldc int, acc bool, then after) {
 	panels := (n + t.nr - 1) / t.nr
-	rows, cols := split(m, panels, k, t)
+	rows, cols := split(m, panels, k, t, 1)
 	if m <= 4*t.mr { // packing again for each row block would cost more than it gives
 		rows = max(m, 1)
 	}
@@ -149,7 +149,7 @@ func stream[T elem](m, n, k int, t *tile[T], a []T, lda int, src source[T], c []
 // direct multiplies m rows, at most one tile's, with a B that is read where it lies; n is a multiple of nr.
 func direct(m, n, k int, t *tile[float32], a []float32, lda int, b []float32, ldb int, c []float32, ldc int, acc bool, then after) {
 	panels := n / t.nr
-	_, cols := split(m, panels, k, t)
+	_, cols := split(m, panels, k, t, 1)
 	par.For(panels, cols, func(p0, p1 int) {
 		for k0 := 0; k0 < k; k0 += kc {
 			for j := p0; j < p1; j++ {

@@ -151,3 +151,66 @@ func TestBlockScalesGolden(t *testing.T) {
 		}
 	})
 }
+
+// Attention with quantizers on its operands is the separate steps, each operand quantized; by rules that look at the whole
+// stack first too.
+func TestAttentionQuantizesOperands(t *testing.T) {
+	const heads, sq, sk, d, dv = 3, 60, 100, 24, 16
+	kernel.EachLevel(t, func(t *testing.T) {
+		for name, rule := range map[string]func(size int) *kernel.BlockQuant{
+			"abfp":  func(size int) *kernel.BlockQuant { return blockRules(size)["int4 abfp"] },
+			"mxfp4": func(size int) *kernel.BlockQuant { return blockRules(size)["mxfp4"] },
+			"nvfp4": func(size int) *kernel.BlockQuant { return blockRules(size)["nvfp4"] },
+		} {
+			for _, columns := range []bool{false, true} {
+				q, k, v, mask := randn(heads*sq*d, 1), randn(heads*sk*d, 2), randn(heads*sk*dv, 3), make([]float32, sq*sk)
+				for i := range sq {
+					for j := i + 41; j < sk; j++ {
+						mask[i*sk+j] = float32(math.Inf(-1))
+					}
+				}
+				a := kernel.Attention{Count: heads, SQ: sq, SK: sk, D: d, DV: dv, StrideQ: sq * d, StrideK: sk * d, StrideV: sk * dv, StrideO: sq * dv,
+					LdQ: d, LdK: d, LdV: dv, LdO: dv, Scale: 0.3, Mask: mask, KColumns: columns,
+					QuantQ: rule(16), QuantK: rule(d), QuantP: rule(32), QuantV: rule(64)}
+				if columns {
+					a.LdK = sk
+				}
+				got := make([]float32, heads*sq*dv)
+				if !a.Run(got, q, k, v) {
+					t.Error("finite operands were not")
+				}
+				under := func(b *kernel.BlockQuant, x []float32) *kernel.BlockQuant { return b.Under(kernel.AbsMax(x)) }
+				under(a.QuantQ, q).AllRows(heads*sq, d, q, q, nil)
+				if columns {
+					by := under(a.QuantK, k)
+					for h := range heads {
+						by.AllCols(d, sk, k[h*sk*d:][:sk*d], k[h*sk*d:][:sk*d], nil)
+					}
+				} else {
+					under(a.QuantK, k).AllRows(heads*sk, d, k, k, nil)
+				}
+				by := under(a.QuantV, v)
+				for h := range heads {
+					by.AllCols(sk, dv, v[h*sk*dv:][:sk*dv], v[h*sk*dv:][:sk*dv], nil)
+				}
+				p, want := make([]float32, heads*sq*sk), make([]float32, len(got))
+				for h := range heads {
+					s := p[h*sq*sk:][:sq*sk]
+					kernel.MatMul(sq, sk, d, q[h*sq*d:], d, false, k[h*sk*d:], a.LdK, !columns, s, sk, false)
+					kernel.MulScalar(s, s, 0.3)
+					kernel.Add(s, s, mask)
+				}
+				kernel.Softmax(heads*sq, sk, p, p)
+				under(a.QuantP, p).AllRows(heads*sq, sk, p, p, nil)
+				for h := range heads {
+					kernel.MatMul(sq, dv, sk, p[h*sq*sk:], sk, false, v[h*sk*dv:], dv, false, want[h*sq*dv:], dv, false)
+				}
+				checkBits(t, name, got, want)
+				q[5] = float32(math.NaN())
+				if a.Run(got, q, k, v) {
+					t.Errorf("%s: NaN went unnoticed", name)
+				}
+			}
+		}
+	})
+}
