@@ -10,24 +10,35 @@ import (
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/numfmt"
 	"github.com/qsimc/qsimc/ir/op"
+	"github.com/qsimc/qsimc/runtime/calib"
 )
 
 // FakeQuantOptions are the options of the pass fakequant.
 type FakeQuantOptions struct {
 	Measure int    `opt:"measure" doc:"samples over which the report measures activations (clipped and zero shares, SQNR); 0: none"`
+	Range   string `opt:"range" enum:"max|mse|mse-exact" doc:"how the ranges of weights are found that no earlier pass rounded: max is their own; mse is the published GPTQ's grid, the part from 0.21 to 1 of each group's range with the least sum of |error|^2.4; mse-exact is the part with the least squared error, on a grid down to 2^-16 that is refined (calibrate: seqmse looks at outputs instead)"`
 	Style   string `opt:"style" enum:"plain|ort" doc:"ort: quantize as ONNX Runtime wants it to run integer kernels: also results of products, for all that read them, behind activations, with shared parameters where elements are only rearranged"`
 }
 
 // FakeQuant inserts the quantizers that the policy asks for.
-var FakeQuant = Define("fakequant", fakeQuantDoc, FakeQuantOptions{Measure: 4, Style: "plain"}, fakeQuant)
+var FakeQuant = Define("fakequant", fakeQuantDoc, FakeQuantOptions{Measure: 4, Range: "max", Style: "plain"}, fakeQuant)
 
-const fakeQuantDoc = `decides every site by the policy and inserts qsimc.FakeQuant nodes
+var fakeQuantDoc = `decides every site by the policy and inserts qsimc.FakeQuant nodes
 
 Sites are products with a constant weight (MatMul, Gemm, Conv, ConvTranspose), both operands of attention products, and
 tables of lookups. Weights are fitted to their values, static activations to what the calibrator finds in the samples,
 dynamic activations are fitted when the model runs. A value that several sites read is quantized once if their schemes
 agree, and so is a weight that several nodes share. The model then simulates the quantized one in float; lower writes it in
-operators of ONNX.`
+operators of ONNX.` + calibrators()
+
+// calibrators is the part of the documentation that lists what policy.calibrate may name.
+func calibrators() string {
+	s := "\n\nCalibrators of static scales (policy.calibrate; with their options, as in \"percentile p=99.9\"):"
+	for _, m := range calib.Methods {
+		s += "\n  " + m.Name + ": " + m.Doc
+	}
+	return s
+}
 
 // quantizer is one FakeQuant node to be: a value, its scheme, and where it goes.
 type quantizer struct {
@@ -61,10 +72,12 @@ type inserter struct {
 	quants    []*quantizer // in the order of their first user
 	by        map[quantKey]*quantizer
 	of        map[*Choice]*quantizer
+	ranges    string                  // of weights: a name of calib.WeightMethods
+	seq       map[*quantizer]*seqSite // weights that calibrate: seqmse fits
 }
 
 func newInserter(u *Unit, ds []*Decision) *inserter {
-	return &inserter{u: u, decisions: ds, by: map[quantKey]*quantizer{}, of: map[*Choice]*quantizer{}}
+	return &inserter{u: u, decisions: ds, ranges: "max", by: map[quantKey]*quantizer{}, of: map[*Choice]*quantizer{}}
 }
 
 func fakeQuant(ctx context.Context, u *Unit, o FakeQuantOptions) error {
@@ -76,15 +89,22 @@ func fakeQuant(ctx context.Context, u *Unit, o FakeQuantOptions) error {
 		return err
 	}
 	in := newInserter(u, ds)
+	in.ranges = o.Range
 	in.gather()
 	if o.Style == "ort" {
 		in.styleORT()
 	}
 	if !u.DryRun {
+		if err := in.selectSeq(); err != nil {
+			return err
+		}
 		if err := in.fitWeights(); err != nil {
 			return err
 		}
 		if err := in.calibrate(ctx); err != nil {
+			return err
+		}
+		if err := in.seqMSE(ctx); err != nil {
 			return err
 		}
 		if o.Style == "ort" {
@@ -180,59 +200,6 @@ func fromStart(axis int, v *ir.Value) int {
 		return axis + v.Type.Rank()
 	}
 	return axis
-}
-
-// fitWeights fits every weight to its values, or takes what an earlier pass fitted, and measures the error.
-func (in *inserter) fitWeights() error {
-	var weights []*quantizer
-	for _, q := range in.quants {
-		if q.role == numfmt.Weight {
-			weights = append(weights, q)
-		}
-	}
-	for i, q := range weights {
-		name := q.key.value.Name
-		in.u.at(name)
-		in.u.progress("weights", i, len(weights))
-		if !in.u.hasFit(q.key.value) && in.u.Fits.take(q) {
-			continue
-		}
-		t := op.ConstantOf(q.key.value)
-		if err := t.Load(); err != nil {
-			return fmt.Errorf("weight %q: %w", name, err)
-		}
-		x, ok := t.Float32s()
-		if !ok {
-			return fmt.Errorf("weight %q: has type %v, wanted a float type", name, t.Elem())
-		}
-		l, err := q.key.scheme.Layout(t.Shape(), q.key.axes)
-		if err != nil {
-			return fmt.Errorf("weight %q: %w", name, err)
-		}
-		q.axis = l.Axis
-		fitted, ok := in.u.fitted[fitKey{q.key.value, q.key.scheme, l.Axis}]
-		if q.params = fitted; !ok {
-			if q.params, err = q.key.scheme.FitData(x, l); err != nil {
-				return fmt.Errorf("weight %q: %w", name, err)
-			}
-		}
-		if err := q.stats.add(0, q.key.scheme, l, q.params, x); err != nil {
-			return fmt.Errorf("weight %q: %w", name, err)
-		}
-		q.stats.bits = q.key.scheme.BitsPerValue(l)
-		q.amax = q.stats.amax
-		if q.profile != nil {
-			q.profile.bounds(x)
-			if err := q.profileFor(l, x); err != nil {
-				return fmt.Errorf("weight %q: %w", name, err)
-			}
-		}
-		if !in.u.hasFit(q.key.value) {
-			in.u.Fits.keep(q)
-		}
-	}
-	in.u.progress("weights", len(weights), len(weights))
-	return nil
 }
 
 // report writes what was decided, and for what stays float why.

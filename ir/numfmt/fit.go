@@ -44,6 +44,21 @@ func (s Scheme) Fit(lo, hi []float32) (Params, error) {
 	return s.symmetric(amax, func(int) int { return 0 }, 1), nil
 }
 
+// FitLayout is Fit for all groups of a layout: as in FitData, output channels may have second-level scales of their own.
+func (s Scheme) FitLayout(lo, hi []float32, l Layout) (Params, error) {
+	if !s.Scaled() || s.Affine || s.FromData() || l.Coarse < 0 {
+		return s.Fit(lo, hi)
+	}
+	if len(lo) != l.Groups() || len(hi) != len(lo) {
+		return Params{}, fmt.Errorf("scheme %s: got %d lower and %d upper bounds, want %d", s, len(lo), len(hi), l.Groups())
+	}
+	amax, err := s.magnitudes(lo, hi)
+	if err != nil {
+		return Params{}, err
+	}
+	return s.symmetric(amax, l.coarse, l.coarseGroups()), nil
+}
+
 // FitUnder is Fit for a few groups of a larger tensor, as GPTQ meets them: top is the largest magnitude of the tensor that
 // the groups belong to (of their output channel, for second-level scales), which sets the coarse scale of two-level
 // schemes. Other schemes fit as ever.

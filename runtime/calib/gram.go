@@ -37,15 +37,24 @@ func (g *Gram) Ordered() bool { return true }
 
 // Observe adds one sample.
 func (g *Gram) Observe(_, _ int, t *ir.Tensor) error {
+	groups := 1
 	if g.conv != nil {
-		groups := int(g.conv.Int("group", 1))
+		groups = int(g.conv.Int("group", 1))
+	}
+	return g.rows(t, func(group int, rows []float32, n, k int) error { return g.add(group, groups, rows, n, k) })
+}
+
+// rows shows the rows of a tensor that the weights multiply, in pieces of n rows of length k. They are overwritten between
+// calls.
+func (g *Gram) rows(t *ir.Tensor, visit func(group int, rows []float32, n, k int) error) error {
+	if g.conv != nil {
 		var rows []float32
 		return op.Patches(g.conv, t, g.weight, func(group int, cols []float32, k, n int) error {
 			if len(rows) < n*k {
 				rows = make([]float32, n*k)
 			}
 			kernel.Transpose(k, n, rows, k, cols, n)
-			return g.add(group, groups, rows, n, k)
+			return visit(group, rows[:n*k], n, k)
 		})
 	}
 	x, ok := t.Float32s()
@@ -67,12 +76,12 @@ func (g *Gram) Observe(_, _ int, t *ir.Tensor) error {
 		return nil
 	}
 	if post == 1 {
-		return g.add(0, 1, x, len(x)/k, k)
+		return visit(0, x, len(x)/k, k)
 	}
 	rows := make([]float32, post*k)
 	for at := 0; at < len(x); at += post * k {
 		kernel.Transpose(k, post, rows, k, x[at:], post)
-		if err := g.add(0, 1, rows, post, k); err != nil {
+		if err := visit(0, rows, post, k); err != nil {
 			return err
 		}
 	}

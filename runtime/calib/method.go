@@ -26,6 +26,9 @@ type Method struct {
 // Info describes a calibrator for help texts.
 type Info struct{ Name, Doc string }
 
+// SeqMSE is the calibrator that also decides the ranges of weights, by the outputs of their products.
+const SeqMSE = "seqmse"
+
 // Methods lists the calibrators.
 var Methods = []Info{
 	{"max", "largest |x| (smallest and largest x for asymmetric formats) over all samples"},
@@ -34,6 +37,7 @@ var Methods = []Info{
 	{"entropy", "|x| whose histogram, quantized, has the least Kullback-Leibler divergence, candidates from bin start-bin= (128) on"},
 	{"mse", "range with the least squared error over the histogram, candidates from bin start-bin= (128) on"},
 	{"mse-exact", "range with the least squared error on the values themselves: a grid down to 2^-16 of the observed range, refined in two more passes over the samples"},
+	{SeqMSE, "weights: of the shares k/20, k = 1…20, of each output channel's range the one with the least squared error of the product's outputs, whose inputs come from what is quantized before it, product by product in the order of the model; where channels share a scale, of all outputs together. Static activations: as mse-exact"},
 	{"octav", "clipping range by the fixed point of the optimally clipped quantizer (Sakr et al.)"},
 }
 

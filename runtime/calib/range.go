@@ -43,6 +43,9 @@ func NewRange(m Method, s numfmt.Scheme, axis int) *Range { return NewBlockRange
 // NewBlockRange is NewRange with one range for every block indices of the axis; the last block may be shorter.
 func NewBlockRange(m Method, s numfmt.Scheme, axis, block int) *Range {
 	s.Gran, s.Block, s.Dynamic = numfmt.PerTensor, 0, false
+	if m.Name == SeqMSE {
+		m.Name = "mse-exact"
+	}
 	return &Range{method: m, scheme: s, axis: axis, block: block}
 }
 
