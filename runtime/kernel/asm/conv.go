@@ -142,7 +142,11 @@ func (c *convKernel) products() {
 		off := GP64()
 		MOVQ(operand.Mem{Base: offs, Disp: 8 * u}, off)
 		for v := range c.nv {
-			VMOVUPS(operand.Mem{Base: b[v], Index: off, Scale: 1}, bv[v])
+			at := operand.Mem{Base: b[v], Index: off, Scale: 1}
+			VMOVUPS(at, bv[v])
+			// The next panel's: rows are far apart, which is no pattern that the processor would foresee.
+			at.Disp = c.nv * c.w.bytes
+			PREFETCHT0(at)
 		}
 		for r := range c.rows {
 			at := operand.Mem{Base: a[r/3], Disp: 4 * u}
