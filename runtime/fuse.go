@@ -2,6 +2,7 @@ package runtime
 
 import (
 	"errors"
+	"maps"
 	"slices"
 
 	"github.com/qsimc/qsimc/ir"
@@ -67,6 +68,7 @@ func (p *Program) fuse(pl *plan, plain bool) *plan {
 	for i := range f.steps {
 		if !f.gone[i] {
 			f.activation(i)
+			f.concat(i)
 		}
 	}
 	f.unread()
@@ -87,7 +89,12 @@ func (p *Program) fuse(pl *plan, plain bool) *plan {
 
 // take copies the steps, without those that hand on what they get: casts to the type a value has, products with one.
 func (f *fuser) take(steps []step) {
-	alias := map[int]int{}
+	alias, read := map[int]int{}, maps.Clone(f.fixed)
+	for _, st := range steps {
+		for _, s := range st.in {
+			read[s] = true
+		}
+	}
 	for _, st := range steps {
 		st.free = nil
 		st.in = slices.Clone(st.in)
@@ -96,7 +103,7 @@ func (f *fuser) take(steps []step) {
 				st.in[i] = a
 			}
 		}
-		if from, ok := f.idle(&st); ok && !f.fixed[st.out[0]] {
+		if from, ok := f.idle(&st, read); ok && !f.fixed[st.out[0]] {
 			alias[st.out[0]] = st.in[from]
 			continue
 		}
@@ -115,14 +122,31 @@ func (f *fuser) take(steps []step) {
 	f.gone = make([]bool, len(f.steps))
 }
 
-// idle reports that a step's output is its input number from.
-func (f *fuser) idle(st *step) (from int, ok bool) {
-	if len(st.out) != 1 || st.node.Op.Domain != "" {
+// idle reports that a step's first output, the only one that is read, is its input number from.
+func (f *fuser) idle(st *step, read map[int]bool) (from int, ok bool) {
+	if st.node.Op.Domain != "" || len(st.out) == 0 || slices.ContainsFunc(st.out[1:], func(s int) bool { return read[s] }) {
 		return 0, false
 	}
 	in, out := st.node.In(0), st.node.Out(0)
 	switch st.node.Op.Type {
 	case "Identity":
+		return 0, true
+	case "Dropout":
+		for i, s := range st.in {
+			t := f.constant(s)
+			switch {
+			case i == 0 && t != nil:
+				return 0, false
+			case i == 1 && s >= 0:
+				if ratio, ok := scalarOf(t); !ok || !(ratio >= 0 && ratio < 1) {
+					return 0, false
+				}
+			case i == 2 && s >= 0:
+				if t == nil || t.Len() != 1 || t.Bytes()[0] != 0 {
+					return 0, false
+				}
+			}
+		}
 		return 0, true
 	case "Cast":
 		return 0, in != nil && in.Type.Elem == out.Type.Elem && out.Type.Elem != ir.Undefined

@@ -2,10 +2,12 @@ package runtime_test
 
 import (
 	"context"
+	"fmt"
 	"math"
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"strings"
 	"testing"
 
 	"github.com/qsimc/qsimc/frontend"
@@ -220,5 +222,47 @@ m (float[N,64] x) => (float[N,64] y) {
 	few := runs(10)
 	if many := runs(1000); many > few+few/10+1<<20 {
 		t.Errorf("%d bytes alive after 1000 runs, %d after 10", many, few)
+	}
+}
+
+// A concatenation of channels is written by the convolutions that make them; a Dropout without training is its input.
+func TestJoinedChannels(t *testing.T) {
+	for name, src := range map[string]string{
+		"two": `c0 = Conv <pads=[1,1,1,1]> (x, w0, b0)
+			r0 = Relu (c0)
+			c1 = Conv (x, w1)
+			y = Concat <axis=1> (r0, c1)`,
+		"one of two, residual, slow activation": `c0 = Conv <pads=[1,1,1,1]> (x, w0, b0)
+			a0 = Add (c0, x)
+			g = Sigmoid (a0)
+			j = Concat <axis=-3> (x, g)
+			y, mask = Dropout (j)`,
+		"read twice": `c0 = Conv <pads=[1,1,1,1]> (x, w0, b0)
+			j = Concat <axis=1> (c0, c0)
+			y = Mul (j, j)`,
+		"other axis": `c0 = Conv <pads=[1,1,1,1]> (x, w0, b0)
+			c1 = Conv (x, w1)
+			y = Concat <axis=2> (c0, c1)`,
+		"of other sizes": `c0 = Conv (x, w0, b0)
+			j = Concat <axis=1> (c0, z)
+			y = Relu (j)`,
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			values := func(n int) string {
+				v := make([]string, n)
+				for i := range v {
+					v[i] = fmt.Sprint(float32(i*7%11)/4 - 1)
+				}
+				return strings.Join(v, ",")
+			}
+			m := parse(t, `<ir_version: 10, opset_import: ["": 21]>
+				g (float[2,3,6,7] x, float[2,5,4,5] z) => (float[A,B,C,D] y)
+				<float[3,3,3,3] w0 = {`+values(81)+`}, float[3] b0 = {`+values(3)+`}, float[3,3,1,1] w1 = {`+values(9)+`}> {
+				`+src+`
+			}`)
+			in := ir.Tensors{"x": ramp(2, 3, 6, 7), "z": ramp(2, 5, 4, 5)}
+			compareJoined(t, m, in)
+		})
 	}
 }

@@ -7,7 +7,7 @@ import (
 	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
-// Conv2D describes a 2-D convolution: x N×C×H×W, weights M×C/Groups×KH×KW, result N×M×OH×OW, all contiguous. Strides,
+// Conv2D describes a 2-D convolution: x N×C×H×W, weights M×C/Groups×KH×KW, result N×M×OH×OW, all contiguous but for OutStride. Strides,
 // dilations and Groups are at least 1; pads are the zeros added on each side.
 type Conv2D struct {
 	N, C, H, W                           int
@@ -16,6 +16,7 @@ type Conv2D struct {
 	DilationH, DilationW                 int
 	PadTop, PadLeft, PadBottom, PadRight int
 	Groups                               int
+	OutStride                            int // of the result: elements between images; 0: M×OH×OW
 }
 
 // Out returns the height and width of the result; 0 where the window does not fit.
@@ -39,7 +40,9 @@ func Conv(p Conv2D, dst, x, w []float32, ep *Epilogue) {
 	pixels := oh * ow
 	same("Conv: x", p.N*p.C*p.H*p.W, len(x))
 	same("Conv: w", p.M*p.C/p.Groups*p.KH*p.KW, len(w))
-	same("Conv: dst", p.N*p.M*pixels, len(dst))
+	image := p.M * pixels
+	stride := max(p.OutStride, image)
+	same("Conv: dst", max(p.N-1, 0)*stride+min(p.N, 1)*image, len(dst))
 	if ep == nil {
 		ep = &Epilogue{}
 	}
@@ -47,7 +50,7 @@ func Conv(p Conv2D, dst, x, w []float32, ep *Epilogue) {
 		panic("BUG: kernel.Conv: a bias for each pixel")
 	}
 	if ep.Residual != nil {
-		same("Conv: residual", len(dst), len(ep.Residual))
+		same("Conv: residual", p.N*image, len(ep.Residual))
 	}
 	if ep.RowBias != nil {
 		same("Conv: row bias", p.M, len(ep.RowBias))
@@ -66,12 +69,16 @@ func Conv(p Conv2D, dst, x, w []float32, ep *Epilogue) {
 	case ActClip:
 		tile.act, tile.lo, tile.hi = tileClip, ep.Lo, ep.Hi
 	default:
-		defer each(len(dst), func(lo, hi int) { ep.act(dst[lo:hi]) })
+		defer func() {
+			for n := range p.N {
+				each(image, func(lo, hi int) { ep.act(dst[n*stride+lo : n*stride+hi]) })
+			}
+		}()
 	}
 	one := func(n int) {
-		to, res := dst[n*p.M*pixels:][:p.M*pixels], ep.Residual
+		to, res := dst[n*stride:][:image], ep.Residual
 		if res != nil {
-			res = res[n*p.M*pixels:][:p.M*pixels]
+			res = res[n*image:][:image]
 		}
 		from := x[n*p.C*p.H*p.W:][:p.C*p.H*p.W]
 		if p.Groups > 1 && p.C == p.Groups {

@@ -7,23 +7,36 @@
 // func conv1x3_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv1x3_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), CX
-	MOVQ   16(AX), DX
-	MOVQ   40(AX), BX
-	MOVQ   32(AX), SI
-	ADDQ   (BX), SI
-	MOVQ   32(AX), DI
-	ADDQ   88(BX), DI
-	MOVQ   32(AX), R8
-	ADDQ   176(BX), R8
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), DX
+	ADDQ       16(CX), DX
+	PREFETCHT0 (DX)
+	MOVQ       48(AX), DX
+	ADDQ       104(CX), DX
+	PREFETCHT0 (DX)
+	MOVQ       48(AX), DX
+	ADDQ       192(CX), DX
+	PREFETCHT0 (DX)
+	PREFETCHT0 63(DX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), CX
+	MOVQ       16(AX), DX
+	MOVQ       40(AX), BX
+	MOVQ       32(AX), SI
+	ADDQ       (BX), SI
+	MOVQ       32(AX), DI
+	ADDQ       88(BX), DI
+	MOVQ       32(AX), R8
+	ADDQ       176(BX), R8
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (DX), BX
@@ -292,26 +305,46 @@ out2:
 // func conv2x3_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv2x3_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	MOVQ   16(AX), BX
-	MOVQ   40(AX), SI
-	MOVQ   32(AX), DI
-	ADDQ   (SI), DI
-	MOVQ   32(AX), R8
-	ADDQ   88(SI), R8
-	MOVQ   32(AX), R9
-	ADDQ   176(SI), R9
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       192(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       32(AX), R8
+	ADDQ       88(SI), R8
+	MOVQ       32(AX), R9
+	ADDQ       176(SI), R9
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (BX), SI
@@ -662,29 +695,56 @@ out2:
 // func conv3x3_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv3x3_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	MOVQ   16(AX), BX
-	MOVQ   40(AX), SI
-	MOVQ   32(AX), DI
-	ADDQ   (SI), DI
-	MOVQ   32(AX), R8
-	ADDQ   88(SI), R8
-	MOVQ   32(AX), R9
-	ADDQ   176(SI), R9
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       192(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       32(AX), R8
+	ADDQ       88(SI), R8
+	MOVQ       32(AX), R9
+	ADDQ       176(SI), R9
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (BX), SI
@@ -1117,34 +1177,68 @@ out2:
 // func conv4x3_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv4x3_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	LEAQ   (DX)(CX*2), BX
-	ADDQ   CX, BX
-	MOVQ   16(AX), SI
-	MOVQ   40(AX), DI
-	MOVQ   32(AX), R8
-	ADDQ   (DI), R8
-	MOVQ   32(AX), R9
-	ADDQ   88(DI), R9
-	MOVQ   32(AX), R10
-	ADDQ   176(DI), R10
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       192(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	MOVQ       16(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       32(AX), R8
+	ADDQ       (DI), R8
+	MOVQ       32(AX), R9
+	ADDQ       88(DI), R9
+	MOVQ       32(AX), R10
+	ADDQ       176(DI), R10
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (SI), DI
@@ -1660,37 +1754,78 @@ out2:
 // func conv5x3_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv5x3_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	LEAQ   (DX)(CX*2), BX
-	ADDQ   CX, BX
-	MOVQ   16(AX), SI
-	MOVQ   40(AX), DI
-	MOVQ   32(AX), R8
-	ADDQ   (DI), R8
-	MOVQ   32(AX), R9
-	ADDQ   88(DI), R9
-	MOVQ   32(AX), R10
-	ADDQ   176(DI), R10
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       192(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	MOVQ       16(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       32(AX), R8
+	ADDQ       (DI), R8
+	MOVQ       32(AX), R9
+	ADDQ       88(DI), R9
+	MOVQ       32(AX), R10
+	ADDQ       176(DI), R10
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (SI), DI
@@ -2288,40 +2423,88 @@ out2:
 // func conv6x3_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv6x3_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-	VPXORD Z16, Z16, Z16
-	VPXORD Z17, Z17, Z17
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	LEAQ   (DX)(CX*2), BX
-	ADDQ   CX, BX
-	MOVQ   16(AX), SI
-	MOVQ   40(AX), DI
-	MOVQ   32(AX), R8
-	ADDQ   (DI), R8
-	MOVQ   32(AX), R9
-	ADDQ   88(DI), R9
-	MOVQ   32(AX), R10
-	ADDQ   176(DI), R10
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z16, Z16, Z16
+	VPXORD     Z17, Z17, Z17
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       192(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	MOVQ       16(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       32(AX), R8
+	ADDQ       (DI), R8
+	MOVQ       32(AX), R9
+	ADDQ       88(DI), R9
+	MOVQ       32(AX), R10
+	ADDQ       176(DI), R10
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (SI), DI
@@ -3001,45 +3184,100 @@ out2:
 // func conv7x3_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv7x3_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-	VPXORD Z16, Z16, Z16
-	VPXORD Z17, Z17, Z17
-	VPXORD Z18, Z18, Z18
-	VPXORD Z19, Z19, Z19
-	VPXORD Z20, Z20, Z20
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	LEAQ   (DX)(CX*2), BX
-	ADDQ   CX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	MOVQ   16(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   32(AX), R9
-	ADDQ   (R8), R9
-	MOVQ   32(AX), R10
-	ADDQ   88(R8), R10
-	MOVQ   32(AX), R11
-	ADDQ   176(R8), R11
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z16, Z16, Z16
+	VPXORD     Z17, Z17, Z17
+	VPXORD     Z18, Z18, Z18
+	VPXORD     Z19, Z19, Z19
+	VPXORD     Z20, Z20, Z20
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       192(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       16(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       32(AX), R9
+	ADDQ       (R8), R9
+	MOVQ       32(AX), R10
+	ADDQ       88(R8), R10
+	MOVQ       32(AX), R11
+	ADDQ       176(R8), R11
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (DI), R8
@@ -3802,48 +4040,110 @@ out2:
 // func conv8x3_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv8x3_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-	VPXORD Z16, Z16, Z16
-	VPXORD Z17, Z17, Z17
-	VPXORD Z18, Z18, Z18
-	VPXORD Z19, Z19, Z19
-	VPXORD Z20, Z20, Z20
-	VPXORD Z21, Z21, Z21
-	VPXORD Z22, Z22, Z22
-	VPXORD Z23, Z23, Z23
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	LEAQ   (DX)(CX*2), BX
-	ADDQ   CX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	MOVQ   16(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   32(AX), R9
-	ADDQ   (R8), R9
-	MOVQ   32(AX), R10
-	ADDQ   88(R8), R10
-	MOVQ   32(AX), R11
-	ADDQ   176(R8), R11
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z16, Z16, Z16
+	VPXORD     Z17, Z17, Z17
+	VPXORD     Z18, Z18, Z18
+	VPXORD     Z19, Z19, Z19
+	VPXORD     Z20, Z20, Z20
+	VPXORD     Z21, Z21, Z21
+	VPXORD     Z22, Z22, Z22
+	VPXORD     Z23, Z23, Z23
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       192(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       16(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       32(AX), R9
+	ADDQ       (R8), R9
+	MOVQ       32(AX), R10
+	ADDQ       88(R8), R10
+	MOVQ       32(AX), R11
+	ADDQ       176(R8), R11
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (DI), R8
@@ -4688,51 +4988,120 @@ out2:
 // func conv9x3_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv9x3_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-	VPXORD Z16, Z16, Z16
-	VPXORD Z17, Z17, Z17
-	VPXORD Z18, Z18, Z18
-	VPXORD Z19, Z19, Z19
-	VPXORD Z20, Z20, Z20
-	VPXORD Z21, Z21, Z21
-	VPXORD Z22, Z22, Z22
-	VPXORD Z23, Z23, Z23
-	VPXORD Z24, Z24, Z24
-	VPXORD Z25, Z25, Z25
-	VPXORD Z26, Z26, Z26
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	LEAQ   (DX)(CX*2), BX
-	ADDQ   CX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	MOVQ   16(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   32(AX), R9
-	ADDQ   (R8), R9
-	MOVQ   32(AX), R10
-	ADDQ   88(R8), R10
-	MOVQ   32(AX), R11
-	ADDQ   176(R8), R11
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z16, Z16, Z16
+	VPXORD     Z17, Z17, Z17
+	VPXORD     Z18, Z18, Z18
+	VPXORD     Z19, Z19, Z19
+	VPXORD     Z20, Z20, Z20
+	VPXORD     Z21, Z21, Z21
+	VPXORD     Z22, Z22, Z22
+	VPXORD     Z23, Z23, Z23
+	VPXORD     Z24, Z24, Z24
+	VPXORD     Z25, Z25, Z25
+	VPXORD     Z26, Z26, Z26
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       192(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       16(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       32(AX), R9
+	ADDQ       (R8), R9
+	MOVQ       32(AX), R10
+	ADDQ       88(R8), R10
+	MOVQ       32(AX), R11
+	ADDQ       176(R8), R11
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (DI), R8
@@ -5659,20 +6028,30 @@ out2:
 // func conv1x2_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv1x2_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), CX
-	MOVQ   16(AX), DX
-	MOVQ   40(AX), BX
-	MOVQ   32(AX), SI
-	ADDQ   (BX), SI
-	MOVQ   32(AX), DI
-	ADDQ   88(BX), DI
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), DX
+	ADDQ       16(CX), DX
+	PREFETCHT0 (DX)
+	MOVQ       48(AX), DX
+	ADDQ       104(CX), DX
+	PREFETCHT0 (DX)
+	PREFETCHT0 63(DX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), CX
+	MOVQ       16(AX), DX
+	MOVQ       40(AX), BX
+	MOVQ       32(AX), SI
+	ADDQ       (BX), SI
+	MOVQ       32(AX), DI
+	ADDQ       88(BX), DI
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (DX), BX
@@ -5870,22 +6249,37 @@ out1:
 // func conv2x2_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv2x2_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	MOVQ   16(AX), BX
-	MOVQ   40(AX), SI
-	MOVQ   32(AX), DI
-	ADDQ   (SI), DI
-	MOVQ   32(AX), R8
-	ADDQ   88(SI), R8
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       32(AX), R8
+	ADDQ       88(SI), R8
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (BX), SI
@@ -6139,24 +6533,44 @@ out1:
 // func conv3x2_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv3x2_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	MOVQ   16(AX), BX
-	MOVQ   40(AX), SI
-	MOVQ   32(AX), DI
-	ADDQ   (SI), DI
-	MOVQ   32(AX), R8
-	ADDQ   88(SI), R8
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       32(AX), R8
+	ADDQ       88(SI), R8
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (BX), SI
@@ -6466,28 +6880,53 @@ out1:
 // func conv4x2_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv4x2_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	LEAQ   (DX)(CX*2), BX
-	ADDQ   CX, BX
-	MOVQ   16(AX), SI
-	MOVQ   40(AX), DI
-	MOVQ   32(AX), R8
-	ADDQ   (DI), R8
-	MOVQ   32(AX), R9
-	ADDQ   88(DI), R9
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	MOVQ       16(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       32(AX), R8
+	ADDQ       (DI), R8
+	MOVQ       32(AX), R9
+	ADDQ       88(DI), R9
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (SI), DI
@@ -6854,30 +7293,60 @@ out1:
 // func conv5x2_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv5x2_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	LEAQ   (DX)(CX*2), BX
-	ADDQ   CX, BX
-	MOVQ   16(AX), SI
-	MOVQ   40(AX), DI
-	MOVQ   32(AX), R8
-	ADDQ   (DI), R8
-	MOVQ   32(AX), R9
-	ADDQ   88(DI), R9
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	MOVQ       16(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       32(AX), R8
+	ADDQ       (DI), R8
+	MOVQ       32(AX), R9
+	ADDQ       88(DI), R9
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (SI), DI
@@ -7300,32 +7769,67 @@ out1:
 // func conv6x2_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv6x2_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	LEAQ   (DX)(CX*2), BX
-	ADDQ   CX, BX
-	MOVQ   16(AX), SI
-	MOVQ   40(AX), DI
-	MOVQ   32(AX), R8
-	ADDQ   (DI), R8
-	MOVQ   32(AX), R9
-	ADDQ   88(DI), R9
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	MOVQ       16(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       32(AX), R8
+	ADDQ       (DI), R8
+	MOVQ       32(AX), R9
+	ADDQ       88(DI), R9
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (SI), DI
@@ -7804,36 +8308,76 @@ out1:
 // func conv7x2_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv7x2_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	LEAQ   (DX)(CX*2), BX
-	ADDQ   CX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	MOVQ   16(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   32(AX), R9
-	ADDQ   (R8), R9
-	MOVQ   32(AX), R10
-	ADDQ   88(R8), R10
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       16(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       32(AX), R9
+	ADDQ       (R8), R9
+	MOVQ       32(AX), R10
+	ADDQ       88(R8), R10
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (DI), R8
@@ -8369,38 +8913,83 @@ out1:
 // func conv8x2_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv8x2_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	LEAQ   (DX)(CX*2), BX
-	ADDQ   CX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	MOVQ   16(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   32(AX), R9
-	ADDQ   (R8), R9
-	MOVQ   32(AX), R10
-	ADDQ   88(R8), R10
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       16(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       32(AX), R9
+	ADDQ       (R8), R9
+	MOVQ       32(AX), R10
+	ADDQ       88(R8), R10
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (DI), R8
@@ -8992,40 +9581,90 @@ out1:
 // func conv9x2_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv9x2_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	VPXORD Z9, Z9, Z9
-	VPXORD Z10, Z10, Z10
-	VPXORD Z11, Z11, Z11
-	VPXORD Z12, Z12, Z12
-	VPXORD Z13, Z13, Z13
-	VPXORD Z14, Z14, Z14
-	VPXORD Z15, Z15, Z15
-	VPXORD Z16, Z16, Z16
-	VPXORD Z17, Z17, Z17
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	LEAQ   (DX)(CX*2), BX
-	ADDQ   CX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	MOVQ   16(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   32(AX), R9
-	ADDQ   (R8), R9
-	MOVQ   32(AX), R10
-	ADDQ   88(R8), R10
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z16, Z16, Z16
+	VPXORD     Z17, Z17, Z17
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       16(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       32(AX), R9
+	ADDQ       (R8), R9
+	MOVQ       32(AX), R10
+	ADDQ       88(R8), R10
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (DI), R8
@@ -9673,17 +10312,24 @@ out1:
 // func conv1x1_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv1x1_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), CX
-	MOVQ   16(AX), DX
-	MOVQ   40(AX), BX
-	MOVQ   32(AX), SI
-	ADDQ   (BX), SI
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), CX
+	MOVQ       16(AX), DX
+	MOVQ       40(AX), BX
+	MOVQ       32(AX), SI
+	ADDQ       (BX), SI
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (DX), BX
@@ -9810,18 +10456,28 @@ out0:
 // func conv2x1_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv2x1_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	MOVQ   16(AX), BX
-	MOVQ   40(AX), SI
-	MOVQ   32(AX), DI
-	ADDQ   (SI), DI
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (BX), SI
@@ -9978,19 +10634,32 @@ out0:
 // func conv3x1_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv3x1_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	MOVQ   16(AX), BX
-	MOVQ   40(AX), SI
-	MOVQ   32(AX), DI
-	ADDQ   (SI), DI
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (BX), SI
@@ -10177,22 +10846,38 @@ out0:
 // func conv4x1_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv4x1_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	LEAQ   (DX)(CX*2), BX
-	ADDQ   CX, BX
-	MOVQ   16(AX), SI
-	MOVQ   40(AX), DI
-	MOVQ   32(AX), R8
-	ADDQ   (DI), R8
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	MOVQ       16(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       32(AX), R8
+	ADDQ       (DI), R8
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (SI), DI
@@ -10410,23 +11095,42 @@ out0:
 // func conv5x1_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv5x1_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	LEAQ   (DX)(CX*2), BX
-	ADDQ   CX, BX
-	MOVQ   16(AX), SI
-	MOVQ   40(AX), DI
-	MOVQ   32(AX), R8
-	ADDQ   (DI), R8
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	MOVQ       16(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       32(AX), R8
+	ADDQ       (DI), R8
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (SI), DI
@@ -10674,24 +11378,46 @@ out0:
 // func conv6x1_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv6x1_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	LEAQ   (DX)(CX*2), BX
-	ADDQ   CX, BX
-	MOVQ   16(AX), SI
-	MOVQ   40(AX), DI
-	MOVQ   32(AX), R8
-	ADDQ   (DI), R8
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	MOVQ       16(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       32(AX), R8
+	ADDQ       (DI), R8
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (SI), DI
@@ -10969,27 +11695,52 @@ out0:
 // func conv7x1_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv7x1_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	LEAQ   (DX)(CX*2), BX
-	ADDQ   CX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	MOVQ   16(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   32(AX), R9
-	ADDQ   (R8), R9
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       16(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       32(AX), R9
+	ADDQ       (R8), R9
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (DI), R8
@@ -11298,28 +12049,56 @@ out0:
 // func conv8x1_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv8x1_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	LEAQ   (DX)(CX*2), BX
-	ADDQ   CX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	MOVQ   16(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   32(AX), R9
-	ADDQ   (R8), R9
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       16(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       32(AX), R9
+	ADDQ       (R8), R9
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (DI), R8
@@ -11658,29 +12437,60 @@ out0:
 // func conv9x1_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv9x1_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	VPXORD Z6, Z6, Z6
-	VPXORD Z7, Z7, Z7
-	VPXORD Z8, Z8, Z8
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), DX
-	LEAQ   (DX)(CX*2), BX
-	ADDQ   CX, BX
-	LEAQ   (BX)(CX*2), SI
-	ADDQ   CX, SI
-	MOVQ   16(AX), DI
-	MOVQ   40(AX), R8
-	MOVQ   32(AX), R9
-	ADDQ   (R8), R9
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       16(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       32(AX), R9
+	ADDQ       (R8), R9
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (DI), R8
@@ -12049,32 +12859,54 @@ out0:
 // func conv1x6_avx512(t *byte)
 // Requires: AVX, AVX512F, MMX+
 TEXT ·conv1x6_avx512(SB), NOSPLIT, $0-8
-	VPXORD Z0, Z0, Z0
-	VPXORD Z1, Z1, Z1
-	VPXORD Z2, Z2, Z2
-	VPXORD Z3, Z3, Z3
-	VPXORD Z4, Z4, Z4
-	VPXORD Z5, Z5, Z5
-	MOVQ   t+0(FP), AX
-	MOVQ   8(AX), CX
-	MOVQ   (AX), CX
-	MOVQ   16(AX), DX
-	MOVQ   40(AX), BX
-	MOVQ   32(AX), SI
-	ADDQ   (BX), SI
-	MOVQ   32(AX), DI
-	ADDQ   88(BX), DI
-	MOVQ   32(AX), R8
-	ADDQ   176(BX), R8
-	MOVQ   32(AX), R9
-	ADDQ   264(BX), R9
-	MOVQ   32(AX), R10
-	ADDQ   352(BX), R10
-	MOVQ   32(AX), R11
-	ADDQ   440(BX), R11
-	MOVQ   24(AX), AX
-	SUBQ   $0x02, AX
-	JLT    odd
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), DX
+	ADDQ       16(CX), DX
+	PREFETCHT0 (DX)
+	MOVQ       48(AX), DX
+	ADDQ       104(CX), DX
+	PREFETCHT0 (DX)
+	MOVQ       48(AX), DX
+	ADDQ       192(CX), DX
+	PREFETCHT0 (DX)
+	MOVQ       48(AX), DX
+	ADDQ       280(CX), DX
+	PREFETCHT0 (DX)
+	MOVQ       48(AX), DX
+	ADDQ       368(CX), DX
+	PREFETCHT0 (DX)
+	MOVQ       48(AX), DX
+	ADDQ       456(CX), DX
+	PREFETCHT0 (DX)
+	PREFETCHT0 63(DX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), CX
+	MOVQ       16(AX), DX
+	MOVQ       40(AX), BX
+	MOVQ       32(AX), SI
+	ADDQ       (BX), SI
+	MOVQ       32(AX), DI
+	ADDQ       88(BX), DI
+	MOVQ       32(AX), R8
+	ADDQ       176(BX), R8
+	MOVQ       32(AX), R9
+	ADDQ       264(BX), R9
+	MOVQ       32(AX), R10
+	ADDQ       352(BX), R10
+	MOVQ       32(AX), R11
+	ADDQ       440(BX), R11
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (DX), BX
@@ -12556,23 +13388,36 @@ out5:
 // func conv1x3_avx2(t *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·conv1x3_avx2(SB), NOSPLIT, $0-8
-	VPXOR Y0, Y0, Y0
-	VPXOR Y1, Y1, Y1
-	VPXOR Y2, Y2, Y2
-	MOVQ  t+0(FP), AX
-	MOVQ  8(AX), CX
-	MOVQ  (AX), CX
-	MOVQ  16(AX), DX
-	MOVQ  40(AX), BX
-	MOVQ  32(AX), SI
-	ADDQ  (BX), SI
-	MOVQ  32(AX), DI
-	ADDQ  88(BX), DI
-	MOVQ  32(AX), R8
-	ADDQ  176(BX), R8
-	MOVQ  24(AX), AX
-	SUBQ  $0x02, AX
-	JLT   odd
+	VPXOR      Y0, Y0, Y0
+	VPXOR      Y1, Y1, Y1
+	VPXOR      Y2, Y2, Y2
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), DX
+	ADDQ       16(CX), DX
+	PREFETCHT0 (DX)
+	MOVQ       48(AX), DX
+	ADDQ       104(CX), DX
+	PREFETCHT0 (DX)
+	MOVQ       48(AX), DX
+	ADDQ       192(CX), DX
+	PREFETCHT0 (DX)
+	PREFETCHT0 31(DX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), CX
+	MOVQ       16(AX), DX
+	MOVQ       40(AX), BX
+	MOVQ       32(AX), SI
+	ADDQ       (BX), SI
+	MOVQ       32(AX), DI
+	ADDQ       88(BX), DI
+	MOVQ       32(AX), R8
+	ADDQ       176(BX), R8
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (DX), BX
@@ -12904,26 +13749,46 @@ out2:
 // func conv2x3_avx2(t *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·conv2x3_avx2(SB), NOSPLIT, $0-8
-	VPXOR Y0, Y0, Y0
-	VPXOR Y1, Y1, Y1
-	VPXOR Y2, Y2, Y2
-	VPXOR Y3, Y3, Y3
-	VPXOR Y4, Y4, Y4
-	VPXOR Y5, Y5, Y5
-	MOVQ  t+0(FP), AX
-	MOVQ  8(AX), CX
-	MOVQ  (AX), DX
-	MOVQ  16(AX), BX
-	MOVQ  40(AX), SI
-	MOVQ  32(AX), DI
-	ADDQ  (SI), DI
-	MOVQ  32(AX), R8
-	ADDQ  88(SI), R8
-	MOVQ  32(AX), R9
-	ADDQ  176(SI), R9
-	MOVQ  24(AX), AX
-	SUBQ  $0x02, AX
-	JLT   odd
+	VPXOR      Y0, Y0, Y0
+	VPXOR      Y1, Y1, Y1
+	VPXOR      Y2, Y2, Y2
+	VPXOR      Y3, Y3, Y3
+	VPXOR      Y4, Y4, Y4
+	VPXOR      Y5, Y5, Y5
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       192(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       32(AX), R8
+	ADDQ       88(SI), R8
+	MOVQ       32(AX), R9
+	ADDQ       176(SI), R9
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (BX), SI
@@ -13373,29 +14238,56 @@ out2:
 // func conv3x3_avx2(t *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·conv3x3_avx2(SB), NOSPLIT, $0-8
-	VPXOR Y0, Y0, Y0
-	VPXOR Y1, Y1, Y1
-	VPXOR Y2, Y2, Y2
-	VPXOR Y3, Y3, Y3
-	VPXOR Y4, Y4, Y4
-	VPXOR Y5, Y5, Y5
-	VPXOR Y6, Y6, Y6
-	VPXOR Y7, Y7, Y7
-	VPXOR Y8, Y8, Y8
-	MOVQ  t+0(FP), AX
-	MOVQ  8(AX), CX
-	MOVQ  (AX), DX
-	MOVQ  16(AX), BX
-	MOVQ  40(AX), SI
-	MOVQ  32(AX), DI
-	ADDQ  (SI), DI
-	MOVQ  32(AX), R8
-	ADDQ  88(SI), R8
-	MOVQ  32(AX), R9
-	ADDQ  176(SI), R9
-	MOVQ  24(AX), AX
-	SUBQ  $0x02, AX
-	JLT   odd
+	VPXOR      Y0, Y0, Y0
+	VPXOR      Y1, Y1, Y1
+	VPXOR      Y2, Y2, Y2
+	VPXOR      Y3, Y3, Y3
+	VPXOR      Y4, Y4, Y4
+	VPXOR      Y5, Y5, Y5
+	VPXOR      Y6, Y6, Y6
+	VPXOR      Y7, Y7, Y7
+	VPXOR      Y8, Y8, Y8
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       192(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       32(AX), R8
+	ADDQ       88(SI), R8
+	MOVQ       32(AX), R9
+	ADDQ       176(SI), R9
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (BX), SI
@@ -13963,34 +14855,68 @@ out2:
 // func conv4x3_avx2(t *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·conv4x3_avx2(SB), NOSPLIT, $0-8
-	VPXOR Y0, Y0, Y0
-	VPXOR Y1, Y1, Y1
-	VPXOR Y2, Y2, Y2
-	VPXOR Y3, Y3, Y3
-	VPXOR Y4, Y4, Y4
-	VPXOR Y5, Y5, Y5
-	VPXOR Y6, Y6, Y6
-	VPXOR Y7, Y7, Y7
-	VPXOR Y8, Y8, Y8
-	VPXOR Y9, Y9, Y9
-	VPXOR Y10, Y10, Y10
-	VPXOR Y11, Y11, Y11
-	MOVQ  t+0(FP), AX
-	MOVQ  8(AX), CX
-	MOVQ  (AX), DX
-	LEAQ  (DX)(CX*2), BX
-	ADDQ  CX, BX
-	MOVQ  16(AX), SI
-	MOVQ  40(AX), DI
-	MOVQ  32(AX), R8
-	ADDQ  (DI), R8
-	MOVQ  32(AX), R9
-	ADDQ  88(DI), R9
-	MOVQ  32(AX), R10
-	ADDQ  176(DI), R10
-	MOVQ  24(AX), AX
-	SUBQ  $0x02, AX
-	JLT   odd
+	VPXOR      Y0, Y0, Y0
+	VPXOR      Y1, Y1, Y1
+	VPXOR      Y2, Y2, Y2
+	VPXOR      Y3, Y3, Y3
+	VPXOR      Y4, Y4, Y4
+	VPXOR      Y5, Y5, Y5
+	VPXOR      Y6, Y6, Y6
+	VPXOR      Y7, Y7, Y7
+	VPXOR      Y8, Y8, Y8
+	VPXOR      Y9, Y9, Y9
+	VPXOR      Y10, Y10, Y10
+	VPXOR      Y11, Y11, Y11
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       192(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	MOVQ       16(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       32(AX), R8
+	ADDQ       (DI), R8
+	MOVQ       32(AX), R9
+	ADDQ       88(DI), R9
+	MOVQ       32(AX), R10
+	ADDQ       176(DI), R10
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (SI), DI
@@ -14677,20 +15603,30 @@ out2:
 // func conv1x2_avx2(t *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·conv1x2_avx2(SB), NOSPLIT, $0-8
-	VPXOR Y0, Y0, Y0
-	VPXOR Y1, Y1, Y1
-	MOVQ  t+0(FP), AX
-	MOVQ  8(AX), CX
-	MOVQ  (AX), CX
-	MOVQ  16(AX), DX
-	MOVQ  40(AX), BX
-	MOVQ  32(AX), SI
-	ADDQ  (BX), SI
-	MOVQ  32(AX), DI
-	ADDQ  88(BX), DI
-	MOVQ  24(AX), AX
-	SUBQ  $0x02, AX
-	JLT   odd
+	VPXOR      Y0, Y0, Y0
+	VPXOR      Y1, Y1, Y1
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), DX
+	ADDQ       16(CX), DX
+	PREFETCHT0 (DX)
+	MOVQ       48(AX), DX
+	ADDQ       104(CX), DX
+	PREFETCHT0 (DX)
+	PREFETCHT0 31(DX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), CX
+	MOVQ       16(AX), DX
+	MOVQ       40(AX), BX
+	MOVQ       32(AX), SI
+	ADDQ       (BX), SI
+	MOVQ       32(AX), DI
+	ADDQ       88(BX), DI
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (DX), BX
@@ -14930,22 +15866,37 @@ out1:
 // func conv2x2_avx2(t *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·conv2x2_avx2(SB), NOSPLIT, $0-8
-	VPXOR Y0, Y0, Y0
-	VPXOR Y1, Y1, Y1
-	VPXOR Y2, Y2, Y2
-	VPXOR Y3, Y3, Y3
-	MOVQ  t+0(FP), AX
-	MOVQ  8(AX), CX
-	MOVQ  (AX), DX
-	MOVQ  16(AX), BX
-	MOVQ  40(AX), SI
-	MOVQ  32(AX), DI
-	ADDQ  (SI), DI
-	MOVQ  32(AX), R8
-	ADDQ  88(SI), R8
-	MOVQ  24(AX), AX
-	SUBQ  $0x02, AX
-	JLT   odd
+	VPXOR      Y0, Y0, Y0
+	VPXOR      Y1, Y1, Y1
+	VPXOR      Y2, Y2, Y2
+	VPXOR      Y3, Y3, Y3
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       32(AX), R8
+	ADDQ       88(SI), R8
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (BX), SI
@@ -15265,24 +16216,44 @@ out1:
 // func conv3x2_avx2(t *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·conv3x2_avx2(SB), NOSPLIT, $0-8
-	VPXOR Y0, Y0, Y0
-	VPXOR Y1, Y1, Y1
-	VPXOR Y2, Y2, Y2
-	VPXOR Y3, Y3, Y3
-	VPXOR Y4, Y4, Y4
-	VPXOR Y5, Y5, Y5
-	MOVQ  t+0(FP), AX
-	MOVQ  8(AX), CX
-	MOVQ  (AX), DX
-	MOVQ  16(AX), BX
-	MOVQ  40(AX), SI
-	MOVQ  32(AX), DI
-	ADDQ  (SI), DI
-	MOVQ  32(AX), R8
-	ADDQ  88(SI), R8
-	MOVQ  24(AX), AX
-	SUBQ  $0x02, AX
-	JLT   odd
+	VPXOR      Y0, Y0, Y0
+	VPXOR      Y1, Y1, Y1
+	VPXOR      Y2, Y2, Y2
+	VPXOR      Y3, Y3, Y3
+	VPXOR      Y4, Y4, Y4
+	VPXOR      Y5, Y5, Y5
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       32(AX), R8
+	ADDQ       88(SI), R8
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (BX), SI
@@ -15682,28 +16653,53 @@ out1:
 // func conv4x2_avx2(t *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·conv4x2_avx2(SB), NOSPLIT, $0-8
-	VPXOR Y0, Y0, Y0
-	VPXOR Y1, Y1, Y1
-	VPXOR Y2, Y2, Y2
-	VPXOR Y3, Y3, Y3
-	VPXOR Y4, Y4, Y4
-	VPXOR Y5, Y5, Y5
-	VPXOR Y6, Y6, Y6
-	VPXOR Y7, Y7, Y7
-	MOVQ  t+0(FP), AX
-	MOVQ  8(AX), CX
-	MOVQ  (AX), DX
-	LEAQ  (DX)(CX*2), BX
-	ADDQ  CX, BX
-	MOVQ  16(AX), SI
-	MOVQ  40(AX), DI
-	MOVQ  32(AX), R8
-	ADDQ  (DI), R8
-	MOVQ  32(AX), R9
-	ADDQ  88(DI), R9
-	MOVQ  24(AX), AX
-	SUBQ  $0x02, AX
-	JLT   odd
+	VPXOR      Y0, Y0, Y0
+	VPXOR      Y1, Y1, Y1
+	VPXOR      Y2, Y2, Y2
+	VPXOR      Y3, Y3, Y3
+	VPXOR      Y4, Y4, Y4
+	VPXOR      Y5, Y5, Y5
+	VPXOR      Y6, Y6, Y6
+	VPXOR      Y7, Y7, Y7
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	MOVQ       16(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       32(AX), R8
+	ADDQ       (DI), R8
+	MOVQ       32(AX), R9
+	ADDQ       88(DI), R9
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (SI), DI
@@ -16184,17 +17180,24 @@ out1:
 // func conv1x1_avx2(t *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·conv1x1_avx2(SB), NOSPLIT, $0-8
-	VPXOR Y0, Y0, Y0
-	MOVQ  t+0(FP), AX
-	MOVQ  8(AX), CX
-	MOVQ  (AX), CX
-	MOVQ  16(AX), DX
-	MOVQ  40(AX), BX
-	MOVQ  32(AX), SI
-	ADDQ  (BX), SI
-	MOVQ  24(AX), AX
-	SUBQ  $0x02, AX
-	JLT   odd
+	VPXOR      Y0, Y0, Y0
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 31(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), CX
+	MOVQ       16(AX), DX
+	MOVQ       40(AX), BX
+	MOVQ       32(AX), SI
+	ADDQ       (BX), SI
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (DX), BX
@@ -16342,18 +17345,28 @@ out0:
 // func conv2x1_avx2(t *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·conv2x1_avx2(SB), NOSPLIT, $0-8
-	VPXOR Y0, Y0, Y0
-	VPXOR Y1, Y1, Y1
-	MOVQ  t+0(FP), AX
-	MOVQ  8(AX), CX
-	MOVQ  (AX), DX
-	MOVQ  16(AX), BX
-	MOVQ  40(AX), SI
-	MOVQ  32(AX), DI
-	ADDQ  (SI), DI
-	MOVQ  24(AX), AX
-	SUBQ  $0x02, AX
-	JLT   odd
+	VPXOR      Y0, Y0, Y0
+	VPXOR      Y1, Y1, Y1
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 31(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 31(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (BX), SI
@@ -16543,19 +17556,32 @@ out0:
 // func conv3x1_avx2(t *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·conv3x1_avx2(SB), NOSPLIT, $0-8
-	VPXOR Y0, Y0, Y0
-	VPXOR Y1, Y1, Y1
-	VPXOR Y2, Y2, Y2
-	MOVQ  t+0(FP), AX
-	MOVQ  8(AX), CX
-	MOVQ  (AX), DX
-	MOVQ  16(AX), BX
-	MOVQ  40(AX), SI
-	MOVQ  32(AX), DI
-	ADDQ  (SI), DI
-	MOVQ  24(AX), AX
-	SUBQ  $0x02, AX
-	JLT   odd
+	VPXOR      Y0, Y0, Y0
+	VPXOR      Y1, Y1, Y1
+	VPXOR      Y2, Y2, Y2
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 31(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 31(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 31(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (BX), SI
@@ -16787,22 +17813,38 @@ out0:
 // func conv4x1_avx2(t *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·conv4x1_avx2(SB), NOSPLIT, $0-8
-	VPXOR Y0, Y0, Y0
-	VPXOR Y1, Y1, Y1
-	VPXOR Y2, Y2, Y2
-	VPXOR Y3, Y3, Y3
-	MOVQ  t+0(FP), AX
-	MOVQ  8(AX), CX
-	MOVQ  (AX), DX
-	LEAQ  (DX)(CX*2), BX
-	ADDQ  CX, BX
-	MOVQ  16(AX), SI
-	MOVQ  40(AX), DI
-	MOVQ  32(AX), R8
-	ADDQ  (DI), R8
-	MOVQ  24(AX), AX
-	SUBQ  $0x02, AX
-	JLT   odd
+	VPXOR      Y0, Y0, Y0
+	VPXOR      Y1, Y1, Y1
+	VPXOR      Y2, Y2, Y2
+	VPXOR      Y3, Y3, Y3
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 31(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 31(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 31(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 31(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	MOVQ       16(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       32(AX), R8
+	ADDQ       (DI), R8
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (SI), DI
@@ -17077,32 +18119,54 @@ out0:
 // func conv1x6_avx2(t *byte)
 // Requires: AVX, AVX2, FMA3, MMX+
 TEXT ·conv1x6_avx2(SB), NOSPLIT, $0-8
-	VPXOR Y0, Y0, Y0
-	VPXOR Y1, Y1, Y1
-	VPXOR Y2, Y2, Y2
-	VPXOR Y3, Y3, Y3
-	VPXOR Y4, Y4, Y4
-	VPXOR Y5, Y5, Y5
-	MOVQ  t+0(FP), AX
-	MOVQ  8(AX), CX
-	MOVQ  (AX), CX
-	MOVQ  16(AX), DX
-	MOVQ  40(AX), BX
-	MOVQ  32(AX), SI
-	ADDQ  (BX), SI
-	MOVQ  32(AX), DI
-	ADDQ  88(BX), DI
-	MOVQ  32(AX), R8
-	ADDQ  176(BX), R8
-	MOVQ  32(AX), R9
-	ADDQ  264(BX), R9
-	MOVQ  32(AX), R10
-	ADDQ  352(BX), R10
-	MOVQ  32(AX), R11
-	ADDQ  440(BX), R11
-	MOVQ  24(AX), AX
-	SUBQ  $0x02, AX
-	JLT   odd
+	VPXOR      Y0, Y0, Y0
+	VPXOR      Y1, Y1, Y1
+	VPXOR      Y2, Y2, Y2
+	VPXOR      Y3, Y3, Y3
+	VPXOR      Y4, Y4, Y4
+	VPXOR      Y5, Y5, Y5
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), DX
+	ADDQ       16(CX), DX
+	PREFETCHT0 (DX)
+	MOVQ       48(AX), DX
+	ADDQ       104(CX), DX
+	PREFETCHT0 (DX)
+	MOVQ       48(AX), DX
+	ADDQ       192(CX), DX
+	PREFETCHT0 (DX)
+	MOVQ       48(AX), DX
+	ADDQ       280(CX), DX
+	PREFETCHT0 (DX)
+	MOVQ       48(AX), DX
+	ADDQ       368(CX), DX
+	PREFETCHT0 (DX)
+	MOVQ       48(AX), DX
+	ADDQ       456(CX), DX
+	PREFETCHT0 (DX)
+	PREFETCHT0 31(DX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), CX
+	MOVQ       16(AX), DX
+	MOVQ       40(AX), BX
+	MOVQ       32(AX), SI
+	ADDQ       (BX), SI
+	MOVQ       32(AX), DI
+	ADDQ       88(BX), DI
+	MOVQ       32(AX), R8
+	ADDQ       176(BX), R8
+	MOVQ       32(AX), R9
+	ADDQ       264(BX), R9
+	MOVQ       32(AX), R10
+	ADDQ       352(BX), R10
+	MOVQ       32(AX), R11
+	ADDQ       440(BX), R11
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
 
 two:
 	MOVQ         (DX), BX

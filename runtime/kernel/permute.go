@@ -6,6 +6,15 @@ import (
 	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
+// CopyRows copies a rows×cols matrix with leading dimension ldx to one with ldd.
+func CopyRows(rows, cols int, dst []float32, ldd int, x []float32, ldx int) {
+	need("CopyRows: dst", len(dst), rows, cols, ldd)
+	need("CopyRows: x", len(x), rows, cols, ldx)
+	for r := range rows {
+		each(cols, func(lo, hi int) { copy(dst[r*ldd+lo:r*ldd+hi], x[r*ldx+lo:]) })
+	}
+}
+
 // Permute sets dst to x, a contiguous array of the given dims, with its axes in another order: axis i of dst is axis
 // perm[i] of x. dst must not overlap x.
 func Permute[T any](dst, x []T, dims, perm []int) {

@@ -89,6 +89,7 @@ func (c *convKernel) emit(regs []reg.VecPhysical) {
 	for _, s := range c.sums {
 		c.f.clear(s)
 	}
+	c.prefetch()
 	c.products()
 	t := Load(Param("t"), GP64())
 	field := func(off int) reg.GPVirtual {
@@ -115,6 +116,28 @@ func (c *convKernel) emit(regs []reg.VecPhysical) {
 	c.store(field(tileDst), vecs)
 	VZEROUPPER()
 	RET()
+}
+
+// prefetch asks for the memory of the results, which are wanted when the sums are done. Stores go to memory in order: where
+// they miss the cache each would wait for the one before.
+func (c *convKernel) prefetch() {
+	t := Load(Param("t"), GP64())
+	vecs, ldc, at := GP64(), GP64(), GP64()
+	MOVQ(operand.Mem{Base: t, Disp: tileVecs}, vecs)
+	MOVQ(operand.Mem{Base: t, Disp: tileLdc}, ldc)
+	for v := range c.nv {
+		MOVQ(operand.Mem{Base: t, Disp: tileDst}, at)
+		ADDQ(operand.Mem{Base: vecs, Disp: v*vecSize + vecSegs + segOff}, at)
+		for r := range c.rows {
+			PREFETCHT0(operand.Mem{Base: at})
+			if v == c.nv-1 {
+				PREFETCHT0(operand.Mem{Base: at, Disp: c.w.bytes - 1})
+			}
+			if r+1 < c.rows {
+				ADDQ(ldc, at)
+			}
+		}
+	}
 }
 
 // products sums over the contraction axis, two steps at a time.

@@ -1,0 +1,216 @@
+package runtime
+
+import (
+	"math"
+	"slices"
+
+	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/ir/op"
+	"github.com/qsimc/qsimc/runtime/kernel"
+)
+
+// convolution is the state of a joined convolution.
+type convolution struct {
+	node   *ir.Node   // the Conv
+	weight *ir.Tensor // with a following BatchNormalization multiplied in
+	bias   []float32
+	tail   tail
+}
+
+// conv joins a convolution with constant weights, a BatchNormalization after it, and its tail.
+func (f *fuser) conv(i int) {
+	st := &f.steps[i]
+	if !f.is(i, "Conv") {
+		return
+	}
+	w := f.constant(st.in[1])
+	if w == nil || w.Elem() != ir.Float32 || w.Rank() < 3 || w.Rank() > 4 {
+		return
+	}
+	c := &convolution{node: st.node, weight: w}
+	if len(st.in) > 2 && st.in[2] >= 0 {
+		b := f.constant(st.in[2])
+		if b == nil || b.Len() != w.Shape()[0] {
+			return
+		}
+		c.bias = ir.Data[float32](b)
+	}
+	in, parts := []int{st.in[0]}, []int{i}
+	if n, ok := f.next(st.out[0]); ok && f.is(n, "BatchNormalization") && f.normalized(n, c) {
+		parts = append(parts, n)
+		i = n
+	}
+	c.tail = f.follow(i, func(t *ir.Tensor) bool { return false })
+	if c.tail.residual >= 0 {
+		in = append(in, c.tail.residual)
+	}
+	for _, k := range c.tail.parts {
+		if !slices.Contains(parts, k) {
+			parts = append(parts, k)
+		}
+	}
+	f.join(convDef, c, in, parts...)
+}
+
+// normalized multiplies the BatchNormalization of step n into the weight and bias.
+func (f *fuser) normalized(n int, c *convolution) bool {
+	st := &f.steps[n]
+	m := c.weight.Shape()[0]
+	var p [4][]float32 // scale, shift, mean, variance
+	for k := range p {
+		t := f.constant(st.in[k+1])
+		if t == nil || t.Elem() != ir.Float32 || t.Len() != m {
+			return false
+		}
+		p[k] = ir.Data[float32](t)
+	}
+	for _, s := range st.out[1:] {
+		if s >= 0 {
+			return false
+		}
+	}
+	if st.node.Int("training_mode", 0) != 0 {
+		return false
+	}
+	eps := float64(st.node.Float("epsilon", 1e-5))
+	w, old := ir.NewTensor(ir.Float32, c.weight.Shape()...), ir.Data[float32](c.weight)
+	v, bias, per := ir.Data[float32](w), make([]float32, m), len(old)/max(m, 1)
+	for k := range m {
+		by := float64(p[0][k]) / math.Sqrt(float64(p[3][k])+eps)
+		for j := k * per; j < (k+1)*per; j++ {
+			v[j] = float32(float64(old[j]) * by)
+		}
+		b := -float64(p[2][k])
+		if c.bias != nil {
+			b += float64(c.bias[k])
+		}
+		bias[k] = float32(float64(b*by) + float64(p[1][k]))
+	}
+	c.weight, c.bias = w, bias
+	return true
+}
+
+// inputs is the number of inputs of a joined convolution: x and the residual, if any.
+func (s *convolution) inputs() int {
+	if s.tail.residual >= 0 {
+		return 2
+	}
+	return 1
+}
+
+// geometry returns what the convolution does to inputs, and the shape of the result.
+func (s *convolution) geometry(in []*ir.Tensor) (kernel.Conv2D, []int, error) {
+	if in[0].Elem() != ir.Float32 {
+		return kernel.Conv2D{}, nil, errUnfit
+	}
+	g, shape, err := op.ConvGeometry(s.node, in[0].Shape(), s.weight.Shape())
+	if err != nil {
+		return g, nil, errUnfit // the parts say what is wrong
+	}
+	if s.tail.residual >= 0 && (in[1].Elem() != ir.Float32 || !slices.Equal(in[1].Shape(), shape)) {
+		return g, nil, errUnfit
+	}
+	return g, shape, nil
+}
+
+// run computes the convolution into dst.
+func (s *convolution) run(g kernel.Conv2D, dst []float32, in []*ir.Tensor) {
+	ep := &kernel.Epilogue{RowBias: s.bias, Act: s.tail.act, Lo: s.tail.lo, Hi: s.tail.hi}
+	if s.tail.residual >= 0 {
+		ep.Residual = ir.Data[float32](in[1])
+	}
+	kernel.Conv(g, dst, ir.Data[float32](in[0]), ir.Data[float32](s.weight), ep)
+}
+
+// convDef computes act(conv(x, w) + bias + residual); inputs are x and the residual, if any.
+var convDef = &op.Def{Name: "convolution", Eval: func(c *op.Call) ([]*ir.Tensor, error) {
+	s := c.State.(*convolution)
+	g, shape, err := s.geometry(c.In)
+	if err != nil {
+		return nil, err
+	}
+	out, err := c.New(ir.Float32, shape...)
+	if err != nil {
+		return nil, err
+	}
+	s.run(g, ir.Data[float32](out), c.In)
+	return []*ir.Tensor{out}, nil
+}}
+
+// channels is the state of a joined concatenation of channels: by input of the Concat the convolution that makes it, nil where
+// it is made elsewhere.
+type channels []*convolution
+
+// concat joins a concatenation of channels with the convolutions whose results nothing else reads: they write to where
+// their channels belong.
+func (f *fuser) concat(i int) {
+	st := &f.steps[i]
+	if !f.is(i, "Concat") {
+		return
+	}
+	var state channels
+	var in []int
+	parts, rank := []int{i}, 0
+	for _, s := range st.in {
+		j, ok := f.by[s]
+		if !ok || f.gone[j] || f.steps[j].def != convDef || !f.private(s, i) {
+			state, in = append(state, nil), append(in, s)
+			continue
+		}
+		c := f.steps[j].state.(*convolution)
+		rank = c.weight.Rank()
+		state, in, parts = append(state, c), append(in, f.steps[j].in...), append(parts, j)
+	}
+	if axis := st.node.Int("axis", 1); rank == 0 || axis != 1 && axis != int64(1-rank) {
+		return
+	}
+	f.join(channelsDef, state, in, parts...)
+}
+
+var channelsDef = &op.Def{Name: "channels", Eval: func(c *op.Call) ([]*ir.Tensor, error) {
+	s := c.State.(channels)
+	var all []int // shape of the result
+	shapes, geometries := make([][]int, len(s)), make([]kernel.Conv2D, len(s))
+	in := c.In
+	for k, conv := range s {
+		shape, used := in[0].Shape(), 1
+		if conv != nil {
+			var err error
+			if geometries[k], shape, err = conv.geometry(in); err != nil {
+				return nil, err
+			}
+			used = conv.inputs()
+		}
+		if in[0].Elem() != ir.Float32 || all != nil && (len(shape) != len(all) || shape[0] != all[0] || !slices.Equal(shape[2:], all[2:])) {
+			return nil, errUnfit
+		}
+		if shapes[k], in = shape, in[used:]; all == nil {
+			all = slices.Clone(shape)
+		} else {
+			all[1] += shape[1]
+		}
+	}
+	out, err := c.New(ir.Float32, all...)
+	if err != nil || out.Len() == 0 {
+		return []*ir.Tensor{out}, err
+	}
+	y, image := ir.Data[float32](out), out.Len()/all[0]
+	in = c.In
+	for k, conv := range s {
+		own := 1
+		for _, d := range shapes[k][1:] {
+			own *= d
+		}
+		if conv != nil {
+			g := geometries[k]
+			g.OutStride = image
+			conv.run(g, y[:(all[0]-1)*image+own], in)
+			in = in[conv.inputs():]
+		} else {
+			kernel.CopyRows(all[0], own, y, image, ir.Data[float32](in[0]), own)
+			in = in[1:]
+		}
+		y = y[own:]
+	}
+	return []*ir.Tensor{out}, nil
+}}
