@@ -16,7 +16,9 @@ import (
 type Feed struct {
 	Tensors ir.Tensors // by input name
 	Extra   ir.Tensors // arrays of the data that name no input: labels, expected outputs by name
-	N       int        // samples in it: rows of the leading axis beyond the first N are repeats, whose results do not count
+	// N is the number of samples in it: rows of the leading axis beyond the first N are repeats, whose results do not count. The
+	// tensors that have such rows say so (ir.Tensor.Filled).
+	N int
 }
 
 // DataOptions say how samples are taken from files.
@@ -75,7 +77,7 @@ func Samples(path string, m *ir.Model, o DataOptions) (ir.Samples, error) {
 // Feeds yields the feeds in order, each time from the start. It ends after an error.
 func (d *Data) Feeds() iter.Seq2[Feed, error] { return d.feeds }
 
-// Samples is Feeds for those who need the inputs only.
+// Samples is Feeds for those who need the inputs only. Rows that are no samples are marked (ir.Tensor.Filled).
 func (d *Data) Samples() ir.Samples {
 	return func() iter.Seq2[ir.Tensors, error] {
 		return func(yield func(ir.Tensors, error) bool) {
@@ -360,6 +362,9 @@ func (p *plan) feed(readers []*rows, n int) (Feed, error) {
 		}
 		if f.Tensors[v.Name], err = convert(t, v.Type.Elem); err != nil {
 			return f, fmt.Errorf("input %q: %w", v.Name, err)
+		}
+		if p.pad && n < p.batch {
+			f.Tensors[v.Name] = f.Tensors[v.Name].Filled(p.batch - n)
 		}
 	}
 	if len(p.fill) == 0 {

@@ -84,6 +84,9 @@ func show(t *testing.T, path string, m *ir.Model, o frontend.DataOptions) string
 						t.Fatalf("%s is %v", name, x.Type())
 					}
 					fmt.Fprintf(&b, " %s %v %v", name, x.Type(), v)
+					if x.Fill() > 0 {
+						fmt.Fprintf(&b, " (%d filled)", x.Fill())
+					}
 				}
 			}
 			b.WriteString("\n")
@@ -121,7 +124,7 @@ func TestArrays(t *testing.T) {
 		{"count", npy("<f4", "False", "3, 2", six), model(map[string]ir.Type{"x": batchOf2}), frontend.DataOptions{Batch: 2, Count: 1},
 			"1: x float[1,2] [1 2]\n"},
 		{"fixed", npy("<f4", "False", "3, 2", six), model(map[string]ir.Type{"x": ir.FixedType(ir.Float32, 2, 2)}), frontend.DataOptions{},
-			"2: x float[2,2] [1 2 3 4]\n1: x float[2,2] [5 6 5 6]\n"},
+			"2: x float[2,2] [1 2 3 4]\n1: x float[2,2] [5 6 5 6] (1 filled)\n"},
 		{"other batch", npy("<f4", "False", "3, 2", six), model(map[string]ir.Type{"x": ir.FixedType(ir.Float32, 2, 2)}),
 			frontend.DataOptions{Batch: 3}, "error: a.npy: a batch of 3 was asked for, the model takes 2"},
 		{"own axis", npy("<f4", "False", "3, 2", six), model(map[string]ir.Type{"x": ir.FixedType(ir.Float32, 2)}), frontend.DataOptions{},
@@ -223,7 +226,7 @@ func TestFolders(t *testing.T) {
 	if diff := cmp.Diff("2: x float[2,2] [1 2 3 4]\n2: x float[2,2] [5 6 7 8]\n", show(t, dir, fixed, frontend.DataOptions{})); diff != "" {
 		t.Errorf("fixed batch: -want +got:\n%s", diff)
 	}
-	if diff := cmp.Diff("2: x float[2,2] [1 2 3 4]\n1: x float[2,2] [5 6 5 6]\n", show(t, dir, fixed, frontend.DataOptions{Count: 3})); diff != "" {
+	if diff := cmp.Diff("2: x float[2,2] [1 2 3 4]\n1: x float[2,2] [5 6 5 6] (1 filled)\n", show(t, dir, fixed, frontend.DataOptions{Count: 3})); diff != "" {
 		t.Errorf("fixed batch, counted: -want +got:\n%s", diff)
 	}
 

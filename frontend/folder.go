@@ -53,7 +53,9 @@ func folder(path string, m *ir.Model, o DataOptions) (*Data, error) {
 				return
 			}
 			if o.Count > 0 {
-				f.N = min(f.N, left)
+				if f.N > left {
+					f.Tensors, f.N = filledUp(f.Tensors, f.N-left), left
+				}
 				left -= f.N
 			}
 			if !g.add(f, yield) || o.Count > 0 && left == 0 {
@@ -67,6 +69,15 @@ func folder(path string, m *ir.Model, o DataOptions) (*Data, error) {
 		d.Len = len(sets)
 	}
 	return d, nil
+}
+
+// filledUp marks the last n rows of inputs that share their leading dimension as no samples.
+func filledUp(in ir.Tensors, n int) ir.Tensors {
+	out := ir.Tensors{}
+	for name, t := range in {
+		out[name] = t.Filled(n)
+	}
+	return out
 }
 
 // leading returns the leading dimension that all inputs without a default share, 0 if they do not or it is not fixed.
@@ -294,8 +305,8 @@ func concat(feeds []Feed, batch int) (Feed, error) {
 		if err != nil {
 			return out, err
 		}
-		if t.Shape()[0] < batch {
-			t = padded(t, batch)
+		if n := t.Shape()[0]; n < batch {
+			t = padded(t, batch).Filled(batch - n)
 		}
 		out.Tensors[name] = t
 	}

@@ -25,6 +25,8 @@ type Tensor struct {
 	alignOnce sync.Once
 	aligned   []byte
 
+	fill int
+
 	// Label is what a file says of the tensor beside its data; nil for most.
 	Label *Label
 }
@@ -228,6 +230,23 @@ func Data[T Element](t *Tensor) []T {
 	}
 	return unsafe.Slice((*T)(unsafe.Pointer(&b[0])), t.n)
 }
+
+// Filled returns a tensor of the same data whose last n rows, along the first axis, only fill up a batch: what a model makes of
+// them counts for nothing. It is a note to who looks at results of a run; the runtime does not read it.
+func (t *Tensor) Filled(n int) *Tensor {
+	if t.Rank() == 0 || n < 0 || n > t.shape[0] {
+		panic(fmt.Sprintf("BUG: Filled: %d rows of %v", n, t.shape))
+	}
+	f, err := t.Reshape(t.shape...)
+	if err != nil {
+		panic("BUG: Filled: " + err.Error())
+	}
+	f.fill = n
+	return f
+}
+
+// Fill returns the number of rows that Filled noted, 0 for other tensors.
+func (t *Tensor) Fill() int { return t.fill }
 
 // Reshape returns a tensor with the same storage and another shape of as many elements.
 func (t *Tensor) Reshape(shape ...int) (*Tensor, error) {

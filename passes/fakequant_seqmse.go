@@ -115,7 +115,7 @@ func (in *inserter) seqMSE(ctx context.Context) error {
 	if err != nil {
 		return err
 	}
-	w := &seqWalk{in: in, order: nodeOrder(in.u.Model), by: map[*ir.Node]*seqSite{}, users: map[*calib.OutputError]int{}}
+	w := &seqWalk{in: in, order: nodeOrder(in.u.Model), by: map[*ir.Node]*seqSite{}, users: map[*calib.OutputError]int{}, inputs: map[*ir.Value]bool{}}
 	if w.method, err = in.u.Policy.method(); err != nil {
 		return err
 	}
@@ -129,6 +129,7 @@ func (in *inserter) seqMSE(ctx context.Context) error {
 		s.node, s.root = mp.Nodes[s.Node], mp.Values[s.weight.Value]
 		nodes, copies = append(nodes, s.Node), append(copies, s.node)
 		w.by[s.node] = s
+		w.inputs[s.Node.In(s.Linear.X)] = true
 		x := s.node.In(s.Linear.X)
 		k := key{x, fromStart(s.Linear.XAxis, x)}
 		switch {
@@ -152,7 +153,17 @@ func (in *inserter) seqMSE(ctx context.Context) error {
 	var stop func()
 	w.next, stop = iter.Pull2(w.floatStops(ctx, nodes))
 	defer stop()
-	if err := w.quant.Run(ctx, in.u.Samples, copies, w.at); err != nil {
+	located := false
+	err = w.quant.Run(ctx, w.rows.Watch(in.u.Samples), copies, func(n *ir.Node) error {
+		if !located {
+			located = true
+			if err := w.rows.LocateAll(ctx, in.u.Model, in.u.Runtime, func(v *ir.Value) bool { return w.inputs[v] }); err != nil {
+				return err
+			}
+		}
+		return w.at(n)
+	})
+	if err != nil {
 		return fmt.Errorf("calibration (%v): %w", w.method, err)
 	}
 	for _, s := range sites {
@@ -219,6 +230,8 @@ type seqWalk struct {
 	order        map[*ir.Node]int
 	by           map[*ir.Node]*seqSite
 	users        map[*calib.OutputError]int // sites that still need it
+	rows         calib.Rows
+	inputs       map[*ir.Value]bool // of the products, in the float model
 	next         func() (*ir.Node, error, bool)
 	here         *ir.Node // where the float walk stands
 	done         int
@@ -304,13 +317,20 @@ func (w *seqWalk) observe(s *seqSite) error {
 		}
 	})
 	defer stop()
-	return w.quant.Each(s.node.In(s.Linear.X), func(_ int, t *ir.Tensor) error {
+	x := s.Node.In(s.Linear.X)
+	return w.quant.Each(s.node.In(s.Linear.X), func(i int, t *ir.Tensor) error {
 		f, err, ok := next()
 		if err != nil {
 			return err
 		}
 		if !ok {
 			panic("BUG: seqmse: two walks over other samples")
+		}
+		if t, err = w.rows.Cut(i, x, 0, t); err != nil {
+			return err
+		}
+		if f, err = w.rows.Cut(i, x, 0, f); err != nil {
+			return err
 		}
 		return s.loss.Observe(t, f)
 	})

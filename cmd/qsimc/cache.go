@@ -48,7 +48,7 @@ func (j *rewriting) openCache(u *passes.Unit) error {
 		slices.Sort(names)
 		for _, name := range names {
 			t := sample[name]
-			fmt.Fprintf(h, "%q %v %v\n", name, t.Elem(), t.Shape())
+			fmt.Fprintf(h, "%q %v %v %d\n", name, t.Elem(), t.Shape(), t.Fill())
 			if _, err := h.Write(t.Bytes()); err != nil {
 				return err
 			}

@@ -35,7 +35,8 @@ type Options struct {
 var ErrNoSamples = errors.New("there are no samples")
 
 // Sweep runs the model over all samples, each through the whole graph, and feeds the observers: memory holds one sample for
-// each job, however many there are. The result is the same for any number of jobs and order of completion.
+// each job, however many there are. The result is the same for any number of jobs and order of completion. Rows that only fill
+// up a batch are cut off (Rows).
 func Sweep(ctx context.Context, m *ir.Model, samples ir.Samples, probes []Probe, o Options) error {
 	p, err := runtime.CompileWith(ctx, m, o.Runtime)
 	if err != nil {
@@ -65,6 +66,7 @@ type sweep struct {
 	program *runtime.Program
 	by      map[*ir.Value][]*watched
 	ordered bool
+	rows    Rows
 	o       Options
 	done    int
 }
@@ -78,7 +80,7 @@ func (s *sweep) run(ctx context.Context, pass int, samples ir.Samples) error {
 		jobs = 1
 	}
 	count := 0
-	err := runtime.ForEach(ctx, jobs, samples(), func(ctx context.Context, i int, in ir.Tensors) (none struct{}, err error) {
+	err := runtime.ForEach(ctx, jobs, s.rows.Watch(samples)(), func(ctx context.Context, i int, in ir.Tensors) (none struct{}, err error) {
 		if err = s.sample(ctx, pass, i, in); err != nil {
 			err = fmt.Errorf("sample %d: %w", i, err)
 		}
@@ -96,7 +98,18 @@ func (s *sweep) run(ctx context.Context, pass int, samples ir.Samples) error {
 }
 
 func (s *sweep) sample(ctx context.Context, pass, i int, in ir.Tensors) error {
-	_, err := s.program.Watch(ctx, in, func(v *ir.Value, t *ir.Tensor) error {
+	if err := s.rows.Locate(ctx, s.program, i, func(v *ir.Value) bool { return s.by[v] != nil }); err != nil {
+		return err
+	}
+	seen := map[*ir.Value]int{} // a value inside a loop comes several times
+	_, err := s.program.Watch(ctx, in, func(v *ir.Value, t *ir.Tensor) (err error) {
+		if s.by[v] == nil {
+			return nil
+		}
+		if t, err = s.rows.Cut(i, v, seen[v], t); err != nil {
+			return fmt.Errorf("value %q: %w", v.Name, err)
+		}
+		seen[v]++
 		for _, w := range s.by[v] {
 			if pass >= w.Into.Passes() {
 				continue
