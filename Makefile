@@ -1,11 +1,12 @@
-# Targets: fmt lint test race fuzz interop report-check qemu bench generate check. `check` is what CI runs.
+# Targets: fmt lint test race fuzz interop claims report-check qemu bench generate check. `check` is what CI runs.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME   ?= 30s
 ROUNDS     ?= 21
+COUNT      ?= 16
 PYTHON     ?= python3
 VENV       ?= .venv
 
-.PHONY: fmt lint test race fuzz interop report-check qemu qemu bench generate fresh check
+.PHONY: fmt lint test race fuzz interop claims report-check qemu bench bench-peers generate fresh check
 
 fmt:
 	gofmt -l -w $$(git ls-files '*.go')
@@ -43,13 +44,19 @@ report-check:
 qemu:
 	sh .ci/qemu
 
+# What the paper says of its formats, measured on opt-mini over COUNT sequences; 64 are those of docs/formats.md.
+claims:
+	@test -f ../shared/unpack.sh || { echo "claims: ../shared, where opt-mini is, is wanted"; exit 1; }
+	go run ./.ci/claims -count $(COUNT) -calib $(COUNT) "$$(sh ../shared/unpack.sh)"
+
 bench:
 	go test -run '^$$' -bench . -benchmem ./runtime/kernel/... ./runtime/ ./frontend/
 
 # Speed beside ONNX Runtime's: minutes, and of use only on a machine that does little else. The table goes to docs/benchmarks.md by hand.
 bench-peers: $(VENV)/.ready
 	go build -o $(VENV)/engine ./.ci/bench/engine
-	$(VENV)/bin/python .ci/bench/peers.py $(VENV)/engine "$$(sh ../shared/unpack.sh)" $(VENV)/peers.md --rounds $(ROUNDS)
+	go build -o $(VENV)/qsimc ./cmd/qsimc
+	$(VENV)/bin/python .ci/bench/peers.py $(VENV)/engine "$$(sh ../shared/unpack.sh)" $(VENV)/peers.md --rounds $(ROUNDS) --qsimc $(VENV)/qsimc
 
 generate:
 	go generate ./...

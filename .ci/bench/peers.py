@@ -1,8 +1,9 @@
 """Speed of qsimc against ONNX Runtime: the same model files, the same inputs, the same number of threads, interleaved.
 
-usage: peers.py ENGINE MODELS OUT [--rounds N] [--threads 1,2] [--only NAME,...]
+usage: peers.py ENGINE MODELS OUT [--rounds N] [--threads 1,2] [--only NAME,...] [--qsimc QSIMC]
 
-ENGINE is the built .ci/bench/engine, MODELS the folder that shared/unpack.sh prints. In each round one engine runs the model for
+ENGINE is the built .ci/bench/engine, MODELS the folder that shared/unpack.sh prints. With QSIMC, the built command, quantized opt-mini
+is run too: static int8 as Q/DQ, and simulations exported with --format fakequant; both engines run the same file. In each round one engine runs the model for
 about 0.15 s (at least once), then, after a pause in which spinning workers go to sleep, the other one; who starts
 alternates. What counts is the median over the rounds of the ratio of the two times of one round: load by other
 processes hits both. Processor time is compared in the same way.
@@ -61,6 +62,21 @@ def cases(root):
     yield "mobilenet-mini 1", "zoo/mobilenet-mini", images(root, 1)
     yield "unet-mini 2", "zoo/unet-mini", unet(root)
     yield "squeezenet1.1 1", "models/squeezenet1.1-fp32", {"data_0": noise}
+
+
+def quantized(qsimc, root, folder):
+    """Quantized files of opt-mini, made here."""
+    model, calib = f"{root}/zoo/opt-mini/model.onnx", f"{root}/zoo/data/calib_256.npy"
+    for name, how in (
+        ("int8 Q/DQ", ["--preset", "w8a8", "--samples", calib, "--count", "16"]),
+        ("abfp-w4a4 fakequant", ["--preset", "abfp-w4a4", "--format", "fakequant"]),
+        # ONNX Runtime has no kernels for four-bit floats: weights are folded to the floats they take.
+        ("mxfp4 fakequant", ["--preset", "mxfp4", "--format", "fakequant", "--opset", "21"]),
+        ("nvfp4 fakequant", ["--preset", "nvfp4", "--format", "fakequant", "--opset", "21"]),
+    ):
+        path = os.path.join(folder, name.replace(" ", "-").replace("/", "") + ".onnx")
+        subprocess.run([qsimc, "rewrite", model, "-o", path, "-q", "--no-check", *how], check=True, stdout=subprocess.DEVNULL)
+        yield f"opt-mini {name} 1x256", path, {"input_ids": tokens(root, 1)}
 
 
 class Ours:
@@ -141,7 +157,13 @@ def main():
     p.add_argument("--rounds", type=int, default=21)
     p.add_argument("--threads", default="1,2")
     p.add_argument("--only", default="")
+    p.add_argument("--qsimc", default="")
     a = p.parse_args()
+    with tempfile.TemporaryDirectory() as folder:
+        measure(a, folder)
+
+
+def measure(a, folder):
     go = subprocess.run(["go", "env", "GOVERSION"], capture_output=True, text=True, check=True).stdout.strip()
     lines = [
         f"{processor()}, {os.cpu_count()} cores, {go}, ONNX Runtime {ort.__version__}, {a.rounds} rounds, "
@@ -151,12 +173,15 @@ def main():
         "|---|---|---|---|---|---|---|---|",
     ]
     print("\n".join(lines), flush=True)
+    rows = [(name, f"{a.models}/{path}/model.onnx", inputs) for name, path, inputs in cases(a.models)]
+    if a.qsimc:
+        rows += quantized(a.qsimc, a.models, folder)
     for threads in (int(t) for t in a.threads.split(",")):
         ratios = []
-        for name, path, inputs in cases(a.models):
+        for name, path, inputs in rows:
             if a.only and not any(name.startswith(o) for o in a.only.split(",")):
                 continue
-            r = compare(a.engine, f"{a.models}/{path}/model.onnx", inputs, threads, a.rounds)
+            r = compare(a.engine, path, inputs, threads, a.rounds)
             ratios.append(r["ratio"])
             row = f"| {name} | {threads} | {r['ours']:.2f} | {r['peer']:.2f} | {r['ratio']:.2f} | {r['best']:.2f} | {r['cpu']:.2f} | {r['start']:.1f} |"
             print(row, flush=True)
