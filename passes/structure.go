@@ -12,6 +12,7 @@ import (
 type Structure struct {
 	Groups     []GroupInfo     `json:"groups"`
 	Attentions []AttentionInfo `json:"attentions"`
+	Gates      []GateInfo      `json:"gates"`
 	Tied       []TiedInfo      `json:"tied"`
 	Residuals  []string        `json:"residuals"` // sums of two activations of the same shape
 }
@@ -41,6 +42,15 @@ type AttentionInfo struct {
 	Output  []string `json:"output"` // linear sites that read the result
 }
 
+// GateInfo is an elementwise product of two activations that linear sites make, one of which went through a nonlinearity: the
+// heart of a gated MLP (GLU).
+type GateInfo struct {
+	Value string   `json:"value"` // the product
+	Gate  []string `json:"gate"`  // linear sites whose results go through the nonlinearity; the same as Up if fused
+	Up    []string `json:"up"`    // linear sites whose results do not
+	Down  []string `json:"down"`  // linear sites that read the product
+}
+
 // TiedInfo is a constant that several nodes read as weight or table.
 type TiedInfo struct {
 	Const string   `json:"const"`
@@ -53,7 +63,7 @@ func Recognize(m *ir.Model) (*Structure, error) {
 	if err != nil {
 		return nil, err
 	}
-	s := &Structure{Groups: []GroupInfo{}, Attentions: []AttentionInfo{}, Tied: []TiedInfo{}, Residuals: []string{}}
+	s := &Structure{Groups: []GroupInfo{}, Attentions: []AttentionInfo{}, Gates: []GateInfo{}, Tied: []TiedInfo{}, Residuals: []string{}}
 	gs := w.groups()
 	for _, g := range gs {
 		i := GroupInfo{Value: g.name(), Head: g.head, Blocked: g.why}
@@ -69,6 +79,7 @@ func Recognize(m *ir.Model) (*Structure, error) {
 		s.Groups = append(s.Groups, i)
 	}
 	w.attentions(s, gs)
+	w.gates(s, gs)
 	readers := map[*ir.Value][]string{}
 	for _, site := range w.sites {
 		for _, o := range site.Operands {
@@ -108,6 +119,99 @@ func (w *wiring) residual(n *ir.Node) bool {
 	}
 	sites, rotary := w.origins(n.Out(0))
 	return len(sites) > 0 && rotary == ""
+}
+
+// gates finds the values of groups that are products of a gate.
+func (w *wiring) gates(s *Structure, gs []*group) {
+	for _, g := range gs {
+		n := g.value.DefNode()
+		if n == nil || op.FlowOf(n, 0, w.known).Kind != op.Product {
+			continue
+		}
+		for gate := range 2 {
+			bent, by := w.makers(n.In(gate))
+			straight, none := w.makers(n.In(1 - gate))
+			if len(bent) == 0 || len(straight) == 0 || !by || none || slices.ContainsFunc(straight, func(m maker) bool { return slices.Contains(bent, m) }) {
+				continue
+			}
+			i := GateInfo{Value: g.name(), Gate: makerNames(bent), Up: makerNames(straight)}
+			for _, site := range g.sites {
+				i.Down = append(i.Down, site.Name)
+			}
+			s.Gates = append(s.Gates, i)
+			break
+		}
+	}
+}
+
+// maker is a linear site that makes a value, and the part of its result that comes to it: nil for all.
+type maker struct {
+	site *Site
+	part *ir.Value
+}
+
+// makers follows a value back through whatever works on single elements to the linear sites that make it; bent tells whether
+// a nonlinearity lies between.
+func (w *wiring) makers(v *ir.Value) (ms []maker, bent bool) {
+	type step struct{ v, part *ir.Value }
+	seen := map[step]bool{}
+	todo := []step{{v, nil}}
+	for len(todo) > 0 {
+		at := todo[0]
+		todo = todo[1:]
+		n, out := at.v.Def()
+		if n == nil || seen[at] {
+			continue
+		}
+		seen[at] = true
+		if s := w.linear[n]; s != nil {
+			ms = append(ms, maker{s, at.part})
+			continue
+		}
+		part := at.part
+		switch op.FlowOf(n, out, w.known).Kind {
+		case op.Taken:
+			part = at.v
+		case op.Matrix, op.Normed, op.Reduced, op.Joined, op.ShapeOnly:
+			continue
+		case op.Opaque:
+			if !w.elementwise(n) {
+				continue
+			}
+			bent = true
+		}
+		for _, in := range n.Ins() {
+			if in != nil && op.ConstantOf(in) == nil {
+				todo = append(todo, step{in, part})
+			}
+		}
+	}
+	return ms, bent
+}
+
+// elementwise reports whether a node makes one float result of the shape of its only activation.
+func (w *wiring) elementwise(n *ir.Node) bool {
+	x := n.In(0)
+	if n.NumOut() != 1 || x == nil || !x.Type.Ranked || !x.Type.Elem.IsFloat() || x.Type.String() != n.Out(0).Type.String() || op.RoleOf(n) == op.SoftmaxRole {
+		return false
+	}
+	for _, in := range n.Ins()[1:] {
+		if in != nil && op.ConstantOf(in) == nil {
+			return false
+		}
+	}
+	return true
+}
+
+func makerNames(ms []maker) []string {
+	var names []string
+	for _, m := range ms {
+		if !slices.Contains(names, m.site.Name) {
+			names = append(names, m.site.Name)
+		}
+	}
+	slices.Sort(names)
+	return names
 }
 
 // attentions pairs every product of queries and keys with the product that reads its probabilities.

@@ -192,7 +192,7 @@ func (a *app) printInspection(m *ir.Model, d *inspection, sites bool) error {
 	return t.Flush()
 }
 
-// printStructure lists what channel rewrites recognize: groups of products that read the same value, attention, shared
+// printStructure lists what channel rewrites recognize: groups of products that read the same value, attention, gated MLPs, shared
 // weights, residual sums.
 func printStructure(t *tabwriter.Writer, s *passes.Structure) {
 	fmt.Fprintln(t, "\nread by the same products\tmade by\tfactors of its channels\tproducts")
@@ -212,6 +212,12 @@ func printStructure(t *tabwriter.Writer, s *passes.Structure) {
 	}
 	for _, a := range s.Attentions {
 		fmt.Fprintf(t, "%s\t%v\t%s; %s; %s\t%s\n", a.Scores, a, strings.Join(a.Query, ", "), strings.Join(a.Key, ", "), strings.Join(a.Value, ", "), strings.Join(a.Output, ", "))
+	}
+	if len(s.Gates) > 0 {
+		fmt.Fprintln(t, "\ngated\tgate\tup\tdown")
+	}
+	for _, g := range s.Gates {
+		fmt.Fprintf(t, "%s\t%s\t%s\t%s\n", g.Value, strings.Join(g.Gate, ", "), strings.Join(g.Up, ", "), strings.Join(g.Down, ", "))
 	}
 	for _, k := range s.Tied {
 		fmt.Fprintf(t, "\nshared\t%s\tby\t%s\n", k.Const, strings.Join(k.Sites, ", "))
