@@ -4,15 +4,18 @@ import (
 	"context"
 	"fmt"
 	"math"
+
+	"github.com/qsimc/qsimc/ir"
 )
 
 // AWQOptions are the options of the pass awq.
 type AWQOptions struct {
+	Clip  bool   `opt:"clip" doc:"then search the share of the range of each scale's weights, 1 to 0.55, that gives the least error of the products' outputs, for fakequant to store; as published"`
 	Sites string `opt:"sites" enum:"all|ref" doc:"all: every product with a constant weight that the policy quantizes; ref: those that read a normalization"`
 }
 
 // AWQ protects the weights that meet large activations.
-var AWQ = Define("awq", awqDoc, AWQOptions{Sites: "all"}, awq)
+var AWQ = Define("awq", awqDoc, AWQOptions{Clip: true, Sites: "all"}, awq)
 
 const awqDoc = `scales channels so that weights which meet large activations round with less error
 
@@ -20,8 +23,9 @@ For the products that read the same value, s = mean|x|^r by channel, at least 1e
 the r of 0, 0.05, …, 0.95 whose weights, scaled, rounded by the policy's scheme and scaled back, give the least squared error
 of the products' outputs on the first samples (Lin et al., AWQ; activations stay float in this measure). The factors are
 absorbed as smoothquant's are, and each rewrite proves itself in the same way. Channels that query heads share among each
-other (grouped-query attention) are left alone, as published. Weights are scaled and not clipped. The model computes what it
-did.`
+other (grouped-query attention) are left alone, as published. fakequant is then told scales for a smaller range of
+weights where larger ones are better cut off, but for products that make queries and keys; gptq fits its own. The model computes
+what it did.`
 
 func awq(ctx context.Context, u *Unit, o AWQOptions) error {
 	w, err := newWiring(u.Model)
@@ -57,13 +61,29 @@ func awq(ctx context.Context, u *Unit, o AWQOptions) error {
 	for i := range 20 {
 		ratios = append(ratios, float64(i)/20)
 	}
-	return u.rescaleAll(ctx, gs, st, func(g *group) (factorMap, error) {
+	by, read := map[*group]factorMap{}, map[*Site]*ir.Value{}
+	for _, g := range gs {
+		for _, s := range g.sites {
+			read[s] = s.Node.In(s.Linear.X)
+		}
+	}
+	err = u.rescaleAll(ctx, gs, st, func(g *group) (factorMap, error) {
 		mean := g.means(st)
 		pick := func(r float64) factorMap { return awqFactors(mean, r) }
 		best, err := grid.best(ctx, g, ratios, pick)
 		g.note = fmt.Sprintf(" (ratio=%g)", best)
-		return pick(best), err
+		by[g] = pick(best)
+		return by[g], err
 	})
+	if err != nil || !o.Clip {
+		return err
+	}
+	for _, g := range gs {
+		if g.left != "" {
+			delete(by, g)
+		}
+	}
+	return grid.clipWeights(ctx, gs, by, read)
 }
 
 // weightsOnly makes the search leave activations float.

@@ -14,7 +14,7 @@ import (
 type RPTQOptions struct {
 	Layout string `opt:"layout" enum:"axis|gather" doc:"axis: channels stay where they are, each with its cluster's scale; gather: the channels that enter a product with a weight are put in the order of their clusters and each cluster is quantized as a tensor (operands of attention products stay per axis)"`
 	Grid   string `opt:"grid" enum:"asym|centred" doc:"asym: 2^b-1 steps over a range that holds zero; centred: the reference's 2^b steps over the range as it is, whose zero points may lie outside the type"`
-	Range  string `opt:"range" enum:"ema|max" doc:"a channel's range: moving average over the samples (0.99), or the largest"`
+	Range  string `opt:"range" enum:"ema|max" doc:"a channel's range: moving average over the samples (0.99), as published, which cuts off what is beyond the average sample; or the largest"`
 	LN     int    `opt:"ln" doc:"least bits of what normalizations put out; 0: as the policy says"`
 	P      int    `opt:"p" doc:"bits of attention probabilities, on the fixed grid from 0 to 1; 0: as the policy says"`
 	R1     int    `opt:"r1" doc:"clusters of inputs of products that make queries, keys and values"`

@@ -34,19 +34,20 @@ policy:
   head: {weights: none, inputs: none}
 passes: [fold, gptq, fakequant, lower]
 `},
-	{"rptq-ref", "RPTQ as its published code does it: int4 activations with a range for each cluster of channels, but what normalizations put out " +
-		"and attention probabilities in 8 bits; int4 weights with a scale for each output channel and cluster of inputs, rounded by GPTQ. For 8-bit " +
+	{"rptq-ref", "RPTQ with the widths of its published code: int4 activations with a range for each cluster of channels, but what normalizations put out " +
+		"and attention probabilities in 8 bits; int4 weights with a scale for each output channel and cluster of inputs, rounded by GPTQ. Ranges are " +
+		"the largest of the samples; the published moving average (range=ema) cuts off what the average sample does not have. For 8-bit " +
 		"activations set policy.default.inputs to int8. The head stays float.", `
 policy:
   default: {weights: int4/axis=out/asym, inputs: int4}
   head: {weights: none, inputs: none}
-passes: [fold, rptq, gptq, fakequant, lower]
+passes: [fold, "rptq range=max", gptq, fakequant, lower]
 `},
 	{"rptq-strict", "rptq-ref with the same bits everywhere: 4 for all activations.", `
 policy:
   default: {weights: int4/axis=out/asym, inputs: int4}
   head: {weights: none, inputs: none}
-passes: [fold, "rptq ln=0 p=0", gptq, fakequant, lower]
+passes: [fold, "rptq range=max ln=0 p=0", gptq, fakequant, lower]
 `},
 	{"w4-block32", "int4 weights with a scale for every 32 values along the contraction axis; activations stay float. Needs no samples.", `
 policy:
