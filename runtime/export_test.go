@@ -10,6 +10,10 @@ func Steps(p *Program) []string {
 			if s.codes != nil {
 				name = "linear on codes"
 			}
+		case *convolution:
+			if s.codes != nil {
+				name = "convolution on codes"
+			}
 		}
 		names = append(names, name)
 	}

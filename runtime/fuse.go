@@ -7,6 +7,7 @@ import (
 
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/op"
+	"github.com/qsimc/qsimc/runtime/kernel"
 )
 
 // A program has two plans of its main graph: the one that Watch runs, a step for each node, and the one that Run runs when
@@ -30,7 +31,7 @@ type fuser struct {
 
 // fuse returns the plan that Run executes. plain leaves products of dequantized operands in float.
 func (p *Program) fuse(pl *plan, plain bool) *plan {
-	f := &fuser{p: p, plain: plain, by: map[int]int{}, users: map[int][]int{}, fixed: map[int]bool{}}
+	f := &fuser{p: p, plain: plain || !kernel.FastInt8(), by: map[int]int{}, users: map[int][]int{}, fixed: map[int]bool{}}
 	for _, s := range pl.outputs {
 		f.fixed[s] = true
 	}
@@ -40,7 +41,7 @@ func (p *Program) fuse(pl *plan, plain bool) *plan {
 		}
 	}
 	f.take(pl.steps)
-	if !plain {
+	if !f.plain {
 		f.unsigned()
 	}
 	for i := range f.steps {

@@ -11,8 +11,9 @@ import (
 
 // convolution is the state of a joined convolution.
 type convolution struct {
-	node   *ir.Node   // the Conv
-	weight *ir.Tensor // with a following BatchNormalization multiplied in
+	node   *ir.Node     // the Conv
+	weight *ir.Tensor   // with a following BatchNormalization multiplied in
+	codes  *integerConv // the sums on codes; nil: in float
 	bias   []float32
 	tail   tail
 }
@@ -36,9 +37,16 @@ func (f *fuser) conv(i int) {
 		c.bias = ir.Data[float32](b)
 	}
 	in, parts := []int{st.in[0]}, []int{i}
-	if n, ok := f.next(st.out[0]); ok && f.is(n, "BatchNormalization") && f.normalized(n, c) {
+	n, ok := f.next(st.out[0])
+	if ok && f.is(n, "BatchNormalization") && f.normalized(n, c) {
 		parts = append(parts, n)
 		i = n
+	}
+	var from coded
+	if len(parts) == 1 {
+		if c.codes, from, ok = f.integerConv(st); ok {
+			in[0] = from.slot
+		}
 	}
 	c.tail = f.follow(i, func(t *ir.Tensor) bool { return false })
 	if c.tail.residual >= 0 {
@@ -49,7 +57,9 @@ func (f *fuser) conv(i int) {
 			parts = append(parts, k)
 		}
 	}
-	f.join(convDef, c, in, parts...)
+	if st = f.join(convDef, c, in, parts...); c.codes != nil {
+		f.onCodes(st, from)
+	}
 }
 
 // normalized multiplies the BatchNormalization of step n into the weight and bias.
@@ -100,7 +110,11 @@ func (s *convolution) inputs() int {
 
 // geometry returns what the convolution does to inputs, and the shape of the result.
 func (s *convolution) geometry(in []*ir.Tensor) (kernel.Conv2D, []int, error) {
-	if in[0].Elem() != ir.Float32 {
+	elem := ir.Float32
+	if s.codes != nil {
+		elem = s.codes.elem
+	}
+	if in[0].Elem() != elem {
 		return kernel.Conv2D{}, nil, errUnfit
 	}
 	g, shape, err := op.ConvGeometry(s.node, in[0].Shape(), s.weight.Shape())
@@ -118,6 +132,10 @@ func (s *convolution) run(g kernel.Conv2D, dst []float32, in []*ir.Tensor) {
 	ep := &kernel.Epilogue{RowBias: s.bias, Act: s.tail.act, Lo: s.tail.lo, Hi: s.tail.hi}
 	if s.tail.residual >= 0 {
 		ep.Residual = ir.Data[float32](in[1])
+	}
+	if s.codes != nil {
+		s.codes.convolve(g, dst, in[0], ep)
+		return
 	}
 	kernel.Conv(g, dst, ir.Data[float32](in[0]), ir.Data[float32](s.weight), ep)
 }
@@ -181,7 +199,7 @@ var channelsDef = &op.Def{Name: "channels", Eval: func(c *op.Call) ([]*ir.Tensor
 			}
 			used = conv.inputs()
 		}
-		if in[0].Elem() != ir.Float32 || all != nil && (len(shape) != len(all) || shape[0] != all[0] || !slices.Equal(shape[2:], all[2:])) {
+		if conv == nil && in[0].Elem() != ir.Float32 || all != nil && (len(shape) != len(all) || shape[0] != all[0] || !slices.Equal(shape[2:], all[2:])) {
 			return nil, errUnfit
 		}
 		if shapes[k], in = shape, in[used:]; all == nil {

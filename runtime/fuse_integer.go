@@ -40,14 +40,16 @@ func (f *fuser) coded(s int) (c coded, ok bool) {
 	return c, ok && normal(c.scale) && (c.elem == ir.Int8 || c.elem == ir.Uint8)
 }
 
-// codedWeight is a constant matrix that is (codes - zero)·scale, K×N, or N×K where trans is set.
+// codedWeight is a constant that is (codes - zero)·scale: a matrix K×N, or N×K where trans is set, or the weight of a
+// convolution, whose output channels come first.
 type codedWeight struct {
 	codes, zero *ir.Tensor // zero nil: 0
 	scale       []float32  // one, or one for each column
 	trans       bool
 }
 
-// codedWeight finds the codes of which the constant matrix in slot s was computed. trans says that it is N×K as it stands.
+// codedWeight finds the codes of which the constant in slot s was computed. trans says that its output channels come first
+// as it stands.
 func (f *fuser) codedWeight(s int, trans bool) (w codedWeight, ok bool) {
 	w.trans = trans
 	for {
@@ -137,30 +139,19 @@ func (f *fuser) integers(x, w int, trans bool) (q *integers, from coded, ok bool
 	if c.trans {
 		k, n = n, k
 	}
-	q = &integers{elem: from.elem, zero: from.zero, scale: make([]float32, n)}
-	for j := range q.scale {
-		q.scale[j] = from.scale * c.scale[j%len(c.scale)]
-		if !normal(q.scale[j]) {
-			return nil, from, false
-		}
-	}
 	if k > maxDepth {
 		return nil, from, false
 	}
+	q = &integers{elem: from.elem, zero: from.zero}
+	if q.scale, ok = scales(n, from.scale, c.scale); !ok {
+		return nil, from, false
+	}
 	if c.codes.Elem() == ir.Int8 {
-		q.weight = packCodes[int8](k, n, ld, &c)
+		q.weight = kernel.PackInt8(k, n, ir.Data[int8](c.codes), ld, c.trans, zerosOf[int8](c.zero))
 	} else {
-		q.weight = packCodes[uint8](k, n, ld, &c)
+		q.weight = kernel.PackInt8(k, n, ir.Data[uint8](c.codes), ld, c.trans, zerosOf[uint8](c.zero))
 	}
 	return q, from, true
-}
-
-func packCodes[T int8 | uint8](k, n, ld int, c *codedWeight) *kernel.PackedInt8 {
-	var zero []T
-	if c.zero != nil {
-		zero = ir.Data[T](c.zero)
-	}
-	return kernel.PackInt8(k, n, ir.Data[T](c.codes), ld, c.trans, zero)
 }
 
 // multiply computes the product of codes, m rows of them, with ep.
@@ -171,6 +162,74 @@ func (q *integers) multiply(m int, x *ir.Tensor, y []float32, ep *kernel.Epilogu
 		return
 	}
 	kernel.GemmInt8Scaled(m, ir.Data[uint8](x), k, []uint8{q.zero}, q.weight, q.scale, y, n, ep)
+}
+
+// integerConv is the sums of a joined convolution on codes.
+type integerConv struct {
+	weight *kernel.ConvInt8Weights
+	elem   ir.DType
+	zero   byte
+	scale  []float32 // of x times that of w, for each output channel
+}
+
+// integerConv finds the codes of both operands of the convolution st. Convolutions of one channel each stay in float: there is
+// nothing to win.
+func (f *fuser) integerConv(st *step) (q *integerConv, from coded, ok bool) {
+	if f.plain {
+		return nil, from, false
+	}
+	if from, ok = f.coded(st.in[0]); !ok {
+		return nil, from, false
+	}
+	c, ok := f.codedWeight(st.in[1], true)
+	if !ok || c.codes.Rank() < 3 || c.codes.Rank() > 4 {
+		return nil, from, false
+	}
+	s, groups := c.codes.Shape(), int(st.node.Int("group", 1))
+	kh, kw := 1, s[len(s)-1]
+	if len(s) == 4 {
+		kh = s[2]
+	}
+	if groups < 1 || s[0]%groups != 0 || s[1] == 1 && groups > 1 || s[1]*kh*kw > maxDepth {
+		return nil, from, false
+	}
+	q = &integerConv{elem: from.elem, zero: from.zero}
+	if q.scale, ok = scales(s[0], from.scale, c.scale); !ok {
+		return nil, from, false
+	}
+	if c.codes.Elem() == ir.Int8 {
+		q.weight = kernel.PackConvInt8(s[0], s[1], kh, kw, groups, ir.Data[int8](c.codes), zerosOf[int8](c.zero))
+	} else {
+		q.weight = kernel.PackConvInt8(s[0], s[1], kh, kw, groups, ir.Data[uint8](c.codes), zerosOf[uint8](c.zero))
+	}
+	return q, from, true
+}
+
+// convolve computes the convolution of codes, with ep.
+func (q *integerConv) convolve(g kernel.Conv2D, y []float32, x *ir.Tensor, ep *kernel.Epilogue) {
+	if q.elem == ir.Int8 {
+		kernel.ConvInt8Scaled(g, y, ir.Data[int8](x), int8(q.zero), q.weight, q.scale, ep)
+		return
+	}
+	kernel.ConvInt8Scaled(g, y, ir.Data[uint8](x), q.zero, q.weight, q.scale, ep)
+}
+
+// scales returns x times each of w, one or n of them, for n columns; ok is false where something is lost in one.
+func scales(n int, x float32, w []float32) (s []float32, ok bool) {
+	s = make([]float32, n)
+	for j := range s {
+		if s[j] = x * w[j%len(w)]; !normal(s[j]) {
+			return nil, false
+		}
+	}
+	return s, true
+}
+
+func zerosOf[T int8 | uint8](zero *ir.Tensor) []T {
+	if zero == nil {
+		return nil
+	}
+	return ir.Data[T](zero)
 }
 
 // onCodes makes the joined step, which read a dequantized value as input 0 of its part number 0, read the codes; its parts

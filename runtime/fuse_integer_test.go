@@ -9,15 +9,21 @@ import (
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/op"
 	"github.com/qsimc/qsimc/runtime"
+	"github.com/qsimc/qsimc/runtime/kernel"
 )
 
 // TestIntegerExecution: products of dequantized operands run on their codes, and give what the products of the dequantized
 // values give, to 1e-5 of the greatest magnitude.
 func TestIntegerExecution(t *testing.T) {
 	t.Parallel()
+	if !kernel.FastInt8() {
+		t.Skip("integer products are not used at this level")
+	}
 	const consts = `<float sx = {0.02}, uint8 zu = {131}, int8 zs = {-3}, float one = {0.5}, int8 none = {0},
 		int8[4,3] w = {1,-128,3,127,5,6,-7,8,9,0,11,-12}, float[3] sw = {0.5, 0.25, 2}, int8[3] zw = {0, 0, 0}, int8[3] zn = {3, -128, 127},
 		int8[3,4] wt = {1,-128,3,127,5,6,-7,8,9,0,11,-12}, uint8[4,3] wu = {1,255,3,127,5,6,0,8,9,0,11,12}, uint8 zwu = {120}, float[4] sk = {1, 2, 3, 4},
+		int8[3,4,3,3] wc = {2,55,-114,110,-1,-102,-48,-71,62,112,-2,66,-76,-1,-122,-18,80,15,-35,71,-47,-92,-57,99,-64,-61,-128,-126,-21,-18,-44,-43,20,32,-27,-24,-35,-28,68,24,-117,56,84,-44,-54,7,-95,41,26,-127,45,-95,30,53,28,118,33,-34,118,113,-38,-99,3,-117,55,78,-119,86,59,64,-124,103,-105,-36,-28,-68,-3,108,48,53,0,108,-73,60,23,-110,93,-82,-22,46,57,-53,46,13,-81,31,34,28,-38,-88,-52,30,119,-46,-104,-87,79,-112},
+		int8[4,4,2] wg = {-7,48,0,105,87,-54,-100,-112,124,43,-22,-62,-61,83,-74,-42,94,62,-52,-98,87,22,-56,104,-42,104,121,34,117,12,21,112}, int8 zg = {-7}, int8[3,1,3] wd = {78,-53,-71,65,-37,127,45,-36,-83},
 		int8[4] zk = {0, 0, 0, 0}, float[3] b = {10, -20, 30}>`
 	const x = `qx = QuantizeLinear (x, sx, zs)
 			dx = DequantizeLinear (qx, sx, zs)
@@ -70,6 +76,21 @@ func TestIntegerExecution(t *testing.T) {
 			dw = DequantizeLinear <axis = 1> (w, sw, zw)
 			y = MatMul (dx, dw)
 		}`, ir.Tensors{"x": ramp(2, 4)}, []string{"QuantizeLinear", "linear on codes"}},
+		"Conv, bias, residual, activation": {`m (float[N,4,5,6] x, float[N,3,5,6] r) => (float[N,3,5,6] y) ` + consts + ` {` + x + `
+			dw = DequantizeLinear <axis = 0> (wc, sw, zw)
+			p = Conv <pads = [1, 1, 1, 1]> (dx, dw, b)
+			q = Add (p, r)
+			y = Relu (q)
+		}`, ir.Tensors{"x": ramp(2, 4, 5, 6), "r": ramp(2, 3, 5, 6)}, []string{"QuantizeLinear", "convolution on codes"}},
+		"grouped Conv of one axis, zero points of the weight": {`m (float[N,8,7] x) => (float[N,4,3] y) ` + consts + ` {` + x + `
+			dw = DequantizeLinear (wg, one, zg)
+			p = Conv <group = 2, strides = [2]> (dx, dw)
+			y = Gelu (p)
+		}`, ir.Tensors{"x": ramp(2, 8, 7)}, []string{"QuantizeLinear", "convolution on codes"}},
+		"Conv of single channels": {`m (float[N,3,7] x) => (float[N,3,5] y) ` + consts + ` {` + x + `
+			dw = DequantizeLinear (wd, one)
+			y = Conv <group = 3> (dx, dw)
+		}`, ir.Tensors{"x": ramp(2, 3, 7)}, []string{"QuantizeLinear", "DequantizeLinear", "Conv"}},
 		"a scale along the contracted axis": {`m (float[N,4] x) => (float[N,3] y) ` + consts + ` {` + x + `
 			dw = DequantizeLinear <axis = 0> (w, sk, zk)
 			y = MatMul (dx, dw)

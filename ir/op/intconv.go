@@ -19,9 +19,13 @@ var convIntegerDef = &Def{
 		t[0].Elem = ir.Int32
 		return t, nil
 	},
+	Prepare: func(c *Call) (any, error) { return prepareIntConv(c, 1, 3) },
 	Eval: func(c *Call) ([]*ir.Tensor, error) {
-		acc, _, err := intConv(c, c.In[0], c.In[1], intInput(c, 2), intInput(c, 3))
-		return one(acc, err)
+		v, err := intConvOf(c, c.In[0], c.In[1], intInput(c, 2), intInput(c, 3))
+		if err != nil {
+			return nil, err
+		}
+		return one(v.sums(c))
 	},
 }
 
@@ -36,11 +40,12 @@ var qLinearConvDef = &Def{
 		t[0].Elem = c.Type(7).Elem
 		return t, nil
 	},
-	Eval: evalQLinearConv,
+	Prepare: func(c *Call) (any, error) { return prepareIntConv(c, 3, 5) },
+	Eval:    evalQLinearConv,
 }
 
 func evalQLinearConv(c *Call) ([]*ir.Tensor, error) {
-	acc, v, err := intConv(c, c.In[0], c.In[3], c.In[2], c.In[5])
+	v, err := intConvOf(c, c.In[0], c.In[3], c.In[2], c.In[5])
 	if err != nil {
 		return nil, err
 	}
@@ -78,6 +83,14 @@ func evalQLinearConv(c *Call) ([]*ir.Tensor, error) {
 	for m := range scale {
 		scale[m] = float32(xs*ws[m%len(ws)]) / ys
 	}
+	if v.packed != nil && out.Len() > 0 && allFinite(scale) && codes8(out, "y") == nil {
+		v.quantized(out, bias, scale, zero)
+		return []*ir.Tensor{out}, nil
+	}
+	acc, err := v.sums(c)
+	if err != nil {
+		return nil, err
+	}
 	sums := ir.Data[int32](acc)
 	return one(out, storeCodes(out, zero, func(dst []float32, lo, hi int) {
 		for i := range dst {
@@ -91,45 +104,112 @@ func evalQLinearConv(c *Call) ([]*ir.Tensor, error) {
 	}))
 }
 
-// intConv computes a convolution of 8-bit codes in int32. The zero point of x is one number, that of w one or one for each
-// output channel; nil: 0. Padding counts as x's zero point.
-func intConv(c *Call, x, w, zx, zw *ir.Tensor) (*ir.Tensor, *convolution, error) {
-	for _, e := range []error{codes8(x, "x"), codes8(w, "w"), zeroPoint(zx, x, "x"), zeroPoint(zw, w, "w")} {
-		if e != nil {
-			return nil, nil, e
+// intConvolution is a convolution of 8-bit codes about to run.
+type intConvolution struct {
+	*convolution
+	x, w, zx, zw *ir.Tensor
+	packed       *kernel.ConvInt8Weights // nil: more spatial axes than the kernel takes
+}
+
+// prepareIntConv packs a constant weight and its zero point, inputs of the given slots.
+func prepareIntConv(c *Call, w, zw int) (any, error) {
+	weight := c.In[w]
+	if weight == nil || codes8(weight, "w") != nil {
+		return nil, nil
+	}
+	var zero *ir.Tensor
+	if c.Node.In(zw) != nil {
+		if zero = c.In[zw]; zero == nil || zero.Elem() != weight.Elem() {
+			return nil, nil
 		}
 	}
-	v, err := convolutionOf(c.Node, x.Shape(), w.Shape())
+	if p := packIntConv(c.Node, weight, zero); p != nil {
+		return p, nil
+	}
+	return nil, nil
+}
+
+// packIntConv packs a weight; nil where it has not one or two spatial axes or does not fit the node.
+func packIntConv(n *ir.Node, w, zero *ir.Tensor) *kernel.ConvInt8Weights {
+	s, groups := w.Shape(), int(n.Int("group", 1))
+	if len(s) < 3 || len(s) > 4 || groups < 1 || w.Len() == 0 || s[0]%groups != 0 || zero != nil && zero.Len() != 1 && zero.Len() != s[0] {
+		return nil
+	}
+	kh, kw := 1, s[len(s)-1]
+	if len(s) == 4 {
+		kh = s[2]
+	}
+	if w.Elem() == ir.Int8 {
+		return kernel.PackConvInt8(s[0], s[1], kh, kw, groups, ir.Data[int8](w), viewZeros[int8](zero))
+	}
+	return kernel.PackConvInt8(s[0], s[1], kh, kw, groups, ir.Data[uint8](w), viewZeros[uint8](zero))
+}
+
+// intConvOf checks the operands of a convolution. The zero point of x is one number, that of w one or one for each output
+// channel; nil: 0. Padding counts as x's zero point.
+func intConvOf(c *Call, x, w, zx, zw *ir.Tensor) (*intConvolution, error) {
+	for _, e := range []error{codes8(x, "x"), codes8(w, "w"), zeroPoint(zx, x, "x"), zeroPoint(zw, w, "w")} {
+		if e != nil {
+			return nil, e
+		}
+	}
+	v, err := geometryOf(c.Node, x.Shape(), w.Shape())
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	channels := v.groups * v.mg
 	if zx != nil && zx.Len() != 1 {
-		return nil, nil, fmt.Errorf("the zero point of x has shape %v, wants one number", zx.Shape())
+		return nil, fmt.Errorf("the zero point of x has shape %v, wants one number", zx.Shape())
 	}
 	if zw != nil && zw.Len() != 1 && zw.Len() != channels {
-		return nil, nil, fmt.Errorf("the zero point of w has shape %v, wants one number or %d", zw.Shape(), channels)
+		return nil, fmt.Errorf("the zero point of w has shape %v, wants one number or %d", zw.Shape(), channels)
 	}
+	packed, _ := c.State.(*kernel.ConvInt8Weights)
+	if packed == nil {
+		packed = packIntConv(c.Node, w, zw)
+	}
+	return &intConvolution{v, x, w, zx, zw, packed}, nil
+}
+
+// sums computes the convolution exactly in int32.
+func (v *intConvolution) sums(c *Call) (*ir.Tensor, error) {
 	out, err := c.New(ir.Int32, v.shape()...)
 	if err != nil {
-		return nil, nil, err
+		return nil, err
 	}
 	y := ir.Data[int32](out)
-	if len(y) == 0 {
-		return out, v, nil
-	}
-	v.tables()
+	x, w := v.x, v.w
 	switch {
+	case len(y) == 0:
+	case v.packed != nil && x.Elem() == ir.Int8:
+		kernel.ConvInt8(v.flat(), y, ir.Data[int8](x), viewZeros[int8](v.zx)[0], v.packed)
+	case v.packed != nil:
+		kernel.ConvInt8(v.flat(), y, ir.Data[uint8](x), viewZeros[uint8](v.zx)[0], v.packed)
 	case x.Elem() == ir.Int8 && w.Elem() == ir.Int8:
-		runIntConv(v, ir.Data[int8](x), viewZeros[int8](zx), ir.Data[int8](w), viewZeros[int8](zw), y)
+		runIntConv(v.convolution, ir.Data[int8](x), viewZeros[int8](v.zx), ir.Data[int8](w), viewZeros[int8](v.zw), y)
 	case x.Elem() == ir.Int8:
-		runIntConv(v, ir.Data[int8](x), viewZeros[int8](zx), ir.Data[uint8](w), viewZeros[uint8](zw), y)
+		runIntConv(v.convolution, ir.Data[int8](x), viewZeros[int8](v.zx), ir.Data[uint8](w), viewZeros[uint8](v.zw), y)
 	case w.Elem() == ir.Int8:
-		runIntConv(v, ir.Data[uint8](x), viewZeros[uint8](zx), ir.Data[int8](w), viewZeros[int8](zw), y)
+		runIntConv(v.convolution, ir.Data[uint8](x), viewZeros[uint8](v.zx), ir.Data[int8](w), viewZeros[int8](v.zw), y)
 	default:
-		runIntConv(v, ir.Data[uint8](x), viewZeros[uint8](zx), ir.Data[uint8](w), viewZeros[uint8](zw), y)
+		runIntConv(v.convolution, ir.Data[uint8](x), viewZeros[uint8](v.zx), ir.Data[uint8](w), viewZeros[uint8](v.zw), y)
 	}
-	return out, v, nil
+	return out, nil
+}
+
+// quantized computes the convolution into codes.
+func (v *intConvolution) quantized(out *ir.Tensor, bias []int32, scale []float32, zero float32) {
+	p := v.flat()
+	switch {
+	case v.x.Elem() == ir.Int8 && out.Elem() == ir.Int8:
+		kernel.ConvInt8Quantized(p, ir.Data[int8](out), ir.Data[int8](v.x), viewZeros[int8](v.zx)[0], v.packed, bias, scale, int8(zero))
+	case v.x.Elem() == ir.Int8:
+		kernel.ConvInt8Quantized(p, ir.Data[uint8](out), ir.Data[int8](v.x), viewZeros[int8](v.zx)[0], v.packed, bias, scale, uint8(zero))
+	case out.Elem() == ir.Int8:
+		kernel.ConvInt8Quantized(p, ir.Data[int8](out), ir.Data[uint8](v.x), viewZeros[uint8](v.zx)[0], v.packed, bias, scale, int8(zero))
+	default:
+		kernel.ConvInt8Quantized(p, ir.Data[uint8](out), ir.Data[uint8](v.x), viewZeros[uint8](v.zx)[0], v.packed, bias, scale, uint8(zero))
+	}
 }
 
 func viewZeros[T kernel.Int8](t *ir.Tensor) []T {
@@ -139,11 +219,9 @@ func viewZeros[T kernel.Int8](t *ir.Tensor) []T {
 	return viewAs[T](t)
 }
 
+// runIntConv is the case of any number of spatial axes.
 func runIntConv[X, W kernel.Int8](v *convolution, x []X, zx []X, w []W, zw []W, y []int32) {
-	if v.cg == 1 && v.mg <= 4 {
-		depthwiseInt(v, x, int32(zx[0]), w, zw, y)
-		return
-	}
+	v.tables()
 	plain, depth, step := v.pointwise(), v.cg*v.taps, v.block()
 	blocks := (v.positions + step - 1) / step
 	par.For(v.batch*v.groups*blocks, 1, func(lo, hi int) {
@@ -167,39 +245,6 @@ func runIntConv[X, W kernel.Int8](v *convolution, x []X, zx []X, w []W, zw []W, 
 			}
 			packed := kernel.PackInt8(depth, p1-p0, in, ld, false, zx)
 			kernel.GemmInt8(v.mg, w[g*v.mg*depth:(g+1)*v.mg*depth], depth, zero, packed, y[k*v.mg*v.positions+p0:], v.positions)
-		}
-	})
-}
-
-// depthwiseInt convolves planes that share no channel.
-func depthwiseInt[X, W kernel.Int8](v *convolution, x []X, zx int32, w []W, zw []W, y []int32) {
-	last := len(v.in) - 1
-	iw, ow, stride := v.in[last], v.out[last], v.w.stride[last]
-	par.For(v.batch*v.groups*v.mg, 1+(1<<15)/(v.positions*v.taps+1), func(lo, hi int) {
-		for i := lo; i < hi; i++ {
-			m := i % (v.groups * v.mg)
-			plane := x[i/v.mg*v.size : (i/v.mg+1)*v.size]
-			zero := int32(zw[m%len(zw)])
-			for o := range v.rows {
-				row := y[i*v.positions+o*ow:][:ow]
-				clear(row)
-				for tap, f := range w[m*v.taps : (m+1)*v.taps] {
-					base, ok := v.row(o, tap)
-					if !ok {
-						continue
-					}
-					shift := v.shift(tap)
-					from, to := inside(shift, stride, iw, ow)
-					if from >= to {
-						continue
-					}
-					factor := int32(f) - zero
-					src := plane[base+from*stride+shift : base+iw]
-					for j := range row[from:to] {
-						row[from+j] += factor * (int32(src[j*stride]) - zx)
-					}
-				}
-			}
 		}
 	})
 }

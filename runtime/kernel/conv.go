@@ -3,6 +3,7 @@ package kernel
 import (
 	"math"
 	"sync"
+	"unsafe"
 
 	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
@@ -46,29 +47,16 @@ func Conv(p Conv2D, dst, x, w []float32, ep *Epilogue) {
 	if ep == nil {
 		ep = &Epilogue{}
 	}
-	if ep.Bias != nil {
-		panic("BUG: kernel.Conv: a bias for each pixel")
-	}
-	if ep.Residual != nil {
-		same("Conv: residual", p.N*image, len(ep.Residual))
-	}
-	if ep.RowBias != nil {
-		same("Conv: row bias", p.M, len(ep.RowBias))
-	}
+	ep.checkConv("Conv", p.M, p.N*image)
 	if len(dst) == 0 {
 		return
 	}
 	pl := plans.Get().(*convPlan)
 	defer plans.Put(pl)
-	pl.lay(p, oh, ow)
-	tile := convTile{ldc: pixels * 4, lda: len(w) / p.M * 4}
-	switch ep.Act {
-	case ActNone:
-	case ActRelu:
-		tile.act = tileRelu
-	case ActClip:
-		tile.act, tile.lo, tile.hi = tileClip, ep.Lo, ep.Hi
-	default:
+	pl.lay(p, oh, ow, cur.conv.lanes)
+	tile, rest := ep.tile()
+	tile.ldc, tile.lda = pixels*4, len(w)/p.M*4
+	if rest {
 		defer func() {
 			for n := range p.N {
 				each(image, func(lo, hi int) { ep.act(dst[n*stride+lo : n*stride+hi]) })
@@ -100,6 +88,33 @@ func Conv(p Conv2D, dst, x, w []float32, ep *Epilogue) {
 	}
 }
 
+// checkConv panics unless the epilogue is one of a convolution to m channels and n elements in all.
+func (e *Epilogue) checkConv(what string, m, n int) {
+	if e.Bias != nil {
+		panic("BUG: kernel." + what + ": a bias for each pixel")
+	}
+	if e.Residual != nil {
+		same(what+": residual", n, len(e.Residual))
+	}
+	if e.RowBias != nil {
+		same(what+": row bias", m, len(e.RowBias))
+	}
+}
+
+// tile is a tile that applies the activation, or, where the kernels do not know it, leaves it as the rest to do.
+func (e *Epilogue) tile() (t convTile, rest bool) {
+	switch e.Act {
+	case ActNone:
+	case ActRelu:
+		t.act = tileRelu
+	case ActClip:
+		t.act, t.lo, t.hi = tileClip, e.Lo, e.Hi
+	default:
+		rest = true
+	}
+	return t, rest
+}
+
 // minConvWork is the number of multiplications that are worth a core's while.
 const minConvWork = 1 << 17
 
@@ -120,7 +135,12 @@ func (pl *convPlan) dense(tile convTile, dst, x, w, bias, res []float32) {
 		src = buf.f
 		clear(src[p.C*plane:])
 	}
-	k := cur.conv
+	pl.multiply(cur.conv, tile, dst, src, plane, w, bias, res)
+}
+
+// multiply computes one image from its channels, plane elements apart.
+func (pl *convPlan) multiply(k *convKernels, tile convTile, dst, src []float32, plane int, w, bias, res []float32) {
+	p := &pl.p
 	m, group, depth := p.M/p.Groups, p.C/p.Groups, len(pl.offs)
 	tiles, panels := (m+k.mr-1)/k.mr, len(pl.panels)
 	// Tiles of one panel follow each other, which keeps its input in the cache; where the weights are too large to stay in
@@ -147,6 +167,12 @@ func (pl *convPlan) dense(tile convTile, dst, x, w, bias, res []float32) {
 			pn := pl.panels[j]
 			t.src = &src[g*group*plane]
 			t.place(pl, r0, pn.at, dst, bias, res)
+			if tile.offset != nil {
+				t.offset = (*int32)(unsafe.Add(unsafe.Pointer(tile.offset), 4*r0))
+			}
+			if tile.factor != nil {
+				t.factor = (*float32)(unsafe.Add(unsafe.Pointer(tile.factor), 4*r0))
+			}
 			jb.run(k.kern[pn.n][r1-r0], w[r0*depth:], pl.offs)
 		}
 	})
@@ -172,7 +198,7 @@ var convJobs = sync.Pool{New: func() any { return new(convJob) }}
 // run computes the tile, kc steps of the contraction at a time. What follows the sums is done with the last of them.
 func (jb *convJob) run(kern func(*byte), w []float32, offs []int) {
 	t := &jb.tile
-	if len(offs) <= kc {
+	if len(offs) <= kc || t.offset != nil {
 		t.a, t.offs, t.k, t.acc = &w[0], &offs[0], len(offs), nil
 		kern(t.bytes())
 		return
@@ -250,7 +276,7 @@ func MaxPool(p Conv2D, dst, x []float32) {
 	}
 	pl := plans.Get().(*convPlan)
 	defer plans.Put(pl)
-	pl.lay(p, oh, ow)
+	pl.lay(p, oh, ow, cur.conv.lanes)
 	pl.planes(p.N*p.C, 1, x, float32(math.Inf(-1)), func(jb *convJob, c, v, n int, src []float32) {
 		jb.tile = convTile{src: &src[0], offs: &pl.offs[0], k: len(pl.offs), vecs: &pl.vecs[v], dst: &dst[c*oh*ow]}
 		cur.conv.pool[n](jb.tile.bytes())

@@ -209,6 +209,186 @@ func conv4x1_avx2(t *byte)
 //go:noescape
 func conv1x6_avx2(t *byte)
 
+// convInt1x1_avx512 computes 1 output channels at 1 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt1x1_avx512(t *byte)
+
+// convInt2x1_avx512 computes 2 output channels at 1 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt2x1_avx512(t *byte)
+
+// convInt3x1_avx512 computes 3 output channels at 1 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt3x1_avx512(t *byte)
+
+// convInt4x1_avx512 computes 4 output channels at 1 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt4x1_avx512(t *byte)
+
+// convInt5x1_avx512 computes 5 output channels at 1 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt5x1_avx512(t *byte)
+
+// convInt6x1_avx512 computes 6 output channels at 1 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt6x1_avx512(t *byte)
+
+// convInt7x1_avx512 computes 7 output channels at 1 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt7x1_avx512(t *byte)
+
+// convInt8x1_avx512 computes 8 output channels at 1 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt8x1_avx512(t *byte)
+
+// convInt9x1_avx512 computes 9 output channels at 1 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt9x1_avx512(t *byte)
+
+// convInt1x1_avx2 computes 1 output channels at 1 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt1x1_avx2(t *byte)
+
+// convInt2x1_avx2 computes 2 output channels at 1 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt2x1_avx2(t *byte)
+
+// convInt3x1_avx2 computes 3 output channels at 1 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt3x1_avx2(t *byte)
+
+// convInt1x2_avx512 computes 1 output channels at 2 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt1x2_avx512(t *byte)
+
+// convInt2x2_avx512 computes 2 output channels at 2 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt2x2_avx512(t *byte)
+
+// convInt3x2_avx512 computes 3 output channels at 2 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt3x2_avx512(t *byte)
+
+// convInt4x2_avx512 computes 4 output channels at 2 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt4x2_avx512(t *byte)
+
+// convInt5x2_avx512 computes 5 output channels at 2 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt5x2_avx512(t *byte)
+
+// convInt6x2_avx512 computes 6 output channels at 2 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt6x2_avx512(t *byte)
+
+// convInt7x2_avx512 computes 7 output channels at 2 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt7x2_avx512(t *byte)
+
+// convInt8x2_avx512 computes 8 output channels at 2 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt8x2_avx512(t *byte)
+
+// convInt9x2_avx512 computes 9 output channels at 2 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt9x2_avx512(t *byte)
+
+// convInt1x2_avx2 computes 1 output channels at 2 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt1x2_avx2(t *byte)
+
+// convInt2x2_avx2 computes 2 output channels at 2 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt2x2_avx2(t *byte)
+
+// convInt3x2_avx2 computes 3 output channels at 2 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt3x2_avx2(t *byte)
+
+// convInt1x3_avx512 computes 1 output channels at 3 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt1x3_avx512(t *byte)
+
+// convInt2x3_avx512 computes 2 output channels at 3 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt2x3_avx512(t *byte)
+
+// convInt3x3_avx512 computes 3 output channels at 3 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt3x3_avx512(t *byte)
+
+// convInt4x3_avx512 computes 4 output channels at 3 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt4x3_avx512(t *byte)
+
+// convInt5x3_avx512 computes 5 output channels at 3 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt5x3_avx512(t *byte)
+
+// convInt6x3_avx512 computes 6 output channels at 3 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt6x3_avx512(t *byte)
+
+// convInt7x3_avx512 computes 7 output channels at 3 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt7x3_avx512(t *byte)
+
+// convInt8x3_avx512 computes 8 output channels at 3 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt8x3_avx512(t *byte)
+
+// convInt9x3_avx512 computes 9 output channels at 3 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt9x3_avx512(t *byte)
+
+// convInt1x3_avx2 computes 1 output channels at 3 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt1x3_avx2(t *byte)
+
+// convInt2x3_avx2 computes 2 output channels at 3 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt2x3_avx2(t *byte)
+
+// convInt3x3_avx2 computes 3 output channels at 3 vectors of positions; see convTile.
+//
+//go:noescape
+func convInt3x3_avx2(t *byte)
+
 // pool1_avx512 takes the maxima of 1 vectors of positions; see convTile, of which it reads offs, k, src, vecs and dst.
 //
 //go:noescape

@@ -18771,6 +18771,17556 @@ out5:
 	VZEROUPPER
 	RET
 
+// func convInt1x1_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt1x1_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), CX
+	MOVQ       16(AX), DX
+	MOVQ       40(AX), BX
+	MOVQ       32(AX), SI
+	ADDQ       (BX), SI
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (DX), BX
+	VMOVUPS      (SI)(BX*1), Z1
+	PREFETCHT0   64(SI)(BX*1)
+	VPBROADCASTD (CX), Z2
+	VPDPBUSD     Z2, Z1, Z0
+	MOVQ         8(DX), BX
+	VMOVUPS      (SI)(BX*1), Z1
+	PREFETCHT0   64(SI)(BX*1)
+	VPBROADCASTD 4(CX), Z2
+	VPDPBUSD     Z2, Z1, Z0
+	ADDQ         $0x08, CX
+	ADDQ         $0x10, DX
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (DX), AX
+	VMOVUPS      (SI)(AX*1), Z1
+	PREFETCHT0   64(SI)(AX*1)
+	VPBROADCASTD (CX), Z2
+	VPDPBUSD     Z2, Z1, Z0
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), DX
+	MOVQ         112(AX), BX
+	VPBROADCASTD (DX), Z1
+	VPADDD       Z1, Z0, Z0
+	TESTQ        BX, BX
+	JZ           scaled
+	VBROADCASTSS (BX), Z1
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z1, Z0, Z0
+
+scaled:
+	MOVQ   64(AX), DX
+	TESTQ  DX, DX
+	JZ     accDone
+	MOVQ   8(CX), BX
+	MOVQ   16(CX), SI
+	ADDQ   DX, SI
+	KMOVW  24(CX), K1
+	VADDPS (SI), Z0, K1, Z0
+	CMPQ   BX, $0x01
+	JLE    acc0
+	MOVQ   40(CX), SI
+	ADDQ   DX, SI
+	KMOVW  48(CX), K1
+	VADDPS (SI), Z0, K1, Z0
+	CMPQ   BX, $0x02
+	JLE    acc0
+	MOVQ   64(CX), SI
+	ADDQ   DX, SI
+	KMOVW  72(CX), K1
+	VADDPS (SI), Z0, K1, Z0
+
+acc0:
+accDone:
+	MOVQ         72(AX), DX
+	TESTQ        DX, DX
+	JZ           biased
+	VBROADCASTSS (DX), Z1
+	VADDPS       Z1, Z0, Z0
+
+biased:
+	MOVQ   80(AX), DX
+	TESTQ  DX, DX
+	JZ     resDone
+	MOVQ   8(CX), BX
+	MOVQ   16(CX), SI
+	ADDQ   DX, SI
+	KMOVW  24(CX), K1
+	VADDPS (SI), Z0, K1, Z0
+	CMPQ   BX, $0x01
+	JLE    res0
+	MOVQ   40(CX), SI
+	ADDQ   DX, SI
+	KMOVW  48(CX), K1
+	VADDPS (SI), Z0, K1, Z0
+	CMPQ   BX, $0x02
+	JLE    res0
+	MOVQ   64(CX), SI
+	ADDQ   DX, SI
+	KMOVW  72(CX), K1
+	VADDPS (SI), Z0, K1, Z0
+
+res0:
+resDone:
+	MOVQ   88(AX), DX
+	TESTQ  DX, DX
+	JZ     active
+	CMPQ   DX, $0x02
+	JEQ    clip
+	VPXORD Z1, Z1, Z1
+	VMAXPS Z0, Z1, Z0
+	VADDPS Z1, Z0, Z0
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z1
+	VBROADCASTSS 100(AX), Z2
+	VMAXPS       Z0, Z1, Z0
+	VMINPS       Z0, Z2, Z0
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), DX
+	MOVQ    16(CX), BX
+	ADDQ    AX, BX
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (BX)
+	CMPQ    DX, $0x01
+	JLE     out0
+	MOVQ    40(CX), BX
+	ADDQ    AX, BX
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (BX)
+	CMPQ    DX, $0x02
+	JLE     out0
+	MOVQ    64(CX), BX
+	ADDQ    AX, BX
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (BX)
+
+out0:
+	VZEROUPPER
+	RET
+
+// func convInt2x1_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt2x1_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (BX), SI
+	VMOVUPS      (DI)(SI*1), Z2
+	PREFETCHT0   64(DI)(SI*1)
+	VPBROADCASTD (DX), Z3
+	VPDPBUSD     Z3, Z2, Z0
+	VPBROADCASTD (DX)(CX*1), Z4
+	VPDPBUSD     Z4, Z2, Z1
+	MOVQ         8(BX), SI
+	VMOVUPS      (DI)(SI*1), Z2
+	PREFETCHT0   64(DI)(SI*1)
+	VPBROADCASTD 4(DX), Z3
+	VPDPBUSD     Z3, Z2, Z0
+	VPBROADCASTD 4(DX)(CX*1), Z4
+	VPDPBUSD     Z4, Z2, Z1
+	ADDQ         $0x08, DX
+	ADDQ         $0x10, BX
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (BX), AX
+	VMOVUPS      (DI)(AX*1), Z2
+	PREFETCHT0   64(DI)(AX*1)
+	VPBROADCASTD (DX), Z3
+	VPDPBUSD     Z3, Z2, Z0
+	VPBROADCASTD (DX)(CX*1), Z4
+	VPDPBUSD     Z4, Z2, Z1
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z2
+	VPADDD       Z2, Z0, Z0
+	VPBROADCASTD 4(BX), Z2
+	VPADDD       Z2, Z1, Z1
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z2
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VBROADCASTSS 4(SI), Z2
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z2, Z1, Z1
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+
+acc0:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z2
+	VADDPS       Z2, Z0, Z0
+	VBROADCASTSS 4(BX), Z2
+	VADDPS       Z2, Z1, Z1
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+
+res0:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z2, Z2, Z2
+	VMAXPS Z0, Z2, Z0
+	VADDPS Z2, Z0, Z0
+	VMAXPS Z1, Z2, Z1
+	VADDPS Z2, Z1, Z1
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z2
+	VBROADCASTSS 100(AX), Z3
+	VMAXPS       Z0, Z2, Z0
+	VMINPS       Z0, Z3, Z0
+	VMAXPS       Z1, Z2, Z1
+	VMINPS       Z1, Z3, Z1
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+
+out0:
+	VZEROUPPER
+	RET
+
+// func convInt3x1_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt3x1_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (BX), SI
+	VMOVUPS      (DI)(SI*1), Z3
+	PREFETCHT0   64(DI)(SI*1)
+	VPBROADCASTD (DX), Z4
+	VPDPBUSD     Z4, Z3, Z0
+	VPBROADCASTD (DX)(CX*1), Z5
+	VPDPBUSD     Z5, Z3, Z1
+	VPBROADCASTD (DX)(CX*2), Z6
+	VPDPBUSD     Z6, Z3, Z2
+	MOVQ         8(BX), SI
+	VMOVUPS      (DI)(SI*1), Z3
+	PREFETCHT0   64(DI)(SI*1)
+	VPBROADCASTD 4(DX), Z4
+	VPDPBUSD     Z4, Z3, Z0
+	VPBROADCASTD 4(DX)(CX*1), Z5
+	VPDPBUSD     Z5, Z3, Z1
+	VPBROADCASTD 4(DX)(CX*2), Z6
+	VPDPBUSD     Z6, Z3, Z2
+	ADDQ         $0x08, DX
+	ADDQ         $0x10, BX
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (BX), AX
+	VMOVUPS      (DI)(AX*1), Z3
+	PREFETCHT0   64(DI)(AX*1)
+	VPBROADCASTD (DX), Z4
+	VPDPBUSD     Z4, Z3, Z0
+	VPBROADCASTD (DX)(CX*1), Z5
+	VPDPBUSD     Z5, Z3, Z1
+	VPBROADCASTD (DX)(CX*2), Z6
+	VPDPBUSD     Z6, Z3, Z2
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z3
+	VPADDD       Z3, Z0, Z0
+	VPBROADCASTD 4(BX), Z3
+	VPADDD       Z3, Z1, Z1
+	VPBROADCASTD 8(BX), Z3
+	VPADDD       Z3, Z2, Z2
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z3
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z3, Z0, Z0
+	VBROADCASTSS 4(SI), Z3
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VBROADCASTSS 8(SI), Z3
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z3, Z2, Z2
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+
+acc0:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z3
+	VADDPS       Z3, Z0, Z0
+	VBROADCASTSS 4(BX), Z3
+	VADDPS       Z3, Z1, Z1
+	VBROADCASTSS 8(BX), Z3
+	VADDPS       Z3, Z2, Z2
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+
+res0:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z3, Z3, Z3
+	VMAXPS Z0, Z3, Z0
+	VADDPS Z3, Z0, Z0
+	VMAXPS Z1, Z3, Z1
+	VADDPS Z3, Z1, Z1
+	VMAXPS Z2, Z3, Z2
+	VADDPS Z3, Z2, Z2
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z3
+	VBROADCASTSS 100(AX), Z4
+	VMAXPS       Z0, Z3, Z0
+	VMINPS       Z0, Z4, Z0
+	VMAXPS       Z1, Z3, Z1
+	VMINPS       Z1, Z4, Z1
+	VMAXPS       Z2, Z3, Z2
+	VMINPS       Z2, Z4, Z2
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+
+out0:
+	VZEROUPPER
+	RET
+
+// func convInt4x1_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt4x1_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	MOVQ       16(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       32(AX), R8
+	ADDQ       (DI), R8
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (SI), DI
+	VMOVUPS      (R8)(DI*1), Z4
+	PREFETCHT0   64(R8)(DI*1)
+	VPBROADCASTD (DX), Z5
+	VPDPBUSD     Z5, Z4, Z0
+	VPBROADCASTD (DX)(CX*1), Z6
+	VPDPBUSD     Z6, Z4, Z1
+	VPBROADCASTD (DX)(CX*2), Z7
+	VPDPBUSD     Z7, Z4, Z2
+	VPBROADCASTD (BX), Z8
+	VPDPBUSD     Z8, Z4, Z3
+	MOVQ         8(SI), DI
+	VMOVUPS      (R8)(DI*1), Z4
+	PREFETCHT0   64(R8)(DI*1)
+	VPBROADCASTD 4(DX), Z5
+	VPDPBUSD     Z5, Z4, Z0
+	VPBROADCASTD 4(DX)(CX*1), Z6
+	VPDPBUSD     Z6, Z4, Z1
+	VPBROADCASTD 4(DX)(CX*2), Z7
+	VPDPBUSD     Z7, Z4, Z2
+	VPBROADCASTD 4(BX), Z8
+	VPDPBUSD     Z8, Z4, Z3
+	ADDQ         $0x08, DX
+	ADDQ         $0x08, BX
+	ADDQ         $0x10, SI
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (SI), AX
+	VMOVUPS      (R8)(AX*1), Z4
+	PREFETCHT0   64(R8)(AX*1)
+	VPBROADCASTD (DX), Z5
+	VPDPBUSD     Z5, Z4, Z0
+	VPBROADCASTD (DX)(CX*1), Z6
+	VPDPBUSD     Z6, Z4, Z1
+	VPBROADCASTD (DX)(CX*2), Z7
+	VPDPBUSD     Z7, Z4, Z2
+	VPBROADCASTD (BX), Z8
+	VPDPBUSD     Z8, Z4, Z3
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z4
+	VPADDD       Z4, Z0, Z0
+	VPBROADCASTD 4(BX), Z4
+	VPADDD       Z4, Z1, Z1
+	VPBROADCASTD 8(BX), Z4
+	VPADDD       Z4, Z2, Z2
+	VPBROADCASTD 12(BX), Z4
+	VPADDD       Z4, Z3, Z3
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z4
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z4, Z0, Z0
+	VBROADCASTSS 4(SI), Z4
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z4, Z1, Z1
+	VBROADCASTSS 8(SI), Z4
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z4, Z2, Z2
+	VBROADCASTSS 12(SI), Z4
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z4, Z3, Z3
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+
+acc0:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z4
+	VADDPS       Z4, Z0, Z0
+	VBROADCASTSS 4(BX), Z4
+	VADDPS       Z4, Z1, Z1
+	VBROADCASTSS 8(BX), Z4
+	VADDPS       Z4, Z2, Z2
+	VBROADCASTSS 12(BX), Z4
+	VADDPS       Z4, Z3, Z3
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+
+res0:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z4, Z4, Z4
+	VMAXPS Z0, Z4, Z0
+	VADDPS Z4, Z0, Z0
+	VMAXPS Z1, Z4, Z1
+	VADDPS Z4, Z1, Z1
+	VMAXPS Z2, Z4, Z2
+	VADDPS Z4, Z2, Z2
+	VMAXPS Z3, Z4, Z3
+	VADDPS Z4, Z3, Z3
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z4
+	VBROADCASTSS 100(AX), Z5
+	VMAXPS       Z0, Z4, Z0
+	VMINPS       Z0, Z5, Z0
+	VMAXPS       Z1, Z4, Z1
+	VMINPS       Z1, Z5, Z1
+	VMAXPS       Z2, Z4, Z2
+	VMINPS       Z2, Z5, Z2
+	VMAXPS       Z3, Z4, Z3
+	VMINPS       Z3, Z5, Z3
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+
+out0:
+	VZEROUPPER
+	RET
+
+// func convInt5x1_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt5x1_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	MOVQ       16(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       32(AX), R8
+	ADDQ       (DI), R8
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (SI), DI
+	VMOVUPS      (R8)(DI*1), Z5
+	PREFETCHT0   64(R8)(DI*1)
+	VPBROADCASTD (DX), Z6
+	VPDPBUSD     Z6, Z5, Z0
+	VPBROADCASTD (DX)(CX*1), Z7
+	VPDPBUSD     Z7, Z5, Z1
+	VPBROADCASTD (DX)(CX*2), Z8
+	VPDPBUSD     Z8, Z5, Z2
+	VPBROADCASTD (BX), Z9
+	VPDPBUSD     Z9, Z5, Z3
+	VPBROADCASTD (BX)(CX*1), Z6
+	VPDPBUSD     Z6, Z5, Z4
+	MOVQ         8(SI), DI
+	VMOVUPS      (R8)(DI*1), Z5
+	PREFETCHT0   64(R8)(DI*1)
+	VPBROADCASTD 4(DX), Z6
+	VPDPBUSD     Z6, Z5, Z0
+	VPBROADCASTD 4(DX)(CX*1), Z7
+	VPDPBUSD     Z7, Z5, Z1
+	VPBROADCASTD 4(DX)(CX*2), Z8
+	VPDPBUSD     Z8, Z5, Z2
+	VPBROADCASTD 4(BX), Z9
+	VPDPBUSD     Z9, Z5, Z3
+	VPBROADCASTD 4(BX)(CX*1), Z6
+	VPDPBUSD     Z6, Z5, Z4
+	ADDQ         $0x08, DX
+	ADDQ         $0x08, BX
+	ADDQ         $0x10, SI
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (SI), AX
+	VMOVUPS      (R8)(AX*1), Z5
+	PREFETCHT0   64(R8)(AX*1)
+	VPBROADCASTD (DX), Z6
+	VPDPBUSD     Z6, Z5, Z0
+	VPBROADCASTD (DX)(CX*1), Z7
+	VPDPBUSD     Z7, Z5, Z1
+	VPBROADCASTD (DX)(CX*2), Z8
+	VPDPBUSD     Z8, Z5, Z2
+	VPBROADCASTD (BX), Z9
+	VPDPBUSD     Z9, Z5, Z3
+	VPBROADCASTD (BX)(CX*1), Z6
+	VPDPBUSD     Z6, Z5, Z4
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z5
+	VPADDD       Z5, Z0, Z0
+	VPBROADCASTD 4(BX), Z5
+	VPADDD       Z5, Z1, Z1
+	VPBROADCASTD 8(BX), Z5
+	VPADDD       Z5, Z2, Z2
+	VPBROADCASTD 12(BX), Z5
+	VPADDD       Z5, Z3, Z3
+	VPBROADCASTD 16(BX), Z5
+	VPADDD       Z5, Z4, Z4
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z5
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z5, Z0, Z0
+	VBROADCASTSS 4(SI), Z5
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z5, Z1, Z1
+	VBROADCASTSS 8(SI), Z5
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z5, Z2, Z2
+	VBROADCASTSS 12(SI), Z5
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z5, Z3, Z3
+	VBROADCASTSS 16(SI), Z5
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z5, Z4, Z4
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+
+acc0:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z5
+	VADDPS       Z5, Z0, Z0
+	VBROADCASTSS 4(BX), Z5
+	VADDPS       Z5, Z1, Z1
+	VBROADCASTSS 8(BX), Z5
+	VADDPS       Z5, Z2, Z2
+	VBROADCASTSS 12(BX), Z5
+	VADDPS       Z5, Z3, Z3
+	VBROADCASTSS 16(BX), Z5
+	VADDPS       Z5, Z4, Z4
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+
+res0:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z5, Z5, Z5
+	VMAXPS Z0, Z5, Z0
+	VADDPS Z5, Z0, Z0
+	VMAXPS Z1, Z5, Z1
+	VADDPS Z5, Z1, Z1
+	VMAXPS Z2, Z5, Z2
+	VADDPS Z5, Z2, Z2
+	VMAXPS Z3, Z5, Z3
+	VADDPS Z5, Z3, Z3
+	VMAXPS Z4, Z5, Z4
+	VADDPS Z5, Z4, Z4
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z5
+	VBROADCASTSS 100(AX), Z6
+	VMAXPS       Z0, Z5, Z0
+	VMINPS       Z0, Z6, Z0
+	VMAXPS       Z1, Z5, Z1
+	VMINPS       Z1, Z6, Z1
+	VMAXPS       Z2, Z5, Z2
+	VMINPS       Z2, Z6, Z2
+	VMAXPS       Z3, Z5, Z3
+	VMINPS       Z3, Z6, Z3
+	VMAXPS       Z4, Z5, Z4
+	VMINPS       Z4, Z6, Z4
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+
+out0:
+	VZEROUPPER
+	RET
+
+// func convInt6x1_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt6x1_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	MOVQ       16(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       32(AX), R8
+	ADDQ       (DI), R8
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (SI), DI
+	VMOVUPS      (R8)(DI*1), Z6
+	PREFETCHT0   64(R8)(DI*1)
+	VPBROADCASTD (DX), Z7
+	VPDPBUSD     Z7, Z6, Z0
+	VPBROADCASTD (DX)(CX*1), Z8
+	VPDPBUSD     Z8, Z6, Z1
+	VPBROADCASTD (DX)(CX*2), Z9
+	VPDPBUSD     Z9, Z6, Z2
+	VPBROADCASTD (BX), Z10
+	VPDPBUSD     Z10, Z6, Z3
+	VPBROADCASTD (BX)(CX*1), Z7
+	VPDPBUSD     Z7, Z6, Z4
+	VPBROADCASTD (BX)(CX*2), Z8
+	VPDPBUSD     Z8, Z6, Z5
+	MOVQ         8(SI), DI
+	VMOVUPS      (R8)(DI*1), Z6
+	PREFETCHT0   64(R8)(DI*1)
+	VPBROADCASTD 4(DX), Z7
+	VPDPBUSD     Z7, Z6, Z0
+	VPBROADCASTD 4(DX)(CX*1), Z8
+	VPDPBUSD     Z8, Z6, Z1
+	VPBROADCASTD 4(DX)(CX*2), Z9
+	VPDPBUSD     Z9, Z6, Z2
+	VPBROADCASTD 4(BX), Z10
+	VPDPBUSD     Z10, Z6, Z3
+	VPBROADCASTD 4(BX)(CX*1), Z7
+	VPDPBUSD     Z7, Z6, Z4
+	VPBROADCASTD 4(BX)(CX*2), Z8
+	VPDPBUSD     Z8, Z6, Z5
+	ADDQ         $0x08, DX
+	ADDQ         $0x08, BX
+	ADDQ         $0x10, SI
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (SI), AX
+	VMOVUPS      (R8)(AX*1), Z6
+	PREFETCHT0   64(R8)(AX*1)
+	VPBROADCASTD (DX), Z7
+	VPDPBUSD     Z7, Z6, Z0
+	VPBROADCASTD (DX)(CX*1), Z8
+	VPDPBUSD     Z8, Z6, Z1
+	VPBROADCASTD (DX)(CX*2), Z9
+	VPDPBUSD     Z9, Z6, Z2
+	VPBROADCASTD (BX), Z10
+	VPDPBUSD     Z10, Z6, Z3
+	VPBROADCASTD (BX)(CX*1), Z7
+	VPDPBUSD     Z7, Z6, Z4
+	VPBROADCASTD (BX)(CX*2), Z8
+	VPDPBUSD     Z8, Z6, Z5
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z6
+	VPADDD       Z6, Z0, Z0
+	VPBROADCASTD 4(BX), Z6
+	VPADDD       Z6, Z1, Z1
+	VPBROADCASTD 8(BX), Z6
+	VPADDD       Z6, Z2, Z2
+	VPBROADCASTD 12(BX), Z6
+	VPADDD       Z6, Z3, Z3
+	VPBROADCASTD 16(BX), Z6
+	VPADDD       Z6, Z4, Z4
+	VPBROADCASTD 20(BX), Z6
+	VPADDD       Z6, Z5, Z5
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z6
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z6, Z0, Z0
+	VBROADCASTSS 4(SI), Z6
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z6, Z1, Z1
+	VBROADCASTSS 8(SI), Z6
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z6, Z2, Z2
+	VBROADCASTSS 12(SI), Z6
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z6, Z3, Z3
+	VBROADCASTSS 16(SI), Z6
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z6, Z4, Z4
+	VBROADCASTSS 20(SI), Z6
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z6, Z5, Z5
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+
+acc0:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z6
+	VADDPS       Z6, Z0, Z0
+	VBROADCASTSS 4(BX), Z6
+	VADDPS       Z6, Z1, Z1
+	VBROADCASTSS 8(BX), Z6
+	VADDPS       Z6, Z2, Z2
+	VBROADCASTSS 12(BX), Z6
+	VADDPS       Z6, Z3, Z3
+	VBROADCASTSS 16(BX), Z6
+	VADDPS       Z6, Z4, Z4
+	VBROADCASTSS 20(BX), Z6
+	VADDPS       Z6, Z5, Z5
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+
+res0:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z6, Z6, Z6
+	VMAXPS Z0, Z6, Z0
+	VADDPS Z6, Z0, Z0
+	VMAXPS Z1, Z6, Z1
+	VADDPS Z6, Z1, Z1
+	VMAXPS Z2, Z6, Z2
+	VADDPS Z6, Z2, Z2
+	VMAXPS Z3, Z6, Z3
+	VADDPS Z6, Z3, Z3
+	VMAXPS Z4, Z6, Z4
+	VADDPS Z6, Z4, Z4
+	VMAXPS Z5, Z6, Z5
+	VADDPS Z6, Z5, Z5
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z6
+	VBROADCASTSS 100(AX), Z7
+	VMAXPS       Z0, Z6, Z0
+	VMINPS       Z0, Z7, Z0
+	VMAXPS       Z1, Z6, Z1
+	VMINPS       Z1, Z7, Z1
+	VMAXPS       Z2, Z6, Z2
+	VMINPS       Z2, Z7, Z2
+	VMAXPS       Z3, Z6, Z3
+	VMINPS       Z3, Z7, Z3
+	VMAXPS       Z4, Z6, Z4
+	VMINPS       Z4, Z7, Z4
+	VMAXPS       Z5, Z6, Z5
+	VMINPS       Z5, Z7, Z5
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+
+out0:
+	VZEROUPPER
+	RET
+
+// func convInt7x1_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt7x1_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       16(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       32(AX), R9
+	ADDQ       (R8), R9
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (DI), R8
+	VMOVUPS      (R9)(R8*1), Z7
+	PREFETCHT0   64(R9)(R8*1)
+	VPBROADCASTD (DX), Z8
+	VPDPBUSD     Z8, Z7, Z0
+	VPBROADCASTD (DX)(CX*1), Z9
+	VPDPBUSD     Z9, Z7, Z1
+	VPBROADCASTD (DX)(CX*2), Z10
+	VPDPBUSD     Z10, Z7, Z2
+	VPBROADCASTD (BX), Z11
+	VPDPBUSD     Z11, Z7, Z3
+	VPBROADCASTD (BX)(CX*1), Z8
+	VPDPBUSD     Z8, Z7, Z4
+	VPBROADCASTD (BX)(CX*2), Z9
+	VPDPBUSD     Z9, Z7, Z5
+	VPBROADCASTD (SI), Z10
+	VPDPBUSD     Z10, Z7, Z6
+	MOVQ         8(DI), R8
+	VMOVUPS      (R9)(R8*1), Z7
+	PREFETCHT0   64(R9)(R8*1)
+	VPBROADCASTD 4(DX), Z8
+	VPDPBUSD     Z8, Z7, Z0
+	VPBROADCASTD 4(DX)(CX*1), Z9
+	VPDPBUSD     Z9, Z7, Z1
+	VPBROADCASTD 4(DX)(CX*2), Z10
+	VPDPBUSD     Z10, Z7, Z2
+	VPBROADCASTD 4(BX), Z11
+	VPDPBUSD     Z11, Z7, Z3
+	VPBROADCASTD 4(BX)(CX*1), Z8
+	VPDPBUSD     Z8, Z7, Z4
+	VPBROADCASTD 4(BX)(CX*2), Z9
+	VPDPBUSD     Z9, Z7, Z5
+	VPBROADCASTD 4(SI), Z10
+	VPDPBUSD     Z10, Z7, Z6
+	ADDQ         $0x08, DX
+	ADDQ         $0x08, BX
+	ADDQ         $0x08, SI
+	ADDQ         $0x10, DI
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (DI), AX
+	VMOVUPS      (R9)(AX*1), Z7
+	PREFETCHT0   64(R9)(AX*1)
+	VPBROADCASTD (DX), Z8
+	VPDPBUSD     Z8, Z7, Z0
+	VPBROADCASTD (DX)(CX*1), Z9
+	VPDPBUSD     Z9, Z7, Z1
+	VPBROADCASTD (DX)(CX*2), Z10
+	VPDPBUSD     Z10, Z7, Z2
+	VPBROADCASTD (BX), Z11
+	VPDPBUSD     Z11, Z7, Z3
+	VPBROADCASTD (BX)(CX*1), Z8
+	VPDPBUSD     Z8, Z7, Z4
+	VPBROADCASTD (BX)(CX*2), Z9
+	VPDPBUSD     Z9, Z7, Z5
+	VPBROADCASTD (SI), Z10
+	VPDPBUSD     Z10, Z7, Z6
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z7
+	VPADDD       Z7, Z0, Z0
+	VPBROADCASTD 4(BX), Z7
+	VPADDD       Z7, Z1, Z1
+	VPBROADCASTD 8(BX), Z7
+	VPADDD       Z7, Z2, Z2
+	VPBROADCASTD 12(BX), Z7
+	VPADDD       Z7, Z3, Z3
+	VPBROADCASTD 16(BX), Z7
+	VPADDD       Z7, Z4, Z4
+	VPBROADCASTD 20(BX), Z7
+	VPADDD       Z7, Z5, Z5
+	VPBROADCASTD 24(BX), Z7
+	VPADDD       Z7, Z6, Z6
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z7
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z7, Z0, Z0
+	VBROADCASTSS 4(SI), Z7
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z7, Z1, Z1
+	VBROADCASTSS 8(SI), Z7
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z7, Z2, Z2
+	VBROADCASTSS 12(SI), Z7
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z7, Z3, Z3
+	VBROADCASTSS 16(SI), Z7
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z7, Z4, Z4
+	VBROADCASTSS 20(SI), Z7
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z7, Z5, Z5
+	VBROADCASTSS 24(SI), Z7
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z7, Z6, Z6
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+
+acc0:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z7
+	VADDPS       Z7, Z0, Z0
+	VBROADCASTSS 4(BX), Z7
+	VADDPS       Z7, Z1, Z1
+	VBROADCASTSS 8(BX), Z7
+	VADDPS       Z7, Z2, Z2
+	VBROADCASTSS 12(BX), Z7
+	VADDPS       Z7, Z3, Z3
+	VBROADCASTSS 16(BX), Z7
+	VADDPS       Z7, Z4, Z4
+	VBROADCASTSS 20(BX), Z7
+	VADDPS       Z7, Z5, Z5
+	VBROADCASTSS 24(BX), Z7
+	VADDPS       Z7, Z6, Z6
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+
+res0:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z7, Z7, Z7
+	VMAXPS Z0, Z7, Z0
+	VADDPS Z7, Z0, Z0
+	VMAXPS Z1, Z7, Z1
+	VADDPS Z7, Z1, Z1
+	VMAXPS Z2, Z7, Z2
+	VADDPS Z7, Z2, Z2
+	VMAXPS Z3, Z7, Z3
+	VADDPS Z7, Z3, Z3
+	VMAXPS Z4, Z7, Z4
+	VADDPS Z7, Z4, Z4
+	VMAXPS Z5, Z7, Z5
+	VADDPS Z7, Z5, Z5
+	VMAXPS Z6, Z7, Z6
+	VADDPS Z7, Z6, Z6
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z7
+	VBROADCASTSS 100(AX), Z8
+	VMAXPS       Z0, Z7, Z0
+	VMINPS       Z0, Z8, Z0
+	VMAXPS       Z1, Z7, Z1
+	VMINPS       Z1, Z8, Z1
+	VMAXPS       Z2, Z7, Z2
+	VMINPS       Z2, Z8, Z2
+	VMAXPS       Z3, Z7, Z3
+	VMINPS       Z3, Z8, Z3
+	VMAXPS       Z4, Z7, Z4
+	VMINPS       Z4, Z8, Z4
+	VMAXPS       Z5, Z7, Z5
+	VMINPS       Z5, Z8, Z5
+	VMAXPS       Z6, Z7, Z6
+	VMINPS       Z6, Z8, Z6
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+
+out0:
+	VZEROUPPER
+	RET
+
+// func convInt8x1_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt8x1_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       16(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       32(AX), R9
+	ADDQ       (R8), R9
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (DI), R8
+	VMOVUPS      (R9)(R8*1), Z8
+	PREFETCHT0   64(R9)(R8*1)
+	VPBROADCASTD (DX), Z9
+	VPDPBUSD     Z9, Z8, Z0
+	VPBROADCASTD (DX)(CX*1), Z10
+	VPDPBUSD     Z10, Z8, Z1
+	VPBROADCASTD (DX)(CX*2), Z11
+	VPDPBUSD     Z11, Z8, Z2
+	VPBROADCASTD (BX), Z12
+	VPDPBUSD     Z12, Z8, Z3
+	VPBROADCASTD (BX)(CX*1), Z9
+	VPDPBUSD     Z9, Z8, Z4
+	VPBROADCASTD (BX)(CX*2), Z10
+	VPDPBUSD     Z10, Z8, Z5
+	VPBROADCASTD (SI), Z11
+	VPDPBUSD     Z11, Z8, Z6
+	VPBROADCASTD (SI)(CX*1), Z12
+	VPDPBUSD     Z12, Z8, Z7
+	MOVQ         8(DI), R8
+	VMOVUPS      (R9)(R8*1), Z8
+	PREFETCHT0   64(R9)(R8*1)
+	VPBROADCASTD 4(DX), Z9
+	VPDPBUSD     Z9, Z8, Z0
+	VPBROADCASTD 4(DX)(CX*1), Z10
+	VPDPBUSD     Z10, Z8, Z1
+	VPBROADCASTD 4(DX)(CX*2), Z11
+	VPDPBUSD     Z11, Z8, Z2
+	VPBROADCASTD 4(BX), Z12
+	VPDPBUSD     Z12, Z8, Z3
+	VPBROADCASTD 4(BX)(CX*1), Z9
+	VPDPBUSD     Z9, Z8, Z4
+	VPBROADCASTD 4(BX)(CX*2), Z10
+	VPDPBUSD     Z10, Z8, Z5
+	VPBROADCASTD 4(SI), Z11
+	VPDPBUSD     Z11, Z8, Z6
+	VPBROADCASTD 4(SI)(CX*1), Z12
+	VPDPBUSD     Z12, Z8, Z7
+	ADDQ         $0x08, DX
+	ADDQ         $0x08, BX
+	ADDQ         $0x08, SI
+	ADDQ         $0x10, DI
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (DI), AX
+	VMOVUPS      (R9)(AX*1), Z8
+	PREFETCHT0   64(R9)(AX*1)
+	VPBROADCASTD (DX), Z9
+	VPDPBUSD     Z9, Z8, Z0
+	VPBROADCASTD (DX)(CX*1), Z10
+	VPDPBUSD     Z10, Z8, Z1
+	VPBROADCASTD (DX)(CX*2), Z11
+	VPDPBUSD     Z11, Z8, Z2
+	VPBROADCASTD (BX), Z12
+	VPDPBUSD     Z12, Z8, Z3
+	VPBROADCASTD (BX)(CX*1), Z9
+	VPDPBUSD     Z9, Z8, Z4
+	VPBROADCASTD (BX)(CX*2), Z10
+	VPDPBUSD     Z10, Z8, Z5
+	VPBROADCASTD (SI), Z11
+	VPDPBUSD     Z11, Z8, Z6
+	VPBROADCASTD (SI)(CX*1), Z12
+	VPDPBUSD     Z12, Z8, Z7
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z8
+	VPADDD       Z8, Z0, Z0
+	VPBROADCASTD 4(BX), Z8
+	VPADDD       Z8, Z1, Z1
+	VPBROADCASTD 8(BX), Z8
+	VPADDD       Z8, Z2, Z2
+	VPBROADCASTD 12(BX), Z8
+	VPADDD       Z8, Z3, Z3
+	VPBROADCASTD 16(BX), Z8
+	VPADDD       Z8, Z4, Z4
+	VPBROADCASTD 20(BX), Z8
+	VPADDD       Z8, Z5, Z5
+	VPBROADCASTD 24(BX), Z8
+	VPADDD       Z8, Z6, Z6
+	VPBROADCASTD 28(BX), Z8
+	VPADDD       Z8, Z7, Z7
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z8
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z8, Z0, Z0
+	VBROADCASTSS 4(SI), Z8
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z8, Z1, Z1
+	VBROADCASTSS 8(SI), Z8
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z8, Z2, Z2
+	VBROADCASTSS 12(SI), Z8
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z8, Z3, Z3
+	VBROADCASTSS 16(SI), Z8
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z8, Z4, Z4
+	VBROADCASTSS 20(SI), Z8
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z8, Z5, Z5
+	VBROADCASTSS 24(SI), Z8
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z8, Z6, Z6
+	VBROADCASTSS 28(SI), Z8
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z8, Z7, Z7
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+
+acc0:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z8
+	VADDPS       Z8, Z0, Z0
+	VBROADCASTSS 4(BX), Z8
+	VADDPS       Z8, Z1, Z1
+	VBROADCASTSS 8(BX), Z8
+	VADDPS       Z8, Z2, Z2
+	VBROADCASTSS 12(BX), Z8
+	VADDPS       Z8, Z3, Z3
+	VBROADCASTSS 16(BX), Z8
+	VADDPS       Z8, Z4, Z4
+	VBROADCASTSS 20(BX), Z8
+	VADDPS       Z8, Z5, Z5
+	VBROADCASTSS 24(BX), Z8
+	VADDPS       Z8, Z6, Z6
+	VBROADCASTSS 28(BX), Z8
+	VADDPS       Z8, Z7, Z7
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+
+res0:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z8, Z8, Z8
+	VMAXPS Z0, Z8, Z0
+	VADDPS Z8, Z0, Z0
+	VMAXPS Z1, Z8, Z1
+	VADDPS Z8, Z1, Z1
+	VMAXPS Z2, Z8, Z2
+	VADDPS Z8, Z2, Z2
+	VMAXPS Z3, Z8, Z3
+	VADDPS Z8, Z3, Z3
+	VMAXPS Z4, Z8, Z4
+	VADDPS Z8, Z4, Z4
+	VMAXPS Z5, Z8, Z5
+	VADDPS Z8, Z5, Z5
+	VMAXPS Z6, Z8, Z6
+	VADDPS Z8, Z6, Z6
+	VMAXPS Z7, Z8, Z7
+	VADDPS Z8, Z7, Z7
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z8
+	VBROADCASTSS 100(AX), Z9
+	VMAXPS       Z0, Z8, Z0
+	VMINPS       Z0, Z9, Z0
+	VMAXPS       Z1, Z8, Z1
+	VMINPS       Z1, Z9, Z1
+	VMAXPS       Z2, Z8, Z2
+	VMINPS       Z2, Z9, Z2
+	VMAXPS       Z3, Z8, Z3
+	VMINPS       Z3, Z9, Z3
+	VMAXPS       Z4, Z8, Z4
+	VMINPS       Z4, Z9, Z4
+	VMAXPS       Z5, Z8, Z5
+	VMINPS       Z5, Z9, Z5
+	VMAXPS       Z6, Z8, Z6
+	VMINPS       Z6, Z9, Z6
+	VMAXPS       Z7, Z8, Z7
+	VMINPS       Z7, Z9, Z7
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+
+out0:
+	VZEROUPPER
+	RET
+
+// func convInt9x1_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt9x1_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 63(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       16(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       32(AX), R9
+	ADDQ       (R8), R9
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (DI), R8
+	VMOVUPS      (R9)(R8*1), Z9
+	PREFETCHT0   64(R9)(R8*1)
+	VPBROADCASTD (DX), Z10
+	VPDPBUSD     Z10, Z9, Z0
+	VPBROADCASTD (DX)(CX*1), Z11
+	VPDPBUSD     Z11, Z9, Z1
+	VPBROADCASTD (DX)(CX*2), Z12
+	VPDPBUSD     Z12, Z9, Z2
+	VPBROADCASTD (BX), Z13
+	VPDPBUSD     Z13, Z9, Z3
+	VPBROADCASTD (BX)(CX*1), Z10
+	VPDPBUSD     Z10, Z9, Z4
+	VPBROADCASTD (BX)(CX*2), Z11
+	VPDPBUSD     Z11, Z9, Z5
+	VPBROADCASTD (SI), Z12
+	VPDPBUSD     Z12, Z9, Z6
+	VPBROADCASTD (SI)(CX*1), Z13
+	VPDPBUSD     Z13, Z9, Z7
+	VPBROADCASTD (SI)(CX*2), Z10
+	VPDPBUSD     Z10, Z9, Z8
+	MOVQ         8(DI), R8
+	VMOVUPS      (R9)(R8*1), Z9
+	PREFETCHT0   64(R9)(R8*1)
+	VPBROADCASTD 4(DX), Z10
+	VPDPBUSD     Z10, Z9, Z0
+	VPBROADCASTD 4(DX)(CX*1), Z11
+	VPDPBUSD     Z11, Z9, Z1
+	VPBROADCASTD 4(DX)(CX*2), Z12
+	VPDPBUSD     Z12, Z9, Z2
+	VPBROADCASTD 4(BX), Z13
+	VPDPBUSD     Z13, Z9, Z3
+	VPBROADCASTD 4(BX)(CX*1), Z10
+	VPDPBUSD     Z10, Z9, Z4
+	VPBROADCASTD 4(BX)(CX*2), Z11
+	VPDPBUSD     Z11, Z9, Z5
+	VPBROADCASTD 4(SI), Z12
+	VPDPBUSD     Z12, Z9, Z6
+	VPBROADCASTD 4(SI)(CX*1), Z13
+	VPDPBUSD     Z13, Z9, Z7
+	VPBROADCASTD 4(SI)(CX*2), Z10
+	VPDPBUSD     Z10, Z9, Z8
+	ADDQ         $0x08, DX
+	ADDQ         $0x08, BX
+	ADDQ         $0x08, SI
+	ADDQ         $0x10, DI
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (DI), AX
+	VMOVUPS      (R9)(AX*1), Z9
+	PREFETCHT0   64(R9)(AX*1)
+	VPBROADCASTD (DX), Z10
+	VPDPBUSD     Z10, Z9, Z0
+	VPBROADCASTD (DX)(CX*1), Z11
+	VPDPBUSD     Z11, Z9, Z1
+	VPBROADCASTD (DX)(CX*2), Z12
+	VPDPBUSD     Z12, Z9, Z2
+	VPBROADCASTD (BX), Z13
+	VPDPBUSD     Z13, Z9, Z3
+	VPBROADCASTD (BX)(CX*1), Z10
+	VPDPBUSD     Z10, Z9, Z4
+	VPBROADCASTD (BX)(CX*2), Z11
+	VPDPBUSD     Z11, Z9, Z5
+	VPBROADCASTD (SI), Z12
+	VPDPBUSD     Z12, Z9, Z6
+	VPBROADCASTD (SI)(CX*1), Z13
+	VPDPBUSD     Z13, Z9, Z7
+	VPBROADCASTD (SI)(CX*2), Z10
+	VPDPBUSD     Z10, Z9, Z8
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z9
+	VPADDD       Z9, Z0, Z0
+	VPBROADCASTD 4(BX), Z9
+	VPADDD       Z9, Z1, Z1
+	VPBROADCASTD 8(BX), Z9
+	VPADDD       Z9, Z2, Z2
+	VPBROADCASTD 12(BX), Z9
+	VPADDD       Z9, Z3, Z3
+	VPBROADCASTD 16(BX), Z9
+	VPADDD       Z9, Z4, Z4
+	VPBROADCASTD 20(BX), Z9
+	VPADDD       Z9, Z5, Z5
+	VPBROADCASTD 24(BX), Z9
+	VPADDD       Z9, Z6, Z6
+	VPBROADCASTD 28(BX), Z9
+	VPADDD       Z9, Z7, Z7
+	VPBROADCASTD 32(BX), Z9
+	VPADDD       Z9, Z8, Z8
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z9
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z9, Z0, Z0
+	VBROADCASTSS 4(SI), Z9
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z9, Z1, Z1
+	VBROADCASTSS 8(SI), Z9
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z9, Z2, Z2
+	VBROADCASTSS 12(SI), Z9
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z9, Z3, Z3
+	VBROADCASTSS 16(SI), Z9
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z9, Z4, Z4
+	VBROADCASTSS 20(SI), Z9
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z9, Z5, Z5
+	VBROADCASTSS 24(SI), Z9
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z9, Z6, Z6
+	VBROADCASTSS 28(SI), Z9
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z9, Z7, Z7
+	VBROADCASTSS 32(SI), Z9
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z9, Z8, Z8
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+
+acc0:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z9
+	VADDPS       Z9, Z0, Z0
+	VBROADCASTSS 4(BX), Z9
+	VADDPS       Z9, Z1, Z1
+	VBROADCASTSS 8(BX), Z9
+	VADDPS       Z9, Z2, Z2
+	VBROADCASTSS 12(BX), Z9
+	VADDPS       Z9, Z3, Z3
+	VBROADCASTSS 16(BX), Z9
+	VADDPS       Z9, Z4, Z4
+	VBROADCASTSS 20(BX), Z9
+	VADDPS       Z9, Z5, Z5
+	VBROADCASTSS 24(BX), Z9
+	VADDPS       Z9, Z6, Z6
+	VBROADCASTSS 28(BX), Z9
+	VADDPS       Z9, Z7, Z7
+	VBROADCASTSS 32(BX), Z9
+	VADDPS       Z9, Z8, Z8
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+
+res0:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z9, Z9, Z9
+	VMAXPS Z0, Z9, Z0
+	VADDPS Z9, Z0, Z0
+	VMAXPS Z1, Z9, Z1
+	VADDPS Z9, Z1, Z1
+	VMAXPS Z2, Z9, Z2
+	VADDPS Z9, Z2, Z2
+	VMAXPS Z3, Z9, Z3
+	VADDPS Z9, Z3, Z3
+	VMAXPS Z4, Z9, Z4
+	VADDPS Z9, Z4, Z4
+	VMAXPS Z5, Z9, Z5
+	VADDPS Z9, Z5, Z5
+	VMAXPS Z6, Z9, Z6
+	VADDPS Z9, Z6, Z6
+	VMAXPS Z7, Z9, Z7
+	VADDPS Z9, Z7, Z7
+	VMAXPS Z8, Z9, Z8
+	VADDPS Z9, Z8, Z8
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z9
+	VBROADCASTSS 100(AX), Z10
+	VMAXPS       Z0, Z9, Z0
+	VMINPS       Z0, Z10, Z0
+	VMAXPS       Z1, Z9, Z1
+	VMINPS       Z1, Z10, Z1
+	VMAXPS       Z2, Z9, Z2
+	VMINPS       Z2, Z10, Z2
+	VMAXPS       Z3, Z9, Z3
+	VMINPS       Z3, Z10, Z3
+	VMAXPS       Z4, Z9, Z4
+	VMINPS       Z4, Z10, Z4
+	VMAXPS       Z5, Z9, Z5
+	VMINPS       Z5, Z10, Z5
+	VMAXPS       Z6, Z9, Z6
+	VMINPS       Z6, Z10, Z6
+	VMAXPS       Z7, Z9, Z7
+	VMINPS       Z7, Z10, Z7
+	VMAXPS       Z8, Z9, Z8
+	VMINPS       Z8, Z10, Z8
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+
+out0:
+	VZEROUPPER
+	RET
+
+// func convInt1x1_avx2(t *byte)
+// Requires: AVX, AVX2, MMX+
+TEXT ·convInt1x1_avx2(SB), NOSPLIT, $0-8
+	VPXOR      Y0, Y0, Y0
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 31(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), CX
+	MOVQ       16(AX), DX
+	MOVQ       40(AX), BX
+	MOVQ       32(AX), SI
+	ADDQ       (BX), SI
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (DX), BX
+	VMOVUPS      (SI)(BX*1), Y1
+	PREFETCHT0   32(SI)(BX*1)
+	VPBROADCASTD (CX), Y4
+	VPMADDWD     Y1, Y4, Y2
+	VPADDD       Y2, Y0, Y0
+	MOVQ         8(DX), BX
+	VMOVUPS      (SI)(BX*1), Y1
+	PREFETCHT0   32(SI)(BX*1)
+	VPBROADCASTD 4(CX), Y4
+	VPMADDWD     Y1, Y4, Y2
+	VPADDD       Y2, Y0, Y0
+	ADDQ         $0x08, CX
+	ADDQ         $0x10, DX
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (DX), AX
+	VMOVUPS      (SI)(AX*1), Y1
+	PREFETCHT0   32(SI)(AX*1)
+	VPBROADCASTD (CX), Y4
+	VPMADDWD     Y1, Y4, Y2
+	VPADDD       Y2, Y0, Y0
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), DX
+	MOVQ         112(AX), BX
+	VPBROADCASTD (DX), Y1
+	VPADDD       Y1, Y0, Y0
+	TESTQ        BX, BX
+	JZ           scaled
+	VBROADCASTSS (BX), Y1
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y1, Y0, Y0
+
+scaled:
+	MOVQ       64(AX), DX
+	TESTQ      DX, DX
+	JZ         accDone
+	MOVQ       8(CX), BX
+	MOVQ       16(CX), SI
+	ADDQ       DX, SI
+	MOVQ       32(CX), DI
+	VMOVUPS    (DI), Y1
+	VMASKMOVPS (SI), Y1, Y2
+	VADDPS     Y2, Y0, Y2
+	VBLENDVPS  Y1, Y2, Y0, Y0
+	CMPQ       BX, $0x01
+	JLE        acc0
+	MOVQ       40(CX), SI
+	ADDQ       DX, SI
+	MOVQ       56(CX), DI
+	VMOVUPS    (DI), Y1
+	VMASKMOVPS (SI), Y1, Y2
+	VADDPS     Y2, Y0, Y2
+	VBLENDVPS  Y1, Y2, Y0, Y0
+	CMPQ       BX, $0x02
+	JLE        acc0
+	MOVQ       64(CX), SI
+	ADDQ       DX, SI
+	MOVQ       80(CX), DI
+	VMOVUPS    (DI), Y1
+	VMASKMOVPS (SI), Y1, Y2
+	VADDPS     Y2, Y0, Y2
+	VBLENDVPS  Y1, Y2, Y0, Y0
+
+acc0:
+accDone:
+	MOVQ         72(AX), DX
+	TESTQ        DX, DX
+	JZ           biased
+	VBROADCASTSS (DX), Y1
+	VADDPS       Y1, Y0, Y0
+
+biased:
+	MOVQ       80(AX), DX
+	TESTQ      DX, DX
+	JZ         resDone
+	MOVQ       8(CX), BX
+	MOVQ       16(CX), SI
+	ADDQ       DX, SI
+	MOVQ       32(CX), DI
+	VMOVUPS    (DI), Y1
+	VMASKMOVPS (SI), Y1, Y2
+	VADDPS     Y2, Y0, Y2
+	VBLENDVPS  Y1, Y2, Y0, Y0
+	CMPQ       BX, $0x01
+	JLE        res0
+	MOVQ       40(CX), SI
+	ADDQ       DX, SI
+	MOVQ       56(CX), DI
+	VMOVUPS    (DI), Y1
+	VMASKMOVPS (SI), Y1, Y2
+	VADDPS     Y2, Y0, Y2
+	VBLENDVPS  Y1, Y2, Y0, Y0
+	CMPQ       BX, $0x02
+	JLE        res0
+	MOVQ       64(CX), SI
+	ADDQ       DX, SI
+	MOVQ       80(CX), DI
+	VMOVUPS    (DI), Y1
+	VMASKMOVPS (SI), Y1, Y2
+	VADDPS     Y2, Y0, Y2
+	VBLENDVPS  Y1, Y2, Y0, Y0
+
+res0:
+resDone:
+	MOVQ   88(AX), DX
+	TESTQ  DX, DX
+	JZ     active
+	CMPQ   DX, $0x02
+	JEQ    clip
+	VPXOR  Y1, Y1, Y1
+	VMAXPS Y0, Y1, Y0
+	VADDPS Y1, Y0, Y0
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Y1
+	VBROADCASTSS 100(AX), Y2
+	VMAXPS       Y0, Y1, Y0
+	VMINPS       Y0, Y2, Y0
+
+active:
+	MOVQ       48(AX), AX
+	MOVQ       8(CX), DX
+	MOVQ       16(CX), BX
+	ADDQ       AX, BX
+	MOVQ       32(CX), SI
+	VMOVUPS    (SI), Y1
+	VMASKMOVPS Y0, Y1, (BX)
+	CMPQ       DX, $0x01
+	JLE        out0
+	MOVQ       40(CX), BX
+	ADDQ       AX, BX
+	MOVQ       56(CX), SI
+	VMOVUPS    (SI), Y1
+	VMASKMOVPS Y0, Y1, (BX)
+	CMPQ       DX, $0x02
+	JLE        out0
+	MOVQ       64(CX), BX
+	ADDQ       AX, BX
+	MOVQ       80(CX), SI
+	VMOVUPS    (SI), Y1
+	VMASKMOVPS Y0, Y1, (BX)
+
+out0:
+	VZEROUPPER
+	RET
+
+// func convInt2x1_avx2(t *byte)
+// Requires: AVX, AVX2, MMX+
+TEXT ·convInt2x1_avx2(SB), NOSPLIT, $0-8
+	VPXOR      Y0, Y0, Y0
+	VPXOR      Y1, Y1, Y1
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 31(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 31(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (BX), SI
+	VMOVUPS      (DI)(SI*1), Y2
+	PREFETCHT0   32(DI)(SI*1)
+	VPBROADCASTD (DX), Y5
+	VPMADDWD     Y2, Y5, Y3
+	VPADDD       Y3, Y0, Y0
+	VPBROADCASTD (DX)(CX*1), Y6
+	VPMADDWD     Y2, Y6, Y4
+	VPADDD       Y4, Y1, Y1
+	MOVQ         8(BX), SI
+	VMOVUPS      (DI)(SI*1), Y2
+	PREFETCHT0   32(DI)(SI*1)
+	VPBROADCASTD 4(DX), Y5
+	VPMADDWD     Y2, Y5, Y3
+	VPADDD       Y3, Y0, Y0
+	VPBROADCASTD 4(DX)(CX*1), Y6
+	VPMADDWD     Y2, Y6, Y4
+	VPADDD       Y4, Y1, Y1
+	ADDQ         $0x08, DX
+	ADDQ         $0x10, BX
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (BX), AX
+	VMOVUPS      (DI)(AX*1), Y2
+	PREFETCHT0   32(DI)(AX*1)
+	VPBROADCASTD (DX), Y5
+	VPMADDWD     Y2, Y5, Y3
+	VPADDD       Y3, Y0, Y0
+	VPBROADCASTD (DX)(CX*1), Y6
+	VPMADDWD     Y2, Y6, Y4
+	VPADDD       Y4, Y1, Y1
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Y2
+	VPADDD       Y2, Y0, Y0
+	VPBROADCASTD 4(BX), Y2
+	VPADDD       Y2, Y1, Y1
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Y2
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y2, Y0, Y0
+	VBROADCASTSS 4(SI), Y2
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y2, Y1, Y1
+
+scaled:
+	MOVQ       64(AX), BX
+	TESTQ      BX, BX
+	JZ         accDone
+	MOVQ       8(CX), SI
+	MOVQ       16(CX), DI
+	ADDQ       BX, DI
+	MOVQ       32(CX), R8
+	VMOVUPS    (R8), Y2
+	VMASKMOVPS (DI), Y2, Y3
+	VADDPS     Y3, Y0, Y3
+	VBLENDVPS  Y2, Y3, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y2, Y3
+	VADDPS     Y3, Y1, Y3
+	VBLENDVPS  Y2, Y3, Y1, Y1
+	CMPQ       SI, $0x01
+	JLE        acc0
+	MOVQ       40(CX), DI
+	ADDQ       BX, DI
+	MOVQ       56(CX), R8
+	VMOVUPS    (R8), Y2
+	VMASKMOVPS (DI), Y2, Y3
+	VADDPS     Y3, Y0, Y3
+	VBLENDVPS  Y2, Y3, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y2, Y3
+	VADDPS     Y3, Y1, Y3
+	VBLENDVPS  Y2, Y3, Y1, Y1
+	CMPQ       SI, $0x02
+	JLE        acc0
+	MOVQ       64(CX), DI
+	ADDQ       BX, DI
+	MOVQ       80(CX), R8
+	VMOVUPS    (R8), Y2
+	VMASKMOVPS (DI), Y2, Y3
+	VADDPS     Y3, Y0, Y3
+	VBLENDVPS  Y2, Y3, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y2, Y3
+	VADDPS     Y3, Y1, Y3
+	VBLENDVPS  Y2, Y3, Y1, Y1
+
+acc0:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Y2
+	VADDPS       Y2, Y0, Y0
+	VBROADCASTSS 4(BX), Y2
+	VADDPS       Y2, Y1, Y1
+
+biased:
+	MOVQ       80(AX), BX
+	TESTQ      BX, BX
+	JZ         resDone
+	MOVQ       8(CX), SI
+	MOVQ       16(CX), DI
+	ADDQ       BX, DI
+	MOVQ       32(CX), R8
+	VMOVUPS    (R8), Y2
+	VMASKMOVPS (DI), Y2, Y3
+	VADDPS     Y3, Y0, Y3
+	VBLENDVPS  Y2, Y3, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y2, Y3
+	VADDPS     Y3, Y1, Y3
+	VBLENDVPS  Y2, Y3, Y1, Y1
+	CMPQ       SI, $0x01
+	JLE        res0
+	MOVQ       40(CX), DI
+	ADDQ       BX, DI
+	MOVQ       56(CX), R8
+	VMOVUPS    (R8), Y2
+	VMASKMOVPS (DI), Y2, Y3
+	VADDPS     Y3, Y0, Y3
+	VBLENDVPS  Y2, Y3, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y2, Y3
+	VADDPS     Y3, Y1, Y3
+	VBLENDVPS  Y2, Y3, Y1, Y1
+	CMPQ       SI, $0x02
+	JLE        res0
+	MOVQ       64(CX), DI
+	ADDQ       BX, DI
+	MOVQ       80(CX), R8
+	VMOVUPS    (R8), Y2
+	VMASKMOVPS (DI), Y2, Y3
+	VADDPS     Y3, Y0, Y3
+	VBLENDVPS  Y2, Y3, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y2, Y3
+	VADDPS     Y3, Y1, Y3
+	VBLENDVPS  Y2, Y3, Y1, Y1
+
+res0:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXOR  Y2, Y2, Y2
+	VMAXPS Y0, Y2, Y0
+	VADDPS Y2, Y0, Y0
+	VMAXPS Y1, Y2, Y1
+	VADDPS Y2, Y1, Y1
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Y2
+	VBROADCASTSS 100(AX), Y3
+	VMAXPS       Y0, Y2, Y0
+	VMINPS       Y0, Y3, Y0
+	VMAXPS       Y1, Y2, Y1
+	VMINPS       Y1, Y3, Y1
+
+active:
+	MOVQ       48(AX), AX
+	MOVQ       8(CX), BX
+	MOVQ       16(CX), SI
+	ADDQ       AX, SI
+	MOVQ       32(CX), DI
+	VMOVUPS    (DI), Y2
+	VMASKMOVPS Y0, Y2, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y1, Y2, (SI)
+	CMPQ       BX, $0x01
+	JLE        out0
+	MOVQ       40(CX), SI
+	ADDQ       AX, SI
+	MOVQ       56(CX), DI
+	VMOVUPS    (DI), Y2
+	VMASKMOVPS Y0, Y2, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y1, Y2, (SI)
+	CMPQ       BX, $0x02
+	JLE        out0
+	MOVQ       64(CX), SI
+	ADDQ       AX, SI
+	MOVQ       80(CX), DI
+	VMOVUPS    (DI), Y2
+	VMASKMOVPS Y0, Y2, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y1, Y2, (SI)
+
+out0:
+	VZEROUPPER
+	RET
+
+// func convInt3x1_avx2(t *byte)
+// Requires: AVX, AVX2, MMX+
+TEXT ·convInt3x1_avx2(SB), NOSPLIT, $0-8
+	VPXOR      Y0, Y0, Y0
+	VPXOR      Y1, Y1, Y1
+	VPXOR      Y2, Y2, Y2
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), AX
+	ADDQ       16(CX), AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 31(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 31(AX)
+	ADDQ       DX, AX
+	PREFETCHT0 (AX)
+	PREFETCHT0 31(AX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (BX), SI
+	VMOVUPS      (DI)(SI*1), Y3
+	PREFETCHT0   32(DI)(SI*1)
+	VPBROADCASTD (DX), Y6
+	VPMADDWD     Y3, Y6, Y4
+	VPADDD       Y4, Y0, Y0
+	VPBROADCASTD (DX)(CX*1), Y7
+	VPMADDWD     Y3, Y7, Y5
+	VPADDD       Y5, Y1, Y1
+	VPBROADCASTD (DX)(CX*2), Y8
+	VPMADDWD     Y3, Y8, Y4
+	VPADDD       Y4, Y2, Y2
+	MOVQ         8(BX), SI
+	VMOVUPS      (DI)(SI*1), Y3
+	PREFETCHT0   32(DI)(SI*1)
+	VPBROADCASTD 4(DX), Y6
+	VPMADDWD     Y3, Y6, Y4
+	VPADDD       Y4, Y0, Y0
+	VPBROADCASTD 4(DX)(CX*1), Y7
+	VPMADDWD     Y3, Y7, Y5
+	VPADDD       Y5, Y1, Y1
+	VPBROADCASTD 4(DX)(CX*2), Y8
+	VPMADDWD     Y3, Y8, Y4
+	VPADDD       Y4, Y2, Y2
+	ADDQ         $0x08, DX
+	ADDQ         $0x10, BX
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (BX), AX
+	VMOVUPS      (DI)(AX*1), Y3
+	PREFETCHT0   32(DI)(AX*1)
+	VPBROADCASTD (DX), Y6
+	VPMADDWD     Y3, Y6, Y4
+	VPADDD       Y4, Y0, Y0
+	VPBROADCASTD (DX)(CX*1), Y7
+	VPMADDWD     Y3, Y7, Y5
+	VPADDD       Y5, Y1, Y1
+	VPBROADCASTD (DX)(CX*2), Y8
+	VPMADDWD     Y3, Y8, Y4
+	VPADDD       Y4, Y2, Y2
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Y3
+	VPADDD       Y3, Y0, Y0
+	VPBROADCASTD 4(BX), Y3
+	VPADDD       Y3, Y1, Y1
+	VPBROADCASTD 8(BX), Y3
+	VPADDD       Y3, Y2, Y2
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Y3
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y3, Y0, Y0
+	VBROADCASTSS 4(SI), Y3
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y3, Y1, Y1
+	VBROADCASTSS 8(SI), Y3
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       Y3, Y2, Y2
+
+scaled:
+	MOVQ       64(AX), BX
+	TESTQ      BX, BX
+	JZ         accDone
+	MOVQ       8(CX), SI
+	MOVQ       16(CX), DI
+	ADDQ       BX, DI
+	MOVQ       32(CX), R8
+	VMOVUPS    (R8), Y3
+	VMASKMOVPS (DI), Y3, Y4
+	VADDPS     Y4, Y0, Y4
+	VBLENDVPS  Y3, Y4, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y3, Y4
+	VADDPS     Y4, Y1, Y4
+	VBLENDVPS  Y3, Y4, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y3, Y4
+	VADDPS     Y4, Y2, Y4
+	VBLENDVPS  Y3, Y4, Y2, Y2
+	CMPQ       SI, $0x01
+	JLE        acc0
+	MOVQ       40(CX), DI
+	ADDQ       BX, DI
+	MOVQ       56(CX), R8
+	VMOVUPS    (R8), Y3
+	VMASKMOVPS (DI), Y3, Y4
+	VADDPS     Y4, Y0, Y4
+	VBLENDVPS  Y3, Y4, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y3, Y4
+	VADDPS     Y4, Y1, Y4
+	VBLENDVPS  Y3, Y4, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y3, Y4
+	VADDPS     Y4, Y2, Y4
+	VBLENDVPS  Y3, Y4, Y2, Y2
+	CMPQ       SI, $0x02
+	JLE        acc0
+	MOVQ       64(CX), DI
+	ADDQ       BX, DI
+	MOVQ       80(CX), R8
+	VMOVUPS    (R8), Y3
+	VMASKMOVPS (DI), Y3, Y4
+	VADDPS     Y4, Y0, Y4
+	VBLENDVPS  Y3, Y4, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y3, Y4
+	VADDPS     Y4, Y1, Y4
+	VBLENDVPS  Y3, Y4, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y3, Y4
+	VADDPS     Y4, Y2, Y4
+	VBLENDVPS  Y3, Y4, Y2, Y2
+
+acc0:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Y3
+	VADDPS       Y3, Y0, Y0
+	VBROADCASTSS 4(BX), Y3
+	VADDPS       Y3, Y1, Y1
+	VBROADCASTSS 8(BX), Y3
+	VADDPS       Y3, Y2, Y2
+
+biased:
+	MOVQ       80(AX), BX
+	TESTQ      BX, BX
+	JZ         resDone
+	MOVQ       8(CX), SI
+	MOVQ       16(CX), DI
+	ADDQ       BX, DI
+	MOVQ       32(CX), R8
+	VMOVUPS    (R8), Y3
+	VMASKMOVPS (DI), Y3, Y4
+	VADDPS     Y4, Y0, Y4
+	VBLENDVPS  Y3, Y4, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y3, Y4
+	VADDPS     Y4, Y1, Y4
+	VBLENDVPS  Y3, Y4, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y3, Y4
+	VADDPS     Y4, Y2, Y4
+	VBLENDVPS  Y3, Y4, Y2, Y2
+	CMPQ       SI, $0x01
+	JLE        res0
+	MOVQ       40(CX), DI
+	ADDQ       BX, DI
+	MOVQ       56(CX), R8
+	VMOVUPS    (R8), Y3
+	VMASKMOVPS (DI), Y3, Y4
+	VADDPS     Y4, Y0, Y4
+	VBLENDVPS  Y3, Y4, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y3, Y4
+	VADDPS     Y4, Y1, Y4
+	VBLENDVPS  Y3, Y4, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y3, Y4
+	VADDPS     Y4, Y2, Y4
+	VBLENDVPS  Y3, Y4, Y2, Y2
+	CMPQ       SI, $0x02
+	JLE        res0
+	MOVQ       64(CX), DI
+	ADDQ       BX, DI
+	MOVQ       80(CX), R8
+	VMOVUPS    (R8), Y3
+	VMASKMOVPS (DI), Y3, Y4
+	VADDPS     Y4, Y0, Y4
+	VBLENDVPS  Y3, Y4, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y3, Y4
+	VADDPS     Y4, Y1, Y4
+	VBLENDVPS  Y3, Y4, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y3, Y4
+	VADDPS     Y4, Y2, Y4
+	VBLENDVPS  Y3, Y4, Y2, Y2
+
+res0:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXOR  Y3, Y3, Y3
+	VMAXPS Y0, Y3, Y0
+	VADDPS Y3, Y0, Y0
+	VMAXPS Y1, Y3, Y1
+	VADDPS Y3, Y1, Y1
+	VMAXPS Y2, Y3, Y2
+	VADDPS Y3, Y2, Y2
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Y3
+	VBROADCASTSS 100(AX), Y4
+	VMAXPS       Y0, Y3, Y0
+	VMINPS       Y0, Y4, Y0
+	VMAXPS       Y1, Y3, Y1
+	VMINPS       Y1, Y4, Y1
+	VMAXPS       Y2, Y3, Y2
+	VMINPS       Y2, Y4, Y2
+
+active:
+	MOVQ       48(AX), AX
+	MOVQ       8(CX), BX
+	MOVQ       16(CX), SI
+	ADDQ       AX, SI
+	MOVQ       32(CX), DI
+	VMOVUPS    (DI), Y3
+	VMASKMOVPS Y0, Y3, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y1, Y3, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y2, Y3, (SI)
+	CMPQ       BX, $0x01
+	JLE        out0
+	MOVQ       40(CX), SI
+	ADDQ       AX, SI
+	MOVQ       56(CX), DI
+	VMOVUPS    (DI), Y3
+	VMASKMOVPS Y0, Y3, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y1, Y3, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y2, Y3, (SI)
+	CMPQ       BX, $0x02
+	JLE        out0
+	MOVQ       64(CX), SI
+	ADDQ       AX, SI
+	MOVQ       80(CX), DI
+	VMOVUPS    (DI), Y3
+	VMASKMOVPS Y0, Y3, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y1, Y3, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y2, Y3, (SI)
+
+out0:
+	VZEROUPPER
+	RET
+
+// func convInt1x2_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt1x2_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), DX
+	ADDQ       16(CX), DX
+	PREFETCHT0 (DX)
+	MOVQ       48(AX), DX
+	ADDQ       104(CX), DX
+	PREFETCHT0 (DX)
+	PREFETCHT0 63(DX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), CX
+	MOVQ       16(AX), DX
+	MOVQ       40(AX), BX
+	MOVQ       32(AX), SI
+	ADDQ       (BX), SI
+	MOVQ       32(AX), DI
+	ADDQ       88(BX), DI
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (DX), BX
+	VMOVUPS      (SI)(BX*1), Z2
+	PREFETCHT0   128(SI)(BX*1)
+	VMOVUPS      (DI)(BX*1), Z3
+	PREFETCHT0   128(DI)(BX*1)
+	VPBROADCASTD (CX), Z4
+	VPDPBUSD     Z4, Z2, Z0
+	VPDPBUSD     Z4, Z3, Z1
+	MOVQ         8(DX), BX
+	VMOVUPS      (SI)(BX*1), Z2
+	PREFETCHT0   128(SI)(BX*1)
+	VMOVUPS      (DI)(BX*1), Z3
+	PREFETCHT0   128(DI)(BX*1)
+	VPBROADCASTD 4(CX), Z4
+	VPDPBUSD     Z4, Z2, Z0
+	VPDPBUSD     Z4, Z3, Z1
+	ADDQ         $0x08, CX
+	ADDQ         $0x10, DX
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (DX), AX
+	VMOVUPS      (SI)(AX*1), Z2
+	PREFETCHT0   128(SI)(AX*1)
+	VMOVUPS      (DI)(AX*1), Z3
+	PREFETCHT0   128(DI)(AX*1)
+	VPBROADCASTD (CX), Z4
+	VPDPBUSD     Z4, Z2, Z0
+	VPDPBUSD     Z4, Z3, Z1
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), DX
+	MOVQ         112(AX), BX
+	VPBROADCASTD (DX), Z2
+	VPADDD       Z2, Z0, Z0
+	VPADDD       Z2, Z1, Z1
+	TESTQ        BX, BX
+	JZ           scaled
+	VBROADCASTSS (BX), Z2
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z2, Z0, Z0
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z2, Z1, Z1
+
+scaled:
+	MOVQ   64(AX), DX
+	TESTQ  DX, DX
+	JZ     accDone
+	MOVQ   8(CX), BX
+	MOVQ   16(CX), SI
+	ADDQ   DX, SI
+	KMOVW  24(CX), K1
+	VADDPS (SI), Z0, K1, Z0
+	CMPQ   BX, $0x01
+	JLE    acc0
+	MOVQ   40(CX), SI
+	ADDQ   DX, SI
+	KMOVW  48(CX), K1
+	VADDPS (SI), Z0, K1, Z0
+	CMPQ   BX, $0x02
+	JLE    acc0
+	MOVQ   64(CX), SI
+	ADDQ   DX, SI
+	KMOVW  72(CX), K1
+	VADDPS (SI), Z0, K1, Z0
+
+acc0:
+	MOVQ   96(CX), BX
+	MOVQ   104(CX), SI
+	ADDQ   DX, SI
+	KMOVW  112(CX), K1
+	VADDPS (SI), Z1, K1, Z1
+	CMPQ   BX, $0x01
+	JLE    acc1
+	MOVQ   128(CX), SI
+	ADDQ   DX, SI
+	KMOVW  136(CX), K1
+	VADDPS (SI), Z1, K1, Z1
+	CMPQ   BX, $0x02
+	JLE    acc1
+	MOVQ   152(CX), SI
+	ADDQ   DX, SI
+	KMOVW  160(CX), K1
+	VADDPS (SI), Z1, K1, Z1
+
+acc1:
+accDone:
+	MOVQ         72(AX), DX
+	TESTQ        DX, DX
+	JZ           biased
+	VBROADCASTSS (DX), Z2
+	VADDPS       Z2, Z0, Z0
+	VADDPS       Z2, Z1, Z1
+
+biased:
+	MOVQ   80(AX), DX
+	TESTQ  DX, DX
+	JZ     resDone
+	MOVQ   8(CX), BX
+	MOVQ   16(CX), SI
+	ADDQ   DX, SI
+	KMOVW  24(CX), K1
+	VADDPS (SI), Z0, K1, Z0
+	CMPQ   BX, $0x01
+	JLE    res0
+	MOVQ   40(CX), SI
+	ADDQ   DX, SI
+	KMOVW  48(CX), K1
+	VADDPS (SI), Z0, K1, Z0
+	CMPQ   BX, $0x02
+	JLE    res0
+	MOVQ   64(CX), SI
+	ADDQ   DX, SI
+	KMOVW  72(CX), K1
+	VADDPS (SI), Z0, K1, Z0
+
+res0:
+	MOVQ   96(CX), BX
+	MOVQ   104(CX), SI
+	ADDQ   DX, SI
+	KMOVW  112(CX), K1
+	VADDPS (SI), Z1, K1, Z1
+	CMPQ   BX, $0x01
+	JLE    res1
+	MOVQ   128(CX), SI
+	ADDQ   DX, SI
+	KMOVW  136(CX), K1
+	VADDPS (SI), Z1, K1, Z1
+	CMPQ   BX, $0x02
+	JLE    res1
+	MOVQ   152(CX), SI
+	ADDQ   DX, SI
+	KMOVW  160(CX), K1
+	VADDPS (SI), Z1, K1, Z1
+
+res1:
+resDone:
+	MOVQ   88(AX), DX
+	TESTQ  DX, DX
+	JZ     active
+	CMPQ   DX, $0x02
+	JEQ    clip
+	VPXORD Z2, Z2, Z2
+	VMAXPS Z0, Z2, Z0
+	VADDPS Z2, Z0, Z0
+	VMAXPS Z1, Z2, Z1
+	VADDPS Z2, Z1, Z1
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z2
+	VBROADCASTSS 100(AX), Z3
+	VMAXPS       Z0, Z2, Z0
+	VMINPS       Z0, Z3, Z0
+	VMAXPS       Z1, Z2, Z1
+	VMINPS       Z1, Z3, Z1
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), DX
+	MOVQ    16(CX), BX
+	ADDQ    AX, BX
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (BX)
+	CMPQ    DX, $0x01
+	JLE     out0
+	MOVQ    40(CX), BX
+	ADDQ    AX, BX
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (BX)
+	CMPQ    DX, $0x02
+	JLE     out0
+	MOVQ    64(CX), BX
+	ADDQ    AX, BX
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (BX)
+
+out0:
+	MOVQ    96(CX), DX
+	MOVQ    104(CX), BX
+	ADDQ    AX, BX
+	KMOVW   112(CX), K1
+	VMOVUPS Z1, K1, (BX)
+	CMPQ    DX, $0x01
+	JLE     out1
+	MOVQ    128(CX), BX
+	ADDQ    AX, BX
+	KMOVW   136(CX), K1
+	VMOVUPS Z1, K1, (BX)
+	CMPQ    DX, $0x02
+	JLE     out1
+	MOVQ    152(CX), BX
+	ADDQ    AX, BX
+	KMOVW   160(CX), K1
+	VMOVUPS Z1, K1, (BX)
+
+out1:
+	VZEROUPPER
+	RET
+
+// func convInt2x2_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt2x2_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       32(AX), R8
+	ADDQ       88(SI), R8
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (BX), SI
+	VMOVUPS      (DI)(SI*1), Z4
+	PREFETCHT0   128(DI)(SI*1)
+	VMOVUPS      (R8)(SI*1), Z5
+	PREFETCHT0   128(R8)(SI*1)
+	VPBROADCASTD (DX), Z6
+	VPDPBUSD     Z6, Z4, Z0
+	VPDPBUSD     Z6, Z5, Z1
+	VPBROADCASTD (DX)(CX*1), Z7
+	VPDPBUSD     Z7, Z4, Z2
+	VPDPBUSD     Z7, Z5, Z3
+	MOVQ         8(BX), SI
+	VMOVUPS      (DI)(SI*1), Z4
+	PREFETCHT0   128(DI)(SI*1)
+	VMOVUPS      (R8)(SI*1), Z5
+	PREFETCHT0   128(R8)(SI*1)
+	VPBROADCASTD 4(DX), Z6
+	VPDPBUSD     Z6, Z4, Z0
+	VPDPBUSD     Z6, Z5, Z1
+	VPBROADCASTD 4(DX)(CX*1), Z7
+	VPDPBUSD     Z7, Z4, Z2
+	VPDPBUSD     Z7, Z5, Z3
+	ADDQ         $0x08, DX
+	ADDQ         $0x10, BX
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (BX), AX
+	VMOVUPS      (DI)(AX*1), Z4
+	PREFETCHT0   128(DI)(AX*1)
+	VMOVUPS      (R8)(AX*1), Z5
+	PREFETCHT0   128(R8)(AX*1)
+	VPBROADCASTD (DX), Z6
+	VPDPBUSD     Z6, Z4, Z0
+	VPDPBUSD     Z6, Z5, Z1
+	VPBROADCASTD (DX)(CX*1), Z7
+	VPDPBUSD     Z7, Z4, Z2
+	VPDPBUSD     Z7, Z5, Z3
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z4
+	VPADDD       Z4, Z0, Z0
+	VPADDD       Z4, Z1, Z1
+	VPBROADCASTD 4(BX), Z4
+	VPADDD       Z4, Z2, Z2
+	VPADDD       Z4, Z3, Z3
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z4
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z4, Z0, Z0
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z4, Z1, Z1
+	VBROADCASTSS 4(SI), Z4
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z4, Z2, Z2
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z4, Z3, Z3
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+
+acc0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	CMPQ   SI, $0x01
+	JLE    acc1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	CMPQ   SI, $0x02
+	JLE    acc1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+
+acc1:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z4
+	VADDPS       Z4, Z0, Z0
+	VADDPS       Z4, Z1, Z1
+	VBROADCASTSS 4(BX), Z4
+	VADDPS       Z4, Z2, Z2
+	VADDPS       Z4, Z3, Z3
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+
+res0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	CMPQ   SI, $0x01
+	JLE    res1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	CMPQ   SI, $0x02
+	JLE    res1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+
+res1:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z4, Z4, Z4
+	VMAXPS Z0, Z4, Z0
+	VADDPS Z4, Z0, Z0
+	VMAXPS Z1, Z4, Z1
+	VADDPS Z4, Z1, Z1
+	VMAXPS Z2, Z4, Z2
+	VADDPS Z4, Z2, Z2
+	VMAXPS Z3, Z4, Z3
+	VADDPS Z4, Z3, Z3
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z4
+	VBROADCASTSS 100(AX), Z5
+	VMAXPS       Z0, Z4, Z0
+	VMINPS       Z0, Z5, Z0
+	VMAXPS       Z1, Z4, Z1
+	VMINPS       Z1, Z5, Z1
+	VMAXPS       Z2, Z4, Z2
+	VMINPS       Z2, Z5, Z2
+	VMAXPS       Z3, Z4, Z3
+	VMINPS       Z3, Z5, Z3
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+
+out0:
+	MOVQ    96(CX), BX
+	MOVQ    104(CX), SI
+	ADDQ    AX, SI
+	KMOVW   112(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out1
+	MOVQ    128(CX), SI
+	ADDQ    AX, SI
+	KMOVW   136(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out1
+	MOVQ    152(CX), SI
+	ADDQ    AX, SI
+	KMOVW   160(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+
+out1:
+	VZEROUPPER
+	RET
+
+// func convInt3x2_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt3x2_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       32(AX), R8
+	ADDQ       88(SI), R8
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (BX), SI
+	VMOVUPS      (DI)(SI*1), Z6
+	PREFETCHT0   128(DI)(SI*1)
+	VMOVUPS      (R8)(SI*1), Z7
+	PREFETCHT0   128(R8)(SI*1)
+	VPBROADCASTD (DX), Z8
+	VPDPBUSD     Z8, Z6, Z0
+	VPDPBUSD     Z8, Z7, Z1
+	VPBROADCASTD (DX)(CX*1), Z9
+	VPDPBUSD     Z9, Z6, Z2
+	VPDPBUSD     Z9, Z7, Z3
+	VPBROADCASTD (DX)(CX*2), Z10
+	VPDPBUSD     Z10, Z6, Z4
+	VPDPBUSD     Z10, Z7, Z5
+	MOVQ         8(BX), SI
+	VMOVUPS      (DI)(SI*1), Z6
+	PREFETCHT0   128(DI)(SI*1)
+	VMOVUPS      (R8)(SI*1), Z7
+	PREFETCHT0   128(R8)(SI*1)
+	VPBROADCASTD 4(DX), Z8
+	VPDPBUSD     Z8, Z6, Z0
+	VPDPBUSD     Z8, Z7, Z1
+	VPBROADCASTD 4(DX)(CX*1), Z9
+	VPDPBUSD     Z9, Z6, Z2
+	VPDPBUSD     Z9, Z7, Z3
+	VPBROADCASTD 4(DX)(CX*2), Z10
+	VPDPBUSD     Z10, Z6, Z4
+	VPDPBUSD     Z10, Z7, Z5
+	ADDQ         $0x08, DX
+	ADDQ         $0x10, BX
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (BX), AX
+	VMOVUPS      (DI)(AX*1), Z6
+	PREFETCHT0   128(DI)(AX*1)
+	VMOVUPS      (R8)(AX*1), Z7
+	PREFETCHT0   128(R8)(AX*1)
+	VPBROADCASTD (DX), Z8
+	VPDPBUSD     Z8, Z6, Z0
+	VPDPBUSD     Z8, Z7, Z1
+	VPBROADCASTD (DX)(CX*1), Z9
+	VPDPBUSD     Z9, Z6, Z2
+	VPDPBUSD     Z9, Z7, Z3
+	VPBROADCASTD (DX)(CX*2), Z10
+	VPDPBUSD     Z10, Z6, Z4
+	VPDPBUSD     Z10, Z7, Z5
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z6
+	VPADDD       Z6, Z0, Z0
+	VPADDD       Z6, Z1, Z1
+	VPBROADCASTD 4(BX), Z6
+	VPADDD       Z6, Z2, Z2
+	VPADDD       Z6, Z3, Z3
+	VPBROADCASTD 8(BX), Z6
+	VPADDD       Z6, Z4, Z4
+	VPADDD       Z6, Z5, Z5
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z6
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z6, Z0, Z0
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z6, Z1, Z1
+	VBROADCASTSS 4(SI), Z6
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z6, Z2, Z2
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z6, Z3, Z3
+	VBROADCASTSS 8(SI), Z6
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z6, Z4, Z4
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z6, Z5, Z5
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+
+acc0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	CMPQ   SI, $0x01
+	JLE    acc1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	CMPQ   SI, $0x02
+	JLE    acc1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+
+acc1:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z6
+	VADDPS       Z6, Z0, Z0
+	VADDPS       Z6, Z1, Z1
+	VBROADCASTSS 4(BX), Z6
+	VADDPS       Z6, Z2, Z2
+	VADDPS       Z6, Z3, Z3
+	VBROADCASTSS 8(BX), Z6
+	VADDPS       Z6, Z4, Z4
+	VADDPS       Z6, Z5, Z5
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+
+res0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	CMPQ   SI, $0x01
+	JLE    res1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	CMPQ   SI, $0x02
+	JLE    res1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+
+res1:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z6, Z6, Z6
+	VMAXPS Z0, Z6, Z0
+	VADDPS Z6, Z0, Z0
+	VMAXPS Z1, Z6, Z1
+	VADDPS Z6, Z1, Z1
+	VMAXPS Z2, Z6, Z2
+	VADDPS Z6, Z2, Z2
+	VMAXPS Z3, Z6, Z3
+	VADDPS Z6, Z3, Z3
+	VMAXPS Z4, Z6, Z4
+	VADDPS Z6, Z4, Z4
+	VMAXPS Z5, Z6, Z5
+	VADDPS Z6, Z5, Z5
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z6
+	VBROADCASTSS 100(AX), Z7
+	VMAXPS       Z0, Z6, Z0
+	VMINPS       Z0, Z7, Z0
+	VMAXPS       Z1, Z6, Z1
+	VMINPS       Z1, Z7, Z1
+	VMAXPS       Z2, Z6, Z2
+	VMINPS       Z2, Z7, Z2
+	VMAXPS       Z3, Z6, Z3
+	VMINPS       Z3, Z7, Z3
+	VMAXPS       Z4, Z6, Z4
+	VMINPS       Z4, Z7, Z4
+	VMAXPS       Z5, Z6, Z5
+	VMINPS       Z5, Z7, Z5
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+
+out0:
+	MOVQ    96(CX), BX
+	MOVQ    104(CX), SI
+	ADDQ    AX, SI
+	KMOVW   112(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out1
+	MOVQ    128(CX), SI
+	ADDQ    AX, SI
+	KMOVW   136(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out1
+	MOVQ    152(CX), SI
+	ADDQ    AX, SI
+	KMOVW   160(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+
+out1:
+	VZEROUPPER
+	RET
+
+// func convInt4x2_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt4x2_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	MOVQ       16(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       32(AX), R8
+	ADDQ       (DI), R8
+	MOVQ       32(AX), R9
+	ADDQ       88(DI), R9
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (SI), DI
+	VMOVUPS      (R8)(DI*1), Z8
+	PREFETCHT0   128(R8)(DI*1)
+	VMOVUPS      (R9)(DI*1), Z9
+	PREFETCHT0   128(R9)(DI*1)
+	VPBROADCASTD (DX), Z10
+	VPDPBUSD     Z10, Z8, Z0
+	VPDPBUSD     Z10, Z9, Z1
+	VPBROADCASTD (DX)(CX*1), Z11
+	VPDPBUSD     Z11, Z8, Z2
+	VPDPBUSD     Z11, Z9, Z3
+	VPBROADCASTD (DX)(CX*2), Z12
+	VPDPBUSD     Z12, Z8, Z4
+	VPDPBUSD     Z12, Z9, Z5
+	VPBROADCASTD (BX), Z13
+	VPDPBUSD     Z13, Z8, Z6
+	VPDPBUSD     Z13, Z9, Z7
+	MOVQ         8(SI), DI
+	VMOVUPS      (R8)(DI*1), Z8
+	PREFETCHT0   128(R8)(DI*1)
+	VMOVUPS      (R9)(DI*1), Z9
+	PREFETCHT0   128(R9)(DI*1)
+	VPBROADCASTD 4(DX), Z10
+	VPDPBUSD     Z10, Z8, Z0
+	VPDPBUSD     Z10, Z9, Z1
+	VPBROADCASTD 4(DX)(CX*1), Z11
+	VPDPBUSD     Z11, Z8, Z2
+	VPDPBUSD     Z11, Z9, Z3
+	VPBROADCASTD 4(DX)(CX*2), Z12
+	VPDPBUSD     Z12, Z8, Z4
+	VPDPBUSD     Z12, Z9, Z5
+	VPBROADCASTD 4(BX), Z13
+	VPDPBUSD     Z13, Z8, Z6
+	VPDPBUSD     Z13, Z9, Z7
+	ADDQ         $0x08, DX
+	ADDQ         $0x08, BX
+	ADDQ         $0x10, SI
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (SI), AX
+	VMOVUPS      (R8)(AX*1), Z8
+	PREFETCHT0   128(R8)(AX*1)
+	VMOVUPS      (R9)(AX*1), Z9
+	PREFETCHT0   128(R9)(AX*1)
+	VPBROADCASTD (DX), Z10
+	VPDPBUSD     Z10, Z8, Z0
+	VPDPBUSD     Z10, Z9, Z1
+	VPBROADCASTD (DX)(CX*1), Z11
+	VPDPBUSD     Z11, Z8, Z2
+	VPDPBUSD     Z11, Z9, Z3
+	VPBROADCASTD (DX)(CX*2), Z12
+	VPDPBUSD     Z12, Z8, Z4
+	VPDPBUSD     Z12, Z9, Z5
+	VPBROADCASTD (BX), Z13
+	VPDPBUSD     Z13, Z8, Z6
+	VPDPBUSD     Z13, Z9, Z7
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z8
+	VPADDD       Z8, Z0, Z0
+	VPADDD       Z8, Z1, Z1
+	VPBROADCASTD 4(BX), Z8
+	VPADDD       Z8, Z2, Z2
+	VPADDD       Z8, Z3, Z3
+	VPBROADCASTD 8(BX), Z8
+	VPADDD       Z8, Z4, Z4
+	VPADDD       Z8, Z5, Z5
+	VPBROADCASTD 12(BX), Z8
+	VPADDD       Z8, Z6, Z6
+	VPADDD       Z8, Z7, Z7
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z8
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z8, Z0, Z0
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z8, Z1, Z1
+	VBROADCASTSS 4(SI), Z8
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z8, Z2, Z2
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z8, Z3, Z3
+	VBROADCASTSS 8(SI), Z8
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z8, Z4, Z4
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z8, Z5, Z5
+	VBROADCASTSS 12(SI), Z8
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z8, Z6, Z6
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z8, Z7, Z7
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+
+acc0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	CMPQ   SI, $0x01
+	JLE    acc1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	CMPQ   SI, $0x02
+	JLE    acc1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+
+acc1:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z8
+	VADDPS       Z8, Z0, Z0
+	VADDPS       Z8, Z1, Z1
+	VBROADCASTSS 4(BX), Z8
+	VADDPS       Z8, Z2, Z2
+	VADDPS       Z8, Z3, Z3
+	VBROADCASTSS 8(BX), Z8
+	VADDPS       Z8, Z4, Z4
+	VADDPS       Z8, Z5, Z5
+	VBROADCASTSS 12(BX), Z8
+	VADDPS       Z8, Z6, Z6
+	VADDPS       Z8, Z7, Z7
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+
+res0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	CMPQ   SI, $0x01
+	JLE    res1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	CMPQ   SI, $0x02
+	JLE    res1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+
+res1:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z8, Z8, Z8
+	VMAXPS Z0, Z8, Z0
+	VADDPS Z8, Z0, Z0
+	VMAXPS Z1, Z8, Z1
+	VADDPS Z8, Z1, Z1
+	VMAXPS Z2, Z8, Z2
+	VADDPS Z8, Z2, Z2
+	VMAXPS Z3, Z8, Z3
+	VADDPS Z8, Z3, Z3
+	VMAXPS Z4, Z8, Z4
+	VADDPS Z8, Z4, Z4
+	VMAXPS Z5, Z8, Z5
+	VADDPS Z8, Z5, Z5
+	VMAXPS Z6, Z8, Z6
+	VADDPS Z8, Z6, Z6
+	VMAXPS Z7, Z8, Z7
+	VADDPS Z8, Z7, Z7
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z8
+	VBROADCASTSS 100(AX), Z9
+	VMAXPS       Z0, Z8, Z0
+	VMINPS       Z0, Z9, Z0
+	VMAXPS       Z1, Z8, Z1
+	VMINPS       Z1, Z9, Z1
+	VMAXPS       Z2, Z8, Z2
+	VMINPS       Z2, Z9, Z2
+	VMAXPS       Z3, Z8, Z3
+	VMINPS       Z3, Z9, Z3
+	VMAXPS       Z4, Z8, Z4
+	VMINPS       Z4, Z9, Z4
+	VMAXPS       Z5, Z8, Z5
+	VMINPS       Z5, Z9, Z5
+	VMAXPS       Z6, Z8, Z6
+	VMINPS       Z6, Z9, Z6
+	VMAXPS       Z7, Z8, Z7
+	VMINPS       Z7, Z9, Z7
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+
+out0:
+	MOVQ    96(CX), BX
+	MOVQ    104(CX), SI
+	ADDQ    AX, SI
+	KMOVW   112(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out1
+	MOVQ    128(CX), SI
+	ADDQ    AX, SI
+	KMOVW   136(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out1
+	MOVQ    152(CX), SI
+	ADDQ    AX, SI
+	KMOVW   160(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+
+out1:
+	VZEROUPPER
+	RET
+
+// func convInt5x2_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt5x2_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	MOVQ       16(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       32(AX), R8
+	ADDQ       (DI), R8
+	MOVQ       32(AX), R9
+	ADDQ       88(DI), R9
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (SI), DI
+	VMOVUPS      (R8)(DI*1), Z10
+	PREFETCHT0   128(R8)(DI*1)
+	VMOVUPS      (R9)(DI*1), Z11
+	PREFETCHT0   128(R9)(DI*1)
+	VPBROADCASTD (DX), Z12
+	VPDPBUSD     Z12, Z10, Z0
+	VPDPBUSD     Z12, Z11, Z1
+	VPBROADCASTD (DX)(CX*1), Z13
+	VPDPBUSD     Z13, Z10, Z2
+	VPDPBUSD     Z13, Z11, Z3
+	VPBROADCASTD (DX)(CX*2), Z14
+	VPDPBUSD     Z14, Z10, Z4
+	VPDPBUSD     Z14, Z11, Z5
+	VPBROADCASTD (BX), Z15
+	VPDPBUSD     Z15, Z10, Z6
+	VPDPBUSD     Z15, Z11, Z7
+	VPBROADCASTD (BX)(CX*1), Z12
+	VPDPBUSD     Z12, Z10, Z8
+	VPDPBUSD     Z12, Z11, Z9
+	MOVQ         8(SI), DI
+	VMOVUPS      (R8)(DI*1), Z10
+	PREFETCHT0   128(R8)(DI*1)
+	VMOVUPS      (R9)(DI*1), Z11
+	PREFETCHT0   128(R9)(DI*1)
+	VPBROADCASTD 4(DX), Z12
+	VPDPBUSD     Z12, Z10, Z0
+	VPDPBUSD     Z12, Z11, Z1
+	VPBROADCASTD 4(DX)(CX*1), Z13
+	VPDPBUSD     Z13, Z10, Z2
+	VPDPBUSD     Z13, Z11, Z3
+	VPBROADCASTD 4(DX)(CX*2), Z14
+	VPDPBUSD     Z14, Z10, Z4
+	VPDPBUSD     Z14, Z11, Z5
+	VPBROADCASTD 4(BX), Z15
+	VPDPBUSD     Z15, Z10, Z6
+	VPDPBUSD     Z15, Z11, Z7
+	VPBROADCASTD 4(BX)(CX*1), Z12
+	VPDPBUSD     Z12, Z10, Z8
+	VPDPBUSD     Z12, Z11, Z9
+	ADDQ         $0x08, DX
+	ADDQ         $0x08, BX
+	ADDQ         $0x10, SI
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (SI), AX
+	VMOVUPS      (R8)(AX*1), Z10
+	PREFETCHT0   128(R8)(AX*1)
+	VMOVUPS      (R9)(AX*1), Z11
+	PREFETCHT0   128(R9)(AX*1)
+	VPBROADCASTD (DX), Z12
+	VPDPBUSD     Z12, Z10, Z0
+	VPDPBUSD     Z12, Z11, Z1
+	VPBROADCASTD (DX)(CX*1), Z13
+	VPDPBUSD     Z13, Z10, Z2
+	VPDPBUSD     Z13, Z11, Z3
+	VPBROADCASTD (DX)(CX*2), Z14
+	VPDPBUSD     Z14, Z10, Z4
+	VPDPBUSD     Z14, Z11, Z5
+	VPBROADCASTD (BX), Z15
+	VPDPBUSD     Z15, Z10, Z6
+	VPDPBUSD     Z15, Z11, Z7
+	VPBROADCASTD (BX)(CX*1), Z12
+	VPDPBUSD     Z12, Z10, Z8
+	VPDPBUSD     Z12, Z11, Z9
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z10
+	VPADDD       Z10, Z0, Z0
+	VPADDD       Z10, Z1, Z1
+	VPBROADCASTD 4(BX), Z10
+	VPADDD       Z10, Z2, Z2
+	VPADDD       Z10, Z3, Z3
+	VPBROADCASTD 8(BX), Z10
+	VPADDD       Z10, Z4, Z4
+	VPADDD       Z10, Z5, Z5
+	VPBROADCASTD 12(BX), Z10
+	VPADDD       Z10, Z6, Z6
+	VPADDD       Z10, Z7, Z7
+	VPBROADCASTD 16(BX), Z10
+	VPADDD       Z10, Z8, Z8
+	VPADDD       Z10, Z9, Z9
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z10
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z10, Z0, Z0
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z10, Z1, Z1
+	VBROADCASTSS 4(SI), Z10
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z10, Z2, Z2
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z10, Z3, Z3
+	VBROADCASTSS 8(SI), Z10
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z10, Z4, Z4
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z10, Z5, Z5
+	VBROADCASTSS 12(SI), Z10
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z10, Z6, Z6
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z10, Z7, Z7
+	VBROADCASTSS 16(SI), Z10
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z10, Z8, Z8
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z10, Z9, Z9
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+
+acc0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	CMPQ   SI, $0x01
+	JLE    acc1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	CMPQ   SI, $0x02
+	JLE    acc1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+
+acc1:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z10
+	VADDPS       Z10, Z0, Z0
+	VADDPS       Z10, Z1, Z1
+	VBROADCASTSS 4(BX), Z10
+	VADDPS       Z10, Z2, Z2
+	VADDPS       Z10, Z3, Z3
+	VBROADCASTSS 8(BX), Z10
+	VADDPS       Z10, Z4, Z4
+	VADDPS       Z10, Z5, Z5
+	VBROADCASTSS 12(BX), Z10
+	VADDPS       Z10, Z6, Z6
+	VADDPS       Z10, Z7, Z7
+	VBROADCASTSS 16(BX), Z10
+	VADDPS       Z10, Z8, Z8
+	VADDPS       Z10, Z9, Z9
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+
+res0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	CMPQ   SI, $0x01
+	JLE    res1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	CMPQ   SI, $0x02
+	JLE    res1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+
+res1:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z10, Z10, Z10
+	VMAXPS Z0, Z10, Z0
+	VADDPS Z10, Z0, Z0
+	VMAXPS Z1, Z10, Z1
+	VADDPS Z10, Z1, Z1
+	VMAXPS Z2, Z10, Z2
+	VADDPS Z10, Z2, Z2
+	VMAXPS Z3, Z10, Z3
+	VADDPS Z10, Z3, Z3
+	VMAXPS Z4, Z10, Z4
+	VADDPS Z10, Z4, Z4
+	VMAXPS Z5, Z10, Z5
+	VADDPS Z10, Z5, Z5
+	VMAXPS Z6, Z10, Z6
+	VADDPS Z10, Z6, Z6
+	VMAXPS Z7, Z10, Z7
+	VADDPS Z10, Z7, Z7
+	VMAXPS Z8, Z10, Z8
+	VADDPS Z10, Z8, Z8
+	VMAXPS Z9, Z10, Z9
+	VADDPS Z10, Z9, Z9
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z10
+	VBROADCASTSS 100(AX), Z11
+	VMAXPS       Z0, Z10, Z0
+	VMINPS       Z0, Z11, Z0
+	VMAXPS       Z1, Z10, Z1
+	VMINPS       Z1, Z11, Z1
+	VMAXPS       Z2, Z10, Z2
+	VMINPS       Z2, Z11, Z2
+	VMAXPS       Z3, Z10, Z3
+	VMINPS       Z3, Z11, Z3
+	VMAXPS       Z4, Z10, Z4
+	VMINPS       Z4, Z11, Z4
+	VMAXPS       Z5, Z10, Z5
+	VMINPS       Z5, Z11, Z5
+	VMAXPS       Z6, Z10, Z6
+	VMINPS       Z6, Z11, Z6
+	VMAXPS       Z7, Z10, Z7
+	VMINPS       Z7, Z11, Z7
+	VMAXPS       Z8, Z10, Z8
+	VMINPS       Z8, Z11, Z8
+	VMAXPS       Z9, Z10, Z9
+	VMINPS       Z9, Z11, Z9
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+
+out0:
+	MOVQ    96(CX), BX
+	MOVQ    104(CX), SI
+	ADDQ    AX, SI
+	KMOVW   112(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out1
+	MOVQ    128(CX), SI
+	ADDQ    AX, SI
+	KMOVW   136(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out1
+	MOVQ    152(CX), SI
+	ADDQ    AX, SI
+	KMOVW   160(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+
+out1:
+	VZEROUPPER
+	RET
+
+// func convInt6x2_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt6x2_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	MOVQ       16(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       32(AX), R8
+	ADDQ       (DI), R8
+	MOVQ       32(AX), R9
+	ADDQ       88(DI), R9
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (SI), DI
+	VMOVUPS      (R8)(DI*1), Z12
+	PREFETCHT0   128(R8)(DI*1)
+	VMOVUPS      (R9)(DI*1), Z13
+	PREFETCHT0   128(R9)(DI*1)
+	VPBROADCASTD (DX), Z14
+	VPDPBUSD     Z14, Z12, Z0
+	VPDPBUSD     Z14, Z13, Z1
+	VPBROADCASTD (DX)(CX*1), Z15
+	VPDPBUSD     Z15, Z12, Z2
+	VPDPBUSD     Z15, Z13, Z3
+	VPBROADCASTD (DX)(CX*2), Z16
+	VPDPBUSD     Z16, Z12, Z4
+	VPDPBUSD     Z16, Z13, Z5
+	VPBROADCASTD (BX), Z17
+	VPDPBUSD     Z17, Z12, Z6
+	VPDPBUSD     Z17, Z13, Z7
+	VPBROADCASTD (BX)(CX*1), Z14
+	VPDPBUSD     Z14, Z12, Z8
+	VPDPBUSD     Z14, Z13, Z9
+	VPBROADCASTD (BX)(CX*2), Z15
+	VPDPBUSD     Z15, Z12, Z10
+	VPDPBUSD     Z15, Z13, Z11
+	MOVQ         8(SI), DI
+	VMOVUPS      (R8)(DI*1), Z12
+	PREFETCHT0   128(R8)(DI*1)
+	VMOVUPS      (R9)(DI*1), Z13
+	PREFETCHT0   128(R9)(DI*1)
+	VPBROADCASTD 4(DX), Z14
+	VPDPBUSD     Z14, Z12, Z0
+	VPDPBUSD     Z14, Z13, Z1
+	VPBROADCASTD 4(DX)(CX*1), Z15
+	VPDPBUSD     Z15, Z12, Z2
+	VPDPBUSD     Z15, Z13, Z3
+	VPBROADCASTD 4(DX)(CX*2), Z16
+	VPDPBUSD     Z16, Z12, Z4
+	VPDPBUSD     Z16, Z13, Z5
+	VPBROADCASTD 4(BX), Z17
+	VPDPBUSD     Z17, Z12, Z6
+	VPDPBUSD     Z17, Z13, Z7
+	VPBROADCASTD 4(BX)(CX*1), Z14
+	VPDPBUSD     Z14, Z12, Z8
+	VPDPBUSD     Z14, Z13, Z9
+	VPBROADCASTD 4(BX)(CX*2), Z15
+	VPDPBUSD     Z15, Z12, Z10
+	VPDPBUSD     Z15, Z13, Z11
+	ADDQ         $0x08, DX
+	ADDQ         $0x08, BX
+	ADDQ         $0x10, SI
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (SI), AX
+	VMOVUPS      (R8)(AX*1), Z12
+	PREFETCHT0   128(R8)(AX*1)
+	VMOVUPS      (R9)(AX*1), Z13
+	PREFETCHT0   128(R9)(AX*1)
+	VPBROADCASTD (DX), Z14
+	VPDPBUSD     Z14, Z12, Z0
+	VPDPBUSD     Z14, Z13, Z1
+	VPBROADCASTD (DX)(CX*1), Z15
+	VPDPBUSD     Z15, Z12, Z2
+	VPDPBUSD     Z15, Z13, Z3
+	VPBROADCASTD (DX)(CX*2), Z16
+	VPDPBUSD     Z16, Z12, Z4
+	VPDPBUSD     Z16, Z13, Z5
+	VPBROADCASTD (BX), Z17
+	VPDPBUSD     Z17, Z12, Z6
+	VPDPBUSD     Z17, Z13, Z7
+	VPBROADCASTD (BX)(CX*1), Z14
+	VPDPBUSD     Z14, Z12, Z8
+	VPDPBUSD     Z14, Z13, Z9
+	VPBROADCASTD (BX)(CX*2), Z15
+	VPDPBUSD     Z15, Z12, Z10
+	VPDPBUSD     Z15, Z13, Z11
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z12
+	VPADDD       Z12, Z0, Z0
+	VPADDD       Z12, Z1, Z1
+	VPBROADCASTD 4(BX), Z12
+	VPADDD       Z12, Z2, Z2
+	VPADDD       Z12, Z3, Z3
+	VPBROADCASTD 8(BX), Z12
+	VPADDD       Z12, Z4, Z4
+	VPADDD       Z12, Z5, Z5
+	VPBROADCASTD 12(BX), Z12
+	VPADDD       Z12, Z6, Z6
+	VPADDD       Z12, Z7, Z7
+	VPBROADCASTD 16(BX), Z12
+	VPADDD       Z12, Z8, Z8
+	VPADDD       Z12, Z9, Z9
+	VPBROADCASTD 20(BX), Z12
+	VPADDD       Z12, Z10, Z10
+	VPADDD       Z12, Z11, Z11
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z12
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z12, Z0, Z0
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z12, Z1, Z1
+	VBROADCASTSS 4(SI), Z12
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z12, Z2, Z2
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z12, Z3, Z3
+	VBROADCASTSS 8(SI), Z12
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z12, Z4, Z4
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z12, Z5, Z5
+	VBROADCASTSS 12(SI), Z12
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z12, Z6, Z6
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z12, Z7, Z7
+	VBROADCASTSS 16(SI), Z12
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z12, Z8, Z8
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z12, Z9, Z9
+	VBROADCASTSS 20(SI), Z12
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z12, Z10, Z10
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z12, Z11, Z11
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+
+acc0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	CMPQ   SI, $0x01
+	JLE    acc1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	CMPQ   SI, $0x02
+	JLE    acc1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+
+acc1:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z12
+	VADDPS       Z12, Z0, Z0
+	VADDPS       Z12, Z1, Z1
+	VBROADCASTSS 4(BX), Z12
+	VADDPS       Z12, Z2, Z2
+	VADDPS       Z12, Z3, Z3
+	VBROADCASTSS 8(BX), Z12
+	VADDPS       Z12, Z4, Z4
+	VADDPS       Z12, Z5, Z5
+	VBROADCASTSS 12(BX), Z12
+	VADDPS       Z12, Z6, Z6
+	VADDPS       Z12, Z7, Z7
+	VBROADCASTSS 16(BX), Z12
+	VADDPS       Z12, Z8, Z8
+	VADDPS       Z12, Z9, Z9
+	VBROADCASTSS 20(BX), Z12
+	VADDPS       Z12, Z10, Z10
+	VADDPS       Z12, Z11, Z11
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+
+res0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	CMPQ   SI, $0x01
+	JLE    res1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	CMPQ   SI, $0x02
+	JLE    res1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+
+res1:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z12, Z12, Z12
+	VMAXPS Z0, Z12, Z0
+	VADDPS Z12, Z0, Z0
+	VMAXPS Z1, Z12, Z1
+	VADDPS Z12, Z1, Z1
+	VMAXPS Z2, Z12, Z2
+	VADDPS Z12, Z2, Z2
+	VMAXPS Z3, Z12, Z3
+	VADDPS Z12, Z3, Z3
+	VMAXPS Z4, Z12, Z4
+	VADDPS Z12, Z4, Z4
+	VMAXPS Z5, Z12, Z5
+	VADDPS Z12, Z5, Z5
+	VMAXPS Z6, Z12, Z6
+	VADDPS Z12, Z6, Z6
+	VMAXPS Z7, Z12, Z7
+	VADDPS Z12, Z7, Z7
+	VMAXPS Z8, Z12, Z8
+	VADDPS Z12, Z8, Z8
+	VMAXPS Z9, Z12, Z9
+	VADDPS Z12, Z9, Z9
+	VMAXPS Z10, Z12, Z10
+	VADDPS Z12, Z10, Z10
+	VMAXPS Z11, Z12, Z11
+	VADDPS Z12, Z11, Z11
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z12
+	VBROADCASTSS 100(AX), Z13
+	VMAXPS       Z0, Z12, Z0
+	VMINPS       Z0, Z13, Z0
+	VMAXPS       Z1, Z12, Z1
+	VMINPS       Z1, Z13, Z1
+	VMAXPS       Z2, Z12, Z2
+	VMINPS       Z2, Z13, Z2
+	VMAXPS       Z3, Z12, Z3
+	VMINPS       Z3, Z13, Z3
+	VMAXPS       Z4, Z12, Z4
+	VMINPS       Z4, Z13, Z4
+	VMAXPS       Z5, Z12, Z5
+	VMINPS       Z5, Z13, Z5
+	VMAXPS       Z6, Z12, Z6
+	VMINPS       Z6, Z13, Z6
+	VMAXPS       Z7, Z12, Z7
+	VMINPS       Z7, Z13, Z7
+	VMAXPS       Z8, Z12, Z8
+	VMINPS       Z8, Z13, Z8
+	VMAXPS       Z9, Z12, Z9
+	VMINPS       Z9, Z13, Z9
+	VMAXPS       Z10, Z12, Z10
+	VMINPS       Z10, Z13, Z10
+	VMAXPS       Z11, Z12, Z11
+	VMINPS       Z11, Z13, Z11
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+
+out0:
+	MOVQ    96(CX), BX
+	MOVQ    104(CX), SI
+	ADDQ    AX, SI
+	KMOVW   112(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out1
+	MOVQ    128(CX), SI
+	ADDQ    AX, SI
+	KMOVW   136(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out1
+	MOVQ    152(CX), SI
+	ADDQ    AX, SI
+	KMOVW   160(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+
+out1:
+	VZEROUPPER
+	RET
+
+// func convInt7x2_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt7x2_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       16(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       32(AX), R9
+	ADDQ       (R8), R9
+	MOVQ       32(AX), R10
+	ADDQ       88(R8), R10
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (DI), R8
+	VMOVUPS      (R9)(R8*1), Z14
+	PREFETCHT0   128(R9)(R8*1)
+	VMOVUPS      (R10)(R8*1), Z15
+	PREFETCHT0   128(R10)(R8*1)
+	VPBROADCASTD (DX), Z16
+	VPDPBUSD     Z16, Z14, Z0
+	VPDPBUSD     Z16, Z15, Z1
+	VPBROADCASTD (DX)(CX*1), Z17
+	VPDPBUSD     Z17, Z14, Z2
+	VPDPBUSD     Z17, Z15, Z3
+	VPBROADCASTD (DX)(CX*2), Z18
+	VPDPBUSD     Z18, Z14, Z4
+	VPDPBUSD     Z18, Z15, Z5
+	VPBROADCASTD (BX), Z19
+	VPDPBUSD     Z19, Z14, Z6
+	VPDPBUSD     Z19, Z15, Z7
+	VPBROADCASTD (BX)(CX*1), Z16
+	VPDPBUSD     Z16, Z14, Z8
+	VPDPBUSD     Z16, Z15, Z9
+	VPBROADCASTD (BX)(CX*2), Z17
+	VPDPBUSD     Z17, Z14, Z10
+	VPDPBUSD     Z17, Z15, Z11
+	VPBROADCASTD (SI), Z18
+	VPDPBUSD     Z18, Z14, Z12
+	VPDPBUSD     Z18, Z15, Z13
+	MOVQ         8(DI), R8
+	VMOVUPS      (R9)(R8*1), Z14
+	PREFETCHT0   128(R9)(R8*1)
+	VMOVUPS      (R10)(R8*1), Z15
+	PREFETCHT0   128(R10)(R8*1)
+	VPBROADCASTD 4(DX), Z16
+	VPDPBUSD     Z16, Z14, Z0
+	VPDPBUSD     Z16, Z15, Z1
+	VPBROADCASTD 4(DX)(CX*1), Z17
+	VPDPBUSD     Z17, Z14, Z2
+	VPDPBUSD     Z17, Z15, Z3
+	VPBROADCASTD 4(DX)(CX*2), Z18
+	VPDPBUSD     Z18, Z14, Z4
+	VPDPBUSD     Z18, Z15, Z5
+	VPBROADCASTD 4(BX), Z19
+	VPDPBUSD     Z19, Z14, Z6
+	VPDPBUSD     Z19, Z15, Z7
+	VPBROADCASTD 4(BX)(CX*1), Z16
+	VPDPBUSD     Z16, Z14, Z8
+	VPDPBUSD     Z16, Z15, Z9
+	VPBROADCASTD 4(BX)(CX*2), Z17
+	VPDPBUSD     Z17, Z14, Z10
+	VPDPBUSD     Z17, Z15, Z11
+	VPBROADCASTD 4(SI), Z18
+	VPDPBUSD     Z18, Z14, Z12
+	VPDPBUSD     Z18, Z15, Z13
+	ADDQ         $0x08, DX
+	ADDQ         $0x08, BX
+	ADDQ         $0x08, SI
+	ADDQ         $0x10, DI
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (DI), AX
+	VMOVUPS      (R9)(AX*1), Z14
+	PREFETCHT0   128(R9)(AX*1)
+	VMOVUPS      (R10)(AX*1), Z15
+	PREFETCHT0   128(R10)(AX*1)
+	VPBROADCASTD (DX), Z16
+	VPDPBUSD     Z16, Z14, Z0
+	VPDPBUSD     Z16, Z15, Z1
+	VPBROADCASTD (DX)(CX*1), Z17
+	VPDPBUSD     Z17, Z14, Z2
+	VPDPBUSD     Z17, Z15, Z3
+	VPBROADCASTD (DX)(CX*2), Z18
+	VPDPBUSD     Z18, Z14, Z4
+	VPDPBUSD     Z18, Z15, Z5
+	VPBROADCASTD (BX), Z19
+	VPDPBUSD     Z19, Z14, Z6
+	VPDPBUSD     Z19, Z15, Z7
+	VPBROADCASTD (BX)(CX*1), Z16
+	VPDPBUSD     Z16, Z14, Z8
+	VPDPBUSD     Z16, Z15, Z9
+	VPBROADCASTD (BX)(CX*2), Z17
+	VPDPBUSD     Z17, Z14, Z10
+	VPDPBUSD     Z17, Z15, Z11
+	VPBROADCASTD (SI), Z18
+	VPDPBUSD     Z18, Z14, Z12
+	VPDPBUSD     Z18, Z15, Z13
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z14
+	VPADDD       Z14, Z0, Z0
+	VPADDD       Z14, Z1, Z1
+	VPBROADCASTD 4(BX), Z14
+	VPADDD       Z14, Z2, Z2
+	VPADDD       Z14, Z3, Z3
+	VPBROADCASTD 8(BX), Z14
+	VPADDD       Z14, Z4, Z4
+	VPADDD       Z14, Z5, Z5
+	VPBROADCASTD 12(BX), Z14
+	VPADDD       Z14, Z6, Z6
+	VPADDD       Z14, Z7, Z7
+	VPBROADCASTD 16(BX), Z14
+	VPADDD       Z14, Z8, Z8
+	VPADDD       Z14, Z9, Z9
+	VPBROADCASTD 20(BX), Z14
+	VPADDD       Z14, Z10, Z10
+	VPADDD       Z14, Z11, Z11
+	VPBROADCASTD 24(BX), Z14
+	VPADDD       Z14, Z12, Z12
+	VPADDD       Z14, Z13, Z13
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z14
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z14, Z0, Z0
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z14, Z1, Z1
+	VBROADCASTSS 4(SI), Z14
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z14, Z2, Z2
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z14, Z3, Z3
+	VBROADCASTSS 8(SI), Z14
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z14, Z4, Z4
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z14, Z5, Z5
+	VBROADCASTSS 12(SI), Z14
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z14, Z6, Z6
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z14, Z7, Z7
+	VBROADCASTSS 16(SI), Z14
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z14, Z8, Z8
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z14, Z9, Z9
+	VBROADCASTSS 20(SI), Z14
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z14, Z10, Z10
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z14, Z11, Z11
+	VBROADCASTSS 24(SI), Z14
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z14, Z12, Z12
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z14, Z13, Z13
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+
+acc0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	CMPQ   SI, $0x01
+	JLE    acc1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	CMPQ   SI, $0x02
+	JLE    acc1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+
+acc1:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z14
+	VADDPS       Z14, Z0, Z0
+	VADDPS       Z14, Z1, Z1
+	VBROADCASTSS 4(BX), Z14
+	VADDPS       Z14, Z2, Z2
+	VADDPS       Z14, Z3, Z3
+	VBROADCASTSS 8(BX), Z14
+	VADDPS       Z14, Z4, Z4
+	VADDPS       Z14, Z5, Z5
+	VBROADCASTSS 12(BX), Z14
+	VADDPS       Z14, Z6, Z6
+	VADDPS       Z14, Z7, Z7
+	VBROADCASTSS 16(BX), Z14
+	VADDPS       Z14, Z8, Z8
+	VADDPS       Z14, Z9, Z9
+	VBROADCASTSS 20(BX), Z14
+	VADDPS       Z14, Z10, Z10
+	VADDPS       Z14, Z11, Z11
+	VBROADCASTSS 24(BX), Z14
+	VADDPS       Z14, Z12, Z12
+	VADDPS       Z14, Z13, Z13
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+
+res0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	CMPQ   SI, $0x01
+	JLE    res1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	CMPQ   SI, $0x02
+	JLE    res1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+
+res1:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z14, Z14, Z14
+	VMAXPS Z0, Z14, Z0
+	VADDPS Z14, Z0, Z0
+	VMAXPS Z1, Z14, Z1
+	VADDPS Z14, Z1, Z1
+	VMAXPS Z2, Z14, Z2
+	VADDPS Z14, Z2, Z2
+	VMAXPS Z3, Z14, Z3
+	VADDPS Z14, Z3, Z3
+	VMAXPS Z4, Z14, Z4
+	VADDPS Z14, Z4, Z4
+	VMAXPS Z5, Z14, Z5
+	VADDPS Z14, Z5, Z5
+	VMAXPS Z6, Z14, Z6
+	VADDPS Z14, Z6, Z6
+	VMAXPS Z7, Z14, Z7
+	VADDPS Z14, Z7, Z7
+	VMAXPS Z8, Z14, Z8
+	VADDPS Z14, Z8, Z8
+	VMAXPS Z9, Z14, Z9
+	VADDPS Z14, Z9, Z9
+	VMAXPS Z10, Z14, Z10
+	VADDPS Z14, Z10, Z10
+	VMAXPS Z11, Z14, Z11
+	VADDPS Z14, Z11, Z11
+	VMAXPS Z12, Z14, Z12
+	VADDPS Z14, Z12, Z12
+	VMAXPS Z13, Z14, Z13
+	VADDPS Z14, Z13, Z13
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z14
+	VBROADCASTSS 100(AX), Z15
+	VMAXPS       Z0, Z14, Z0
+	VMINPS       Z0, Z15, Z0
+	VMAXPS       Z1, Z14, Z1
+	VMINPS       Z1, Z15, Z1
+	VMAXPS       Z2, Z14, Z2
+	VMINPS       Z2, Z15, Z2
+	VMAXPS       Z3, Z14, Z3
+	VMINPS       Z3, Z15, Z3
+	VMAXPS       Z4, Z14, Z4
+	VMINPS       Z4, Z15, Z4
+	VMAXPS       Z5, Z14, Z5
+	VMINPS       Z5, Z15, Z5
+	VMAXPS       Z6, Z14, Z6
+	VMINPS       Z6, Z15, Z6
+	VMAXPS       Z7, Z14, Z7
+	VMINPS       Z7, Z15, Z7
+	VMAXPS       Z8, Z14, Z8
+	VMINPS       Z8, Z15, Z8
+	VMAXPS       Z9, Z14, Z9
+	VMINPS       Z9, Z15, Z9
+	VMAXPS       Z10, Z14, Z10
+	VMINPS       Z10, Z15, Z10
+	VMAXPS       Z11, Z14, Z11
+	VMINPS       Z11, Z15, Z11
+	VMAXPS       Z12, Z14, Z12
+	VMINPS       Z12, Z15, Z12
+	VMAXPS       Z13, Z14, Z13
+	VMINPS       Z13, Z15, Z13
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+
+out0:
+	MOVQ    96(CX), BX
+	MOVQ    104(CX), SI
+	ADDQ    AX, SI
+	KMOVW   112(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out1
+	MOVQ    128(CX), SI
+	ADDQ    AX, SI
+	KMOVW   136(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out1
+	MOVQ    152(CX), SI
+	ADDQ    AX, SI
+	KMOVW   160(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+
+out1:
+	VZEROUPPER
+	RET
+
+// func convInt8x2_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt8x2_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       16(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       32(AX), R9
+	ADDQ       (R8), R9
+	MOVQ       32(AX), R10
+	ADDQ       88(R8), R10
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (DI), R8
+	VMOVUPS      (R9)(R8*1), Z16
+	PREFETCHT0   128(R9)(R8*1)
+	VMOVUPS      (R10)(R8*1), Z17
+	PREFETCHT0   128(R10)(R8*1)
+	VPBROADCASTD (DX), Z18
+	VPDPBUSD     Z18, Z16, Z0
+	VPDPBUSD     Z18, Z17, Z1
+	VPBROADCASTD (DX)(CX*1), Z19
+	VPDPBUSD     Z19, Z16, Z2
+	VPDPBUSD     Z19, Z17, Z3
+	VPBROADCASTD (DX)(CX*2), Z20
+	VPDPBUSD     Z20, Z16, Z4
+	VPDPBUSD     Z20, Z17, Z5
+	VPBROADCASTD (BX), Z21
+	VPDPBUSD     Z21, Z16, Z6
+	VPDPBUSD     Z21, Z17, Z7
+	VPBROADCASTD (BX)(CX*1), Z18
+	VPDPBUSD     Z18, Z16, Z8
+	VPDPBUSD     Z18, Z17, Z9
+	VPBROADCASTD (BX)(CX*2), Z19
+	VPDPBUSD     Z19, Z16, Z10
+	VPDPBUSD     Z19, Z17, Z11
+	VPBROADCASTD (SI), Z20
+	VPDPBUSD     Z20, Z16, Z12
+	VPDPBUSD     Z20, Z17, Z13
+	VPBROADCASTD (SI)(CX*1), Z21
+	VPDPBUSD     Z21, Z16, Z14
+	VPDPBUSD     Z21, Z17, Z15
+	MOVQ         8(DI), R8
+	VMOVUPS      (R9)(R8*1), Z16
+	PREFETCHT0   128(R9)(R8*1)
+	VMOVUPS      (R10)(R8*1), Z17
+	PREFETCHT0   128(R10)(R8*1)
+	VPBROADCASTD 4(DX), Z18
+	VPDPBUSD     Z18, Z16, Z0
+	VPDPBUSD     Z18, Z17, Z1
+	VPBROADCASTD 4(DX)(CX*1), Z19
+	VPDPBUSD     Z19, Z16, Z2
+	VPDPBUSD     Z19, Z17, Z3
+	VPBROADCASTD 4(DX)(CX*2), Z20
+	VPDPBUSD     Z20, Z16, Z4
+	VPDPBUSD     Z20, Z17, Z5
+	VPBROADCASTD 4(BX), Z21
+	VPDPBUSD     Z21, Z16, Z6
+	VPDPBUSD     Z21, Z17, Z7
+	VPBROADCASTD 4(BX)(CX*1), Z18
+	VPDPBUSD     Z18, Z16, Z8
+	VPDPBUSD     Z18, Z17, Z9
+	VPBROADCASTD 4(BX)(CX*2), Z19
+	VPDPBUSD     Z19, Z16, Z10
+	VPDPBUSD     Z19, Z17, Z11
+	VPBROADCASTD 4(SI), Z20
+	VPDPBUSD     Z20, Z16, Z12
+	VPDPBUSD     Z20, Z17, Z13
+	VPBROADCASTD 4(SI)(CX*1), Z21
+	VPDPBUSD     Z21, Z16, Z14
+	VPDPBUSD     Z21, Z17, Z15
+	ADDQ         $0x08, DX
+	ADDQ         $0x08, BX
+	ADDQ         $0x08, SI
+	ADDQ         $0x10, DI
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (DI), AX
+	VMOVUPS      (R9)(AX*1), Z16
+	PREFETCHT0   128(R9)(AX*1)
+	VMOVUPS      (R10)(AX*1), Z17
+	PREFETCHT0   128(R10)(AX*1)
+	VPBROADCASTD (DX), Z18
+	VPDPBUSD     Z18, Z16, Z0
+	VPDPBUSD     Z18, Z17, Z1
+	VPBROADCASTD (DX)(CX*1), Z19
+	VPDPBUSD     Z19, Z16, Z2
+	VPDPBUSD     Z19, Z17, Z3
+	VPBROADCASTD (DX)(CX*2), Z20
+	VPDPBUSD     Z20, Z16, Z4
+	VPDPBUSD     Z20, Z17, Z5
+	VPBROADCASTD (BX), Z21
+	VPDPBUSD     Z21, Z16, Z6
+	VPDPBUSD     Z21, Z17, Z7
+	VPBROADCASTD (BX)(CX*1), Z18
+	VPDPBUSD     Z18, Z16, Z8
+	VPDPBUSD     Z18, Z17, Z9
+	VPBROADCASTD (BX)(CX*2), Z19
+	VPDPBUSD     Z19, Z16, Z10
+	VPDPBUSD     Z19, Z17, Z11
+	VPBROADCASTD (SI), Z20
+	VPDPBUSD     Z20, Z16, Z12
+	VPDPBUSD     Z20, Z17, Z13
+	VPBROADCASTD (SI)(CX*1), Z21
+	VPDPBUSD     Z21, Z16, Z14
+	VPDPBUSD     Z21, Z17, Z15
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z16
+	VPADDD       Z16, Z0, Z0
+	VPADDD       Z16, Z1, Z1
+	VPBROADCASTD 4(BX), Z16
+	VPADDD       Z16, Z2, Z2
+	VPADDD       Z16, Z3, Z3
+	VPBROADCASTD 8(BX), Z16
+	VPADDD       Z16, Z4, Z4
+	VPADDD       Z16, Z5, Z5
+	VPBROADCASTD 12(BX), Z16
+	VPADDD       Z16, Z6, Z6
+	VPADDD       Z16, Z7, Z7
+	VPBROADCASTD 16(BX), Z16
+	VPADDD       Z16, Z8, Z8
+	VPADDD       Z16, Z9, Z9
+	VPBROADCASTD 20(BX), Z16
+	VPADDD       Z16, Z10, Z10
+	VPADDD       Z16, Z11, Z11
+	VPBROADCASTD 24(BX), Z16
+	VPADDD       Z16, Z12, Z12
+	VPADDD       Z16, Z13, Z13
+	VPBROADCASTD 28(BX), Z16
+	VPADDD       Z16, Z14, Z14
+	VPADDD       Z16, Z15, Z15
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z16
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z16, Z0, Z0
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z16, Z1, Z1
+	VBROADCASTSS 4(SI), Z16
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z16, Z2, Z2
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z16, Z3, Z3
+	VBROADCASTSS 8(SI), Z16
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z16, Z4, Z4
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z16, Z5, Z5
+	VBROADCASTSS 12(SI), Z16
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z16, Z6, Z6
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z16, Z7, Z7
+	VBROADCASTSS 16(SI), Z16
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z16, Z8, Z8
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z16, Z9, Z9
+	VBROADCASTSS 20(SI), Z16
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z16, Z10, Z10
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z16, Z11, Z11
+	VBROADCASTSS 24(SI), Z16
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z16, Z12, Z12
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z16, Z13, Z13
+	VBROADCASTSS 28(SI), Z16
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z16, Z14, Z14
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z16, Z15, Z15
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+
+acc0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	CMPQ   SI, $0x01
+	JLE    acc1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	CMPQ   SI, $0x02
+	JLE    acc1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+
+acc1:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z16
+	VADDPS       Z16, Z0, Z0
+	VADDPS       Z16, Z1, Z1
+	VBROADCASTSS 4(BX), Z16
+	VADDPS       Z16, Z2, Z2
+	VADDPS       Z16, Z3, Z3
+	VBROADCASTSS 8(BX), Z16
+	VADDPS       Z16, Z4, Z4
+	VADDPS       Z16, Z5, Z5
+	VBROADCASTSS 12(BX), Z16
+	VADDPS       Z16, Z6, Z6
+	VADDPS       Z16, Z7, Z7
+	VBROADCASTSS 16(BX), Z16
+	VADDPS       Z16, Z8, Z8
+	VADDPS       Z16, Z9, Z9
+	VBROADCASTSS 20(BX), Z16
+	VADDPS       Z16, Z10, Z10
+	VADDPS       Z16, Z11, Z11
+	VBROADCASTSS 24(BX), Z16
+	VADDPS       Z16, Z12, Z12
+	VADDPS       Z16, Z13, Z13
+	VBROADCASTSS 28(BX), Z16
+	VADDPS       Z16, Z14, Z14
+	VADDPS       Z16, Z15, Z15
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+
+res0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	CMPQ   SI, $0x01
+	JLE    res1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	CMPQ   SI, $0x02
+	JLE    res1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+
+res1:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z16, Z16, Z16
+	VMAXPS Z0, Z16, Z0
+	VADDPS Z16, Z0, Z0
+	VMAXPS Z1, Z16, Z1
+	VADDPS Z16, Z1, Z1
+	VMAXPS Z2, Z16, Z2
+	VADDPS Z16, Z2, Z2
+	VMAXPS Z3, Z16, Z3
+	VADDPS Z16, Z3, Z3
+	VMAXPS Z4, Z16, Z4
+	VADDPS Z16, Z4, Z4
+	VMAXPS Z5, Z16, Z5
+	VADDPS Z16, Z5, Z5
+	VMAXPS Z6, Z16, Z6
+	VADDPS Z16, Z6, Z6
+	VMAXPS Z7, Z16, Z7
+	VADDPS Z16, Z7, Z7
+	VMAXPS Z8, Z16, Z8
+	VADDPS Z16, Z8, Z8
+	VMAXPS Z9, Z16, Z9
+	VADDPS Z16, Z9, Z9
+	VMAXPS Z10, Z16, Z10
+	VADDPS Z16, Z10, Z10
+	VMAXPS Z11, Z16, Z11
+	VADDPS Z16, Z11, Z11
+	VMAXPS Z12, Z16, Z12
+	VADDPS Z16, Z12, Z12
+	VMAXPS Z13, Z16, Z13
+	VADDPS Z16, Z13, Z13
+	VMAXPS Z14, Z16, Z14
+	VADDPS Z16, Z14, Z14
+	VMAXPS Z15, Z16, Z15
+	VADDPS Z16, Z15, Z15
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z16
+	VBROADCASTSS 100(AX), Z17
+	VMAXPS       Z0, Z16, Z0
+	VMINPS       Z0, Z17, Z0
+	VMAXPS       Z1, Z16, Z1
+	VMINPS       Z1, Z17, Z1
+	VMAXPS       Z2, Z16, Z2
+	VMINPS       Z2, Z17, Z2
+	VMAXPS       Z3, Z16, Z3
+	VMINPS       Z3, Z17, Z3
+	VMAXPS       Z4, Z16, Z4
+	VMINPS       Z4, Z17, Z4
+	VMAXPS       Z5, Z16, Z5
+	VMINPS       Z5, Z17, Z5
+	VMAXPS       Z6, Z16, Z6
+	VMINPS       Z6, Z17, Z6
+	VMAXPS       Z7, Z16, Z7
+	VMINPS       Z7, Z17, Z7
+	VMAXPS       Z8, Z16, Z8
+	VMINPS       Z8, Z17, Z8
+	VMAXPS       Z9, Z16, Z9
+	VMINPS       Z9, Z17, Z9
+	VMAXPS       Z10, Z16, Z10
+	VMINPS       Z10, Z17, Z10
+	VMAXPS       Z11, Z16, Z11
+	VMINPS       Z11, Z17, Z11
+	VMAXPS       Z12, Z16, Z12
+	VMINPS       Z12, Z17, Z12
+	VMAXPS       Z13, Z16, Z13
+	VMINPS       Z13, Z17, Z13
+	VMAXPS       Z14, Z16, Z14
+	VMINPS       Z14, Z17, Z14
+	VMAXPS       Z15, Z16, Z15
+	VMINPS       Z15, Z17, Z15
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z14, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z14, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z14, K1, (SI)
+
+out0:
+	MOVQ    96(CX), BX
+	MOVQ    104(CX), SI
+	ADDQ    AX, SI
+	KMOVW   112(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z15, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out1
+	MOVQ    128(CX), SI
+	ADDQ    AX, SI
+	KMOVW   136(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z15, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out1
+	MOVQ    152(CX), SI
+	ADDQ    AX, SI
+	KMOVW   160(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z15, K1, (SI)
+
+out1:
+	VZEROUPPER
+	RET
+
+// func convInt9x2_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt9x2_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z16, Z16, Z16
+	VPXORD     Z17, Z17, Z17
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       16(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       32(AX), R9
+	ADDQ       (R8), R9
+	MOVQ       32(AX), R10
+	ADDQ       88(R8), R10
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (DI), R8
+	VMOVUPS      (R9)(R8*1), Z18
+	PREFETCHT0   128(R9)(R8*1)
+	VMOVUPS      (R10)(R8*1), Z19
+	PREFETCHT0   128(R10)(R8*1)
+	VPBROADCASTD (DX), Z20
+	VPDPBUSD     Z20, Z18, Z0
+	VPDPBUSD     Z20, Z19, Z1
+	VPBROADCASTD (DX)(CX*1), Z21
+	VPDPBUSD     Z21, Z18, Z2
+	VPDPBUSD     Z21, Z19, Z3
+	VPBROADCASTD (DX)(CX*2), Z22
+	VPDPBUSD     Z22, Z18, Z4
+	VPDPBUSD     Z22, Z19, Z5
+	VPBROADCASTD (BX), Z23
+	VPDPBUSD     Z23, Z18, Z6
+	VPDPBUSD     Z23, Z19, Z7
+	VPBROADCASTD (BX)(CX*1), Z20
+	VPDPBUSD     Z20, Z18, Z8
+	VPDPBUSD     Z20, Z19, Z9
+	VPBROADCASTD (BX)(CX*2), Z21
+	VPDPBUSD     Z21, Z18, Z10
+	VPDPBUSD     Z21, Z19, Z11
+	VPBROADCASTD (SI), Z22
+	VPDPBUSD     Z22, Z18, Z12
+	VPDPBUSD     Z22, Z19, Z13
+	VPBROADCASTD (SI)(CX*1), Z23
+	VPDPBUSD     Z23, Z18, Z14
+	VPDPBUSD     Z23, Z19, Z15
+	VPBROADCASTD (SI)(CX*2), Z20
+	VPDPBUSD     Z20, Z18, Z16
+	VPDPBUSD     Z20, Z19, Z17
+	MOVQ         8(DI), R8
+	VMOVUPS      (R9)(R8*1), Z18
+	PREFETCHT0   128(R9)(R8*1)
+	VMOVUPS      (R10)(R8*1), Z19
+	PREFETCHT0   128(R10)(R8*1)
+	VPBROADCASTD 4(DX), Z20
+	VPDPBUSD     Z20, Z18, Z0
+	VPDPBUSD     Z20, Z19, Z1
+	VPBROADCASTD 4(DX)(CX*1), Z21
+	VPDPBUSD     Z21, Z18, Z2
+	VPDPBUSD     Z21, Z19, Z3
+	VPBROADCASTD 4(DX)(CX*2), Z22
+	VPDPBUSD     Z22, Z18, Z4
+	VPDPBUSD     Z22, Z19, Z5
+	VPBROADCASTD 4(BX), Z23
+	VPDPBUSD     Z23, Z18, Z6
+	VPDPBUSD     Z23, Z19, Z7
+	VPBROADCASTD 4(BX)(CX*1), Z20
+	VPDPBUSD     Z20, Z18, Z8
+	VPDPBUSD     Z20, Z19, Z9
+	VPBROADCASTD 4(BX)(CX*2), Z21
+	VPDPBUSD     Z21, Z18, Z10
+	VPDPBUSD     Z21, Z19, Z11
+	VPBROADCASTD 4(SI), Z22
+	VPDPBUSD     Z22, Z18, Z12
+	VPDPBUSD     Z22, Z19, Z13
+	VPBROADCASTD 4(SI)(CX*1), Z23
+	VPDPBUSD     Z23, Z18, Z14
+	VPDPBUSD     Z23, Z19, Z15
+	VPBROADCASTD 4(SI)(CX*2), Z20
+	VPDPBUSD     Z20, Z18, Z16
+	VPDPBUSD     Z20, Z19, Z17
+	ADDQ         $0x08, DX
+	ADDQ         $0x08, BX
+	ADDQ         $0x08, SI
+	ADDQ         $0x10, DI
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (DI), AX
+	VMOVUPS      (R9)(AX*1), Z18
+	PREFETCHT0   128(R9)(AX*1)
+	VMOVUPS      (R10)(AX*1), Z19
+	PREFETCHT0   128(R10)(AX*1)
+	VPBROADCASTD (DX), Z20
+	VPDPBUSD     Z20, Z18, Z0
+	VPDPBUSD     Z20, Z19, Z1
+	VPBROADCASTD (DX)(CX*1), Z21
+	VPDPBUSD     Z21, Z18, Z2
+	VPDPBUSD     Z21, Z19, Z3
+	VPBROADCASTD (DX)(CX*2), Z22
+	VPDPBUSD     Z22, Z18, Z4
+	VPDPBUSD     Z22, Z19, Z5
+	VPBROADCASTD (BX), Z23
+	VPDPBUSD     Z23, Z18, Z6
+	VPDPBUSD     Z23, Z19, Z7
+	VPBROADCASTD (BX)(CX*1), Z20
+	VPDPBUSD     Z20, Z18, Z8
+	VPDPBUSD     Z20, Z19, Z9
+	VPBROADCASTD (BX)(CX*2), Z21
+	VPDPBUSD     Z21, Z18, Z10
+	VPDPBUSD     Z21, Z19, Z11
+	VPBROADCASTD (SI), Z22
+	VPDPBUSD     Z22, Z18, Z12
+	VPDPBUSD     Z22, Z19, Z13
+	VPBROADCASTD (SI)(CX*1), Z23
+	VPDPBUSD     Z23, Z18, Z14
+	VPDPBUSD     Z23, Z19, Z15
+	VPBROADCASTD (SI)(CX*2), Z20
+	VPDPBUSD     Z20, Z18, Z16
+	VPDPBUSD     Z20, Z19, Z17
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z18
+	VPADDD       Z18, Z0, Z0
+	VPADDD       Z18, Z1, Z1
+	VPBROADCASTD 4(BX), Z18
+	VPADDD       Z18, Z2, Z2
+	VPADDD       Z18, Z3, Z3
+	VPBROADCASTD 8(BX), Z18
+	VPADDD       Z18, Z4, Z4
+	VPADDD       Z18, Z5, Z5
+	VPBROADCASTD 12(BX), Z18
+	VPADDD       Z18, Z6, Z6
+	VPADDD       Z18, Z7, Z7
+	VPBROADCASTD 16(BX), Z18
+	VPADDD       Z18, Z8, Z8
+	VPADDD       Z18, Z9, Z9
+	VPBROADCASTD 20(BX), Z18
+	VPADDD       Z18, Z10, Z10
+	VPADDD       Z18, Z11, Z11
+	VPBROADCASTD 24(BX), Z18
+	VPADDD       Z18, Z12, Z12
+	VPADDD       Z18, Z13, Z13
+	VPBROADCASTD 28(BX), Z18
+	VPADDD       Z18, Z14, Z14
+	VPADDD       Z18, Z15, Z15
+	VPBROADCASTD 32(BX), Z18
+	VPADDD       Z18, Z16, Z16
+	VPADDD       Z18, Z17, Z17
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z18
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z18, Z0, Z0
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z18, Z1, Z1
+	VBROADCASTSS 4(SI), Z18
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z18, Z2, Z2
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z18, Z3, Z3
+	VBROADCASTSS 8(SI), Z18
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z18, Z4, Z4
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z18, Z5, Z5
+	VBROADCASTSS 12(SI), Z18
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z18, Z6, Z6
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z18, Z7, Z7
+	VBROADCASTSS 16(SI), Z18
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z18, Z8, Z8
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z18, Z9, Z9
+	VBROADCASTSS 20(SI), Z18
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z18, Z10, Z10
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z18, Z11, Z11
+	VBROADCASTSS 24(SI), Z18
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z18, Z12, Z12
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z18, Z13, Z13
+	VBROADCASTSS 28(SI), Z18
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z18, Z14, Z14
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z18, Z15, Z15
+	VBROADCASTSS 32(SI), Z18
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       Z18, Z16, Z16
+	VCVTDQ2PS    Z17, Z17
+	VMULPS       Z18, Z17, Z17
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+
+acc0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	CMPQ   SI, $0x01
+	JLE    acc1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	CMPQ   SI, $0x02
+	JLE    acc1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+
+acc1:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z18
+	VADDPS       Z18, Z0, Z0
+	VADDPS       Z18, Z1, Z1
+	VBROADCASTSS 4(BX), Z18
+	VADDPS       Z18, Z2, Z2
+	VADDPS       Z18, Z3, Z3
+	VBROADCASTSS 8(BX), Z18
+	VADDPS       Z18, Z4, Z4
+	VADDPS       Z18, Z5, Z5
+	VBROADCASTSS 12(BX), Z18
+	VADDPS       Z18, Z6, Z6
+	VADDPS       Z18, Z7, Z7
+	VBROADCASTSS 16(BX), Z18
+	VADDPS       Z18, Z8, Z8
+	VADDPS       Z18, Z9, Z9
+	VBROADCASTSS 20(BX), Z18
+	VADDPS       Z18, Z10, Z10
+	VADDPS       Z18, Z11, Z11
+	VBROADCASTSS 24(BX), Z18
+	VADDPS       Z18, Z12, Z12
+	VADDPS       Z18, Z13, Z13
+	VBROADCASTSS 28(BX), Z18
+	VADDPS       Z18, Z14, Z14
+	VADDPS       Z18, Z15, Z15
+	VBROADCASTSS 32(BX), Z18
+	VADDPS       Z18, Z16, Z16
+	VADDPS       Z18, Z17, Z17
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+
+res0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	CMPQ   SI, $0x01
+	JLE    res1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	CMPQ   SI, $0x02
+	JLE    res1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+
+res1:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z18, Z18, Z18
+	VMAXPS Z0, Z18, Z0
+	VADDPS Z18, Z0, Z0
+	VMAXPS Z1, Z18, Z1
+	VADDPS Z18, Z1, Z1
+	VMAXPS Z2, Z18, Z2
+	VADDPS Z18, Z2, Z2
+	VMAXPS Z3, Z18, Z3
+	VADDPS Z18, Z3, Z3
+	VMAXPS Z4, Z18, Z4
+	VADDPS Z18, Z4, Z4
+	VMAXPS Z5, Z18, Z5
+	VADDPS Z18, Z5, Z5
+	VMAXPS Z6, Z18, Z6
+	VADDPS Z18, Z6, Z6
+	VMAXPS Z7, Z18, Z7
+	VADDPS Z18, Z7, Z7
+	VMAXPS Z8, Z18, Z8
+	VADDPS Z18, Z8, Z8
+	VMAXPS Z9, Z18, Z9
+	VADDPS Z18, Z9, Z9
+	VMAXPS Z10, Z18, Z10
+	VADDPS Z18, Z10, Z10
+	VMAXPS Z11, Z18, Z11
+	VADDPS Z18, Z11, Z11
+	VMAXPS Z12, Z18, Z12
+	VADDPS Z18, Z12, Z12
+	VMAXPS Z13, Z18, Z13
+	VADDPS Z18, Z13, Z13
+	VMAXPS Z14, Z18, Z14
+	VADDPS Z18, Z14, Z14
+	VMAXPS Z15, Z18, Z15
+	VADDPS Z18, Z15, Z15
+	VMAXPS Z16, Z18, Z16
+	VADDPS Z18, Z16, Z16
+	VMAXPS Z17, Z18, Z17
+	VADDPS Z18, Z17, Z17
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z18
+	VBROADCASTSS 100(AX), Z19
+	VMAXPS       Z0, Z18, Z0
+	VMINPS       Z0, Z19, Z0
+	VMAXPS       Z1, Z18, Z1
+	VMINPS       Z1, Z19, Z1
+	VMAXPS       Z2, Z18, Z2
+	VMINPS       Z2, Z19, Z2
+	VMAXPS       Z3, Z18, Z3
+	VMINPS       Z3, Z19, Z3
+	VMAXPS       Z4, Z18, Z4
+	VMINPS       Z4, Z19, Z4
+	VMAXPS       Z5, Z18, Z5
+	VMINPS       Z5, Z19, Z5
+	VMAXPS       Z6, Z18, Z6
+	VMINPS       Z6, Z19, Z6
+	VMAXPS       Z7, Z18, Z7
+	VMINPS       Z7, Z19, Z7
+	VMAXPS       Z8, Z18, Z8
+	VMINPS       Z8, Z19, Z8
+	VMAXPS       Z9, Z18, Z9
+	VMINPS       Z9, Z19, Z9
+	VMAXPS       Z10, Z18, Z10
+	VMINPS       Z10, Z19, Z10
+	VMAXPS       Z11, Z18, Z11
+	VMINPS       Z11, Z19, Z11
+	VMAXPS       Z12, Z18, Z12
+	VMINPS       Z12, Z19, Z12
+	VMAXPS       Z13, Z18, Z13
+	VMINPS       Z13, Z19, Z13
+	VMAXPS       Z14, Z18, Z14
+	VMINPS       Z14, Z19, Z14
+	VMAXPS       Z15, Z18, Z15
+	VMINPS       Z15, Z19, Z15
+	VMAXPS       Z16, Z18, Z16
+	VMINPS       Z16, Z19, Z16
+	VMAXPS       Z17, Z18, Z17
+	VMINPS       Z17, Z19, Z17
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z14, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z16, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z14, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z16, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z14, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z16, K1, (SI)
+
+out0:
+	MOVQ    96(CX), BX
+	MOVQ    104(CX), SI
+	ADDQ    AX, SI
+	KMOVW   112(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z15, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z17, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out1
+	MOVQ    128(CX), SI
+	ADDQ    AX, SI
+	KMOVW   136(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z15, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z17, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out1
+	MOVQ    152(CX), SI
+	ADDQ    AX, SI
+	KMOVW   160(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z15, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z17, K1, (SI)
+
+out1:
+	VZEROUPPER
+	RET
+
+// func convInt1x2_avx2(t *byte)
+// Requires: AVX, AVX2, MMX+
+TEXT ·convInt1x2_avx2(SB), NOSPLIT, $0-8
+	VPXOR      Y0, Y0, Y0
+	VPXOR      Y1, Y1, Y1
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), DX
+	ADDQ       16(CX), DX
+	PREFETCHT0 (DX)
+	MOVQ       48(AX), DX
+	ADDQ       104(CX), DX
+	PREFETCHT0 (DX)
+	PREFETCHT0 31(DX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), CX
+	MOVQ       16(AX), DX
+	MOVQ       40(AX), BX
+	MOVQ       32(AX), SI
+	ADDQ       (BX), SI
+	MOVQ       32(AX), DI
+	ADDQ       88(BX), DI
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (DX), BX
+	VMOVUPS      (SI)(BX*1), Y2
+	PREFETCHT0   64(SI)(BX*1)
+	VMOVUPS      (DI)(BX*1), Y3
+	PREFETCHT0   64(DI)(BX*1)
+	VPBROADCASTD (CX), Y6
+	VPMADDWD     Y2, Y6, Y4
+	VPADDD       Y4, Y0, Y0
+	VPMADDWD     Y3, Y6, Y5
+	VPADDD       Y5, Y1, Y1
+	MOVQ         8(DX), BX
+	VMOVUPS      (SI)(BX*1), Y2
+	PREFETCHT0   64(SI)(BX*1)
+	VMOVUPS      (DI)(BX*1), Y3
+	PREFETCHT0   64(DI)(BX*1)
+	VPBROADCASTD 4(CX), Y6
+	VPMADDWD     Y2, Y6, Y4
+	VPADDD       Y4, Y0, Y0
+	VPMADDWD     Y3, Y6, Y5
+	VPADDD       Y5, Y1, Y1
+	ADDQ         $0x08, CX
+	ADDQ         $0x10, DX
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (DX), AX
+	VMOVUPS      (SI)(AX*1), Y2
+	PREFETCHT0   64(SI)(AX*1)
+	VMOVUPS      (DI)(AX*1), Y3
+	PREFETCHT0   64(DI)(AX*1)
+	VPBROADCASTD (CX), Y6
+	VPMADDWD     Y2, Y6, Y4
+	VPADDD       Y4, Y0, Y0
+	VPMADDWD     Y3, Y6, Y5
+	VPADDD       Y5, Y1, Y1
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), DX
+	MOVQ         112(AX), BX
+	VPBROADCASTD (DX), Y2
+	VPADDD       Y2, Y0, Y0
+	VPADDD       Y2, Y1, Y1
+	TESTQ        BX, BX
+	JZ           scaled
+	VBROADCASTSS (BX), Y2
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y2, Y0, Y0
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y2, Y1, Y1
+
+scaled:
+	MOVQ       64(AX), DX
+	TESTQ      DX, DX
+	JZ         accDone
+	MOVQ       8(CX), BX
+	MOVQ       16(CX), SI
+	ADDQ       DX, SI
+	MOVQ       32(CX), DI
+	VMOVUPS    (DI), Y2
+	VMASKMOVPS (SI), Y2, Y3
+	VADDPS     Y3, Y0, Y3
+	VBLENDVPS  Y2, Y3, Y0, Y0
+	CMPQ       BX, $0x01
+	JLE        acc0
+	MOVQ       40(CX), SI
+	ADDQ       DX, SI
+	MOVQ       56(CX), DI
+	VMOVUPS    (DI), Y2
+	VMASKMOVPS (SI), Y2, Y3
+	VADDPS     Y3, Y0, Y3
+	VBLENDVPS  Y2, Y3, Y0, Y0
+	CMPQ       BX, $0x02
+	JLE        acc0
+	MOVQ       64(CX), SI
+	ADDQ       DX, SI
+	MOVQ       80(CX), DI
+	VMOVUPS    (DI), Y2
+	VMASKMOVPS (SI), Y2, Y3
+	VADDPS     Y3, Y0, Y3
+	VBLENDVPS  Y2, Y3, Y0, Y0
+
+acc0:
+	MOVQ       96(CX), BX
+	MOVQ       104(CX), SI
+	ADDQ       DX, SI
+	MOVQ       120(CX), DI
+	VMOVUPS    (DI), Y2
+	VMASKMOVPS (SI), Y2, Y3
+	VADDPS     Y3, Y1, Y3
+	VBLENDVPS  Y2, Y3, Y1, Y1
+	CMPQ       BX, $0x01
+	JLE        acc1
+	MOVQ       128(CX), SI
+	ADDQ       DX, SI
+	MOVQ       144(CX), DI
+	VMOVUPS    (DI), Y2
+	VMASKMOVPS (SI), Y2, Y3
+	VADDPS     Y3, Y1, Y3
+	VBLENDVPS  Y2, Y3, Y1, Y1
+	CMPQ       BX, $0x02
+	JLE        acc1
+	MOVQ       152(CX), SI
+	ADDQ       DX, SI
+	MOVQ       168(CX), DI
+	VMOVUPS    (DI), Y2
+	VMASKMOVPS (SI), Y2, Y3
+	VADDPS     Y3, Y1, Y3
+	VBLENDVPS  Y2, Y3, Y1, Y1
+
+acc1:
+accDone:
+	MOVQ         72(AX), DX
+	TESTQ        DX, DX
+	JZ           biased
+	VBROADCASTSS (DX), Y2
+	VADDPS       Y2, Y0, Y0
+	VADDPS       Y2, Y1, Y1
+
+biased:
+	MOVQ       80(AX), DX
+	TESTQ      DX, DX
+	JZ         resDone
+	MOVQ       8(CX), BX
+	MOVQ       16(CX), SI
+	ADDQ       DX, SI
+	MOVQ       32(CX), DI
+	VMOVUPS    (DI), Y2
+	VMASKMOVPS (SI), Y2, Y3
+	VADDPS     Y3, Y0, Y3
+	VBLENDVPS  Y2, Y3, Y0, Y0
+	CMPQ       BX, $0x01
+	JLE        res0
+	MOVQ       40(CX), SI
+	ADDQ       DX, SI
+	MOVQ       56(CX), DI
+	VMOVUPS    (DI), Y2
+	VMASKMOVPS (SI), Y2, Y3
+	VADDPS     Y3, Y0, Y3
+	VBLENDVPS  Y2, Y3, Y0, Y0
+	CMPQ       BX, $0x02
+	JLE        res0
+	MOVQ       64(CX), SI
+	ADDQ       DX, SI
+	MOVQ       80(CX), DI
+	VMOVUPS    (DI), Y2
+	VMASKMOVPS (SI), Y2, Y3
+	VADDPS     Y3, Y0, Y3
+	VBLENDVPS  Y2, Y3, Y0, Y0
+
+res0:
+	MOVQ       96(CX), BX
+	MOVQ       104(CX), SI
+	ADDQ       DX, SI
+	MOVQ       120(CX), DI
+	VMOVUPS    (DI), Y2
+	VMASKMOVPS (SI), Y2, Y3
+	VADDPS     Y3, Y1, Y3
+	VBLENDVPS  Y2, Y3, Y1, Y1
+	CMPQ       BX, $0x01
+	JLE        res1
+	MOVQ       128(CX), SI
+	ADDQ       DX, SI
+	MOVQ       144(CX), DI
+	VMOVUPS    (DI), Y2
+	VMASKMOVPS (SI), Y2, Y3
+	VADDPS     Y3, Y1, Y3
+	VBLENDVPS  Y2, Y3, Y1, Y1
+	CMPQ       BX, $0x02
+	JLE        res1
+	MOVQ       152(CX), SI
+	ADDQ       DX, SI
+	MOVQ       168(CX), DI
+	VMOVUPS    (DI), Y2
+	VMASKMOVPS (SI), Y2, Y3
+	VADDPS     Y3, Y1, Y3
+	VBLENDVPS  Y2, Y3, Y1, Y1
+
+res1:
+resDone:
+	MOVQ   88(AX), DX
+	TESTQ  DX, DX
+	JZ     active
+	CMPQ   DX, $0x02
+	JEQ    clip
+	VPXOR  Y2, Y2, Y2
+	VMAXPS Y0, Y2, Y0
+	VADDPS Y2, Y0, Y0
+	VMAXPS Y1, Y2, Y1
+	VADDPS Y2, Y1, Y1
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Y2
+	VBROADCASTSS 100(AX), Y3
+	VMAXPS       Y0, Y2, Y0
+	VMINPS       Y0, Y3, Y0
+	VMAXPS       Y1, Y2, Y1
+	VMINPS       Y1, Y3, Y1
+
+active:
+	MOVQ       48(AX), AX
+	MOVQ       8(CX), DX
+	MOVQ       16(CX), BX
+	ADDQ       AX, BX
+	MOVQ       32(CX), SI
+	VMOVUPS    (SI), Y2
+	VMASKMOVPS Y0, Y2, (BX)
+	CMPQ       DX, $0x01
+	JLE        out0
+	MOVQ       40(CX), BX
+	ADDQ       AX, BX
+	MOVQ       56(CX), SI
+	VMOVUPS    (SI), Y2
+	VMASKMOVPS Y0, Y2, (BX)
+	CMPQ       DX, $0x02
+	JLE        out0
+	MOVQ       64(CX), BX
+	ADDQ       AX, BX
+	MOVQ       80(CX), SI
+	VMOVUPS    (SI), Y2
+	VMASKMOVPS Y0, Y2, (BX)
+
+out0:
+	MOVQ       96(CX), DX
+	MOVQ       104(CX), BX
+	ADDQ       AX, BX
+	MOVQ       120(CX), SI
+	VMOVUPS    (SI), Y2
+	VMASKMOVPS Y1, Y2, (BX)
+	CMPQ       DX, $0x01
+	JLE        out1
+	MOVQ       128(CX), BX
+	ADDQ       AX, BX
+	MOVQ       144(CX), SI
+	VMOVUPS    (SI), Y2
+	VMASKMOVPS Y1, Y2, (BX)
+	CMPQ       DX, $0x02
+	JLE        out1
+	MOVQ       152(CX), BX
+	ADDQ       AX, BX
+	MOVQ       168(CX), SI
+	VMOVUPS    (SI), Y2
+	VMASKMOVPS Y1, Y2, (BX)
+
+out1:
+	VZEROUPPER
+	RET
+
+// func convInt2x2_avx2(t *byte)
+// Requires: AVX, AVX2, MMX+
+TEXT ·convInt2x2_avx2(SB), NOSPLIT, $0-8
+	VPXOR      Y0, Y0, Y0
+	VPXOR      Y1, Y1, Y1
+	VPXOR      Y2, Y2, Y2
+	VPXOR      Y3, Y3, Y3
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       32(AX), R8
+	ADDQ       88(SI), R8
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (BX), SI
+	VMOVUPS      (DI)(SI*1), Y4
+	PREFETCHT0   64(DI)(SI*1)
+	VMOVUPS      (R8)(SI*1), Y5
+	PREFETCHT0   64(R8)(SI*1)
+	VPBROADCASTD (DX), Y8
+	VPMADDWD     Y4, Y8, Y6
+	VPADDD       Y6, Y0, Y0
+	VPMADDWD     Y5, Y8, Y7
+	VPADDD       Y7, Y1, Y1
+	VPBROADCASTD (DX)(CX*1), Y9
+	VPMADDWD     Y4, Y9, Y6
+	VPADDD       Y6, Y2, Y2
+	VPMADDWD     Y5, Y9, Y7
+	VPADDD       Y7, Y3, Y3
+	MOVQ         8(BX), SI
+	VMOVUPS      (DI)(SI*1), Y4
+	PREFETCHT0   64(DI)(SI*1)
+	VMOVUPS      (R8)(SI*1), Y5
+	PREFETCHT0   64(R8)(SI*1)
+	VPBROADCASTD 4(DX), Y8
+	VPMADDWD     Y4, Y8, Y6
+	VPADDD       Y6, Y0, Y0
+	VPMADDWD     Y5, Y8, Y7
+	VPADDD       Y7, Y1, Y1
+	VPBROADCASTD 4(DX)(CX*1), Y9
+	VPMADDWD     Y4, Y9, Y6
+	VPADDD       Y6, Y2, Y2
+	VPMADDWD     Y5, Y9, Y7
+	VPADDD       Y7, Y3, Y3
+	ADDQ         $0x08, DX
+	ADDQ         $0x10, BX
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (BX), AX
+	VMOVUPS      (DI)(AX*1), Y4
+	PREFETCHT0   64(DI)(AX*1)
+	VMOVUPS      (R8)(AX*1), Y5
+	PREFETCHT0   64(R8)(AX*1)
+	VPBROADCASTD (DX), Y8
+	VPMADDWD     Y4, Y8, Y6
+	VPADDD       Y6, Y0, Y0
+	VPMADDWD     Y5, Y8, Y7
+	VPADDD       Y7, Y1, Y1
+	VPBROADCASTD (DX)(CX*1), Y9
+	VPMADDWD     Y4, Y9, Y6
+	VPADDD       Y6, Y2, Y2
+	VPMADDWD     Y5, Y9, Y7
+	VPADDD       Y7, Y3, Y3
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Y4
+	VPADDD       Y4, Y0, Y0
+	VPADDD       Y4, Y1, Y1
+	VPBROADCASTD 4(BX), Y4
+	VPADDD       Y4, Y2, Y2
+	VPADDD       Y4, Y3, Y3
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Y4
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y4, Y0, Y0
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y4, Y1, Y1
+	VBROADCASTSS 4(SI), Y4
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       Y4, Y2, Y2
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y4, Y3, Y3
+
+scaled:
+	MOVQ       64(AX), BX
+	TESTQ      BX, BX
+	JZ         accDone
+	MOVQ       8(CX), SI
+	MOVQ       16(CX), DI
+	ADDQ       BX, DI
+	MOVQ       32(CX), R8
+	VMOVUPS    (R8), Y4
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y0, Y5
+	VBLENDVPS  Y4, Y5, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y2, Y5
+	VBLENDVPS  Y4, Y5, Y2, Y2
+	CMPQ       SI, $0x01
+	JLE        acc0
+	MOVQ       40(CX), DI
+	ADDQ       BX, DI
+	MOVQ       56(CX), R8
+	VMOVUPS    (R8), Y4
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y0, Y5
+	VBLENDVPS  Y4, Y5, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y2, Y5
+	VBLENDVPS  Y4, Y5, Y2, Y2
+	CMPQ       SI, $0x02
+	JLE        acc0
+	MOVQ       64(CX), DI
+	ADDQ       BX, DI
+	MOVQ       80(CX), R8
+	VMOVUPS    (R8), Y4
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y0, Y5
+	VBLENDVPS  Y4, Y5, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y2, Y5
+	VBLENDVPS  Y4, Y5, Y2, Y2
+
+acc0:
+	MOVQ       96(CX), SI
+	MOVQ       104(CX), DI
+	ADDQ       BX, DI
+	MOVQ       120(CX), R8
+	VMOVUPS    (R8), Y4
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y1, Y5
+	VBLENDVPS  Y4, Y5, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y3, Y5
+	VBLENDVPS  Y4, Y5, Y3, Y3
+	CMPQ       SI, $0x01
+	JLE        acc1
+	MOVQ       128(CX), DI
+	ADDQ       BX, DI
+	MOVQ       144(CX), R8
+	VMOVUPS    (R8), Y4
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y1, Y5
+	VBLENDVPS  Y4, Y5, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y3, Y5
+	VBLENDVPS  Y4, Y5, Y3, Y3
+	CMPQ       SI, $0x02
+	JLE        acc1
+	MOVQ       152(CX), DI
+	ADDQ       BX, DI
+	MOVQ       168(CX), R8
+	VMOVUPS    (R8), Y4
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y1, Y5
+	VBLENDVPS  Y4, Y5, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y3, Y5
+	VBLENDVPS  Y4, Y5, Y3, Y3
+
+acc1:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Y4
+	VADDPS       Y4, Y0, Y0
+	VADDPS       Y4, Y1, Y1
+	VBROADCASTSS 4(BX), Y4
+	VADDPS       Y4, Y2, Y2
+	VADDPS       Y4, Y3, Y3
+
+biased:
+	MOVQ       80(AX), BX
+	TESTQ      BX, BX
+	JZ         resDone
+	MOVQ       8(CX), SI
+	MOVQ       16(CX), DI
+	ADDQ       BX, DI
+	MOVQ       32(CX), R8
+	VMOVUPS    (R8), Y4
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y0, Y5
+	VBLENDVPS  Y4, Y5, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y2, Y5
+	VBLENDVPS  Y4, Y5, Y2, Y2
+	CMPQ       SI, $0x01
+	JLE        res0
+	MOVQ       40(CX), DI
+	ADDQ       BX, DI
+	MOVQ       56(CX), R8
+	VMOVUPS    (R8), Y4
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y0, Y5
+	VBLENDVPS  Y4, Y5, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y2, Y5
+	VBLENDVPS  Y4, Y5, Y2, Y2
+	CMPQ       SI, $0x02
+	JLE        res0
+	MOVQ       64(CX), DI
+	ADDQ       BX, DI
+	MOVQ       80(CX), R8
+	VMOVUPS    (R8), Y4
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y0, Y5
+	VBLENDVPS  Y4, Y5, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y2, Y5
+	VBLENDVPS  Y4, Y5, Y2, Y2
+
+res0:
+	MOVQ       96(CX), SI
+	MOVQ       104(CX), DI
+	ADDQ       BX, DI
+	MOVQ       120(CX), R8
+	VMOVUPS    (R8), Y4
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y1, Y5
+	VBLENDVPS  Y4, Y5, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y3, Y5
+	VBLENDVPS  Y4, Y5, Y3, Y3
+	CMPQ       SI, $0x01
+	JLE        res1
+	MOVQ       128(CX), DI
+	ADDQ       BX, DI
+	MOVQ       144(CX), R8
+	VMOVUPS    (R8), Y4
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y1, Y5
+	VBLENDVPS  Y4, Y5, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y3, Y5
+	VBLENDVPS  Y4, Y5, Y3, Y3
+	CMPQ       SI, $0x02
+	JLE        res1
+	MOVQ       152(CX), DI
+	ADDQ       BX, DI
+	MOVQ       168(CX), R8
+	VMOVUPS    (R8), Y4
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y1, Y5
+	VBLENDVPS  Y4, Y5, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y4, Y5
+	VADDPS     Y5, Y3, Y5
+	VBLENDVPS  Y4, Y5, Y3, Y3
+
+res1:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXOR  Y4, Y4, Y4
+	VMAXPS Y0, Y4, Y0
+	VADDPS Y4, Y0, Y0
+	VMAXPS Y1, Y4, Y1
+	VADDPS Y4, Y1, Y1
+	VMAXPS Y2, Y4, Y2
+	VADDPS Y4, Y2, Y2
+	VMAXPS Y3, Y4, Y3
+	VADDPS Y4, Y3, Y3
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Y4
+	VBROADCASTSS 100(AX), Y5
+	VMAXPS       Y0, Y4, Y0
+	VMINPS       Y0, Y5, Y0
+	VMAXPS       Y1, Y4, Y1
+	VMINPS       Y1, Y5, Y1
+	VMAXPS       Y2, Y4, Y2
+	VMINPS       Y2, Y5, Y2
+	VMAXPS       Y3, Y4, Y3
+	VMINPS       Y3, Y5, Y3
+
+active:
+	MOVQ       48(AX), AX
+	MOVQ       8(CX), BX
+	MOVQ       16(CX), SI
+	ADDQ       AX, SI
+	MOVQ       32(CX), DI
+	VMOVUPS    (DI), Y4
+	VMASKMOVPS Y0, Y4, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y2, Y4, (SI)
+	CMPQ       BX, $0x01
+	JLE        out0
+	MOVQ       40(CX), SI
+	ADDQ       AX, SI
+	MOVQ       56(CX), DI
+	VMOVUPS    (DI), Y4
+	VMASKMOVPS Y0, Y4, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y2, Y4, (SI)
+	CMPQ       BX, $0x02
+	JLE        out0
+	MOVQ       64(CX), SI
+	ADDQ       AX, SI
+	MOVQ       80(CX), DI
+	VMOVUPS    (DI), Y4
+	VMASKMOVPS Y0, Y4, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y2, Y4, (SI)
+
+out0:
+	MOVQ       96(CX), BX
+	MOVQ       104(CX), SI
+	ADDQ       AX, SI
+	MOVQ       120(CX), DI
+	VMOVUPS    (DI), Y4
+	VMASKMOVPS Y1, Y4, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y3, Y4, (SI)
+	CMPQ       BX, $0x01
+	JLE        out1
+	MOVQ       128(CX), SI
+	ADDQ       AX, SI
+	MOVQ       144(CX), DI
+	VMOVUPS    (DI), Y4
+	VMASKMOVPS Y1, Y4, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y3, Y4, (SI)
+	CMPQ       BX, $0x02
+	JLE        out1
+	MOVQ       152(CX), SI
+	ADDQ       AX, SI
+	MOVQ       168(CX), DI
+	VMOVUPS    (DI), Y4
+	VMASKMOVPS Y1, Y4, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y3, Y4, (SI)
+
+out1:
+	VZEROUPPER
+	RET
+
+// func convInt3x2_avx2(t *byte)
+// Requires: AVX, AVX2, MMX+
+TEXT ·convInt3x2_avx2(SB), NOSPLIT, $0-8
+	VPXOR      Y0, Y0, Y0
+	VPXOR      Y1, Y1, Y1
+	VPXOR      Y2, Y2, Y2
+	VPXOR      Y3, Y3, Y3
+	VPXOR      Y4, Y4, Y4
+	VPXOR      Y5, Y5, Y5
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       32(AX), R8
+	ADDQ       88(SI), R8
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (BX), SI
+	VMOVUPS      (DI)(SI*1), Y6
+	PREFETCHT0   64(DI)(SI*1)
+	VMOVUPS      (R8)(SI*1), Y7
+	PREFETCHT0   64(R8)(SI*1)
+	VPBROADCASTD (DX), Y10
+	VPMADDWD     Y6, Y10, Y8
+	VPADDD       Y8, Y0, Y0
+	VPMADDWD     Y7, Y10, Y9
+	VPADDD       Y9, Y1, Y1
+	VPBROADCASTD (DX)(CX*1), Y11
+	VPMADDWD     Y6, Y11, Y8
+	VPADDD       Y8, Y2, Y2
+	VPMADDWD     Y7, Y11, Y9
+	VPADDD       Y9, Y3, Y3
+	VPBROADCASTD (DX)(CX*2), Y12
+	VPMADDWD     Y6, Y12, Y8
+	VPADDD       Y8, Y4, Y4
+	VPMADDWD     Y7, Y12, Y9
+	VPADDD       Y9, Y5, Y5
+	MOVQ         8(BX), SI
+	VMOVUPS      (DI)(SI*1), Y6
+	PREFETCHT0   64(DI)(SI*1)
+	VMOVUPS      (R8)(SI*1), Y7
+	PREFETCHT0   64(R8)(SI*1)
+	VPBROADCASTD 4(DX), Y10
+	VPMADDWD     Y6, Y10, Y8
+	VPADDD       Y8, Y0, Y0
+	VPMADDWD     Y7, Y10, Y9
+	VPADDD       Y9, Y1, Y1
+	VPBROADCASTD 4(DX)(CX*1), Y11
+	VPMADDWD     Y6, Y11, Y8
+	VPADDD       Y8, Y2, Y2
+	VPMADDWD     Y7, Y11, Y9
+	VPADDD       Y9, Y3, Y3
+	VPBROADCASTD 4(DX)(CX*2), Y12
+	VPMADDWD     Y6, Y12, Y8
+	VPADDD       Y8, Y4, Y4
+	VPMADDWD     Y7, Y12, Y9
+	VPADDD       Y9, Y5, Y5
+	ADDQ         $0x08, DX
+	ADDQ         $0x10, BX
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (BX), AX
+	VMOVUPS      (DI)(AX*1), Y6
+	PREFETCHT0   64(DI)(AX*1)
+	VMOVUPS      (R8)(AX*1), Y7
+	PREFETCHT0   64(R8)(AX*1)
+	VPBROADCASTD (DX), Y10
+	VPMADDWD     Y6, Y10, Y8
+	VPADDD       Y8, Y0, Y0
+	VPMADDWD     Y7, Y10, Y9
+	VPADDD       Y9, Y1, Y1
+	VPBROADCASTD (DX)(CX*1), Y11
+	VPMADDWD     Y6, Y11, Y8
+	VPADDD       Y8, Y2, Y2
+	VPMADDWD     Y7, Y11, Y9
+	VPADDD       Y9, Y3, Y3
+	VPBROADCASTD (DX)(CX*2), Y12
+	VPMADDWD     Y6, Y12, Y8
+	VPADDD       Y8, Y4, Y4
+	VPMADDWD     Y7, Y12, Y9
+	VPADDD       Y9, Y5, Y5
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Y6
+	VPADDD       Y6, Y0, Y0
+	VPADDD       Y6, Y1, Y1
+	VPBROADCASTD 4(BX), Y6
+	VPADDD       Y6, Y2, Y2
+	VPADDD       Y6, Y3, Y3
+	VPBROADCASTD 8(BX), Y6
+	VPADDD       Y6, Y4, Y4
+	VPADDD       Y6, Y5, Y5
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Y6
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y6, Y0, Y0
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y6, Y1, Y1
+	VBROADCASTSS 4(SI), Y6
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       Y6, Y2, Y2
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y6, Y3, Y3
+	VBROADCASTSS 8(SI), Y6
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y6, Y4, Y4
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y6, Y5, Y5
+
+scaled:
+	MOVQ       64(AX), BX
+	TESTQ      BX, BX
+	JZ         accDone
+	MOVQ       8(CX), SI
+	MOVQ       16(CX), DI
+	ADDQ       BX, DI
+	MOVQ       32(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y0, Y7
+	VBLENDVPS  Y6, Y7, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y2, Y7
+	VBLENDVPS  Y6, Y7, Y2, Y2
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y4, Y7
+	VBLENDVPS  Y6, Y7, Y4, Y4
+	CMPQ       SI, $0x01
+	JLE        acc0
+	MOVQ       40(CX), DI
+	ADDQ       BX, DI
+	MOVQ       56(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y0, Y7
+	VBLENDVPS  Y6, Y7, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y2, Y7
+	VBLENDVPS  Y6, Y7, Y2, Y2
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y4, Y7
+	VBLENDVPS  Y6, Y7, Y4, Y4
+	CMPQ       SI, $0x02
+	JLE        acc0
+	MOVQ       64(CX), DI
+	ADDQ       BX, DI
+	MOVQ       80(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y0, Y7
+	VBLENDVPS  Y6, Y7, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y2, Y7
+	VBLENDVPS  Y6, Y7, Y2, Y2
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y4, Y7
+	VBLENDVPS  Y6, Y7, Y4, Y4
+
+acc0:
+	MOVQ       96(CX), SI
+	MOVQ       104(CX), DI
+	ADDQ       BX, DI
+	MOVQ       120(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y1, Y7
+	VBLENDVPS  Y6, Y7, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y3, Y7
+	VBLENDVPS  Y6, Y7, Y3, Y3
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y5, Y7
+	VBLENDVPS  Y6, Y7, Y5, Y5
+	CMPQ       SI, $0x01
+	JLE        acc1
+	MOVQ       128(CX), DI
+	ADDQ       BX, DI
+	MOVQ       144(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y1, Y7
+	VBLENDVPS  Y6, Y7, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y3, Y7
+	VBLENDVPS  Y6, Y7, Y3, Y3
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y5, Y7
+	VBLENDVPS  Y6, Y7, Y5, Y5
+	CMPQ       SI, $0x02
+	JLE        acc1
+	MOVQ       152(CX), DI
+	ADDQ       BX, DI
+	MOVQ       168(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y1, Y7
+	VBLENDVPS  Y6, Y7, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y3, Y7
+	VBLENDVPS  Y6, Y7, Y3, Y3
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y5, Y7
+	VBLENDVPS  Y6, Y7, Y5, Y5
+
+acc1:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Y6
+	VADDPS       Y6, Y0, Y0
+	VADDPS       Y6, Y1, Y1
+	VBROADCASTSS 4(BX), Y6
+	VADDPS       Y6, Y2, Y2
+	VADDPS       Y6, Y3, Y3
+	VBROADCASTSS 8(BX), Y6
+	VADDPS       Y6, Y4, Y4
+	VADDPS       Y6, Y5, Y5
+
+biased:
+	MOVQ       80(AX), BX
+	TESTQ      BX, BX
+	JZ         resDone
+	MOVQ       8(CX), SI
+	MOVQ       16(CX), DI
+	ADDQ       BX, DI
+	MOVQ       32(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y0, Y7
+	VBLENDVPS  Y6, Y7, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y2, Y7
+	VBLENDVPS  Y6, Y7, Y2, Y2
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y4, Y7
+	VBLENDVPS  Y6, Y7, Y4, Y4
+	CMPQ       SI, $0x01
+	JLE        res0
+	MOVQ       40(CX), DI
+	ADDQ       BX, DI
+	MOVQ       56(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y0, Y7
+	VBLENDVPS  Y6, Y7, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y2, Y7
+	VBLENDVPS  Y6, Y7, Y2, Y2
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y4, Y7
+	VBLENDVPS  Y6, Y7, Y4, Y4
+	CMPQ       SI, $0x02
+	JLE        res0
+	MOVQ       64(CX), DI
+	ADDQ       BX, DI
+	MOVQ       80(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y0, Y7
+	VBLENDVPS  Y6, Y7, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y2, Y7
+	VBLENDVPS  Y6, Y7, Y2, Y2
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y4, Y7
+	VBLENDVPS  Y6, Y7, Y4, Y4
+
+res0:
+	MOVQ       96(CX), SI
+	MOVQ       104(CX), DI
+	ADDQ       BX, DI
+	MOVQ       120(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y1, Y7
+	VBLENDVPS  Y6, Y7, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y3, Y7
+	VBLENDVPS  Y6, Y7, Y3, Y3
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y5, Y7
+	VBLENDVPS  Y6, Y7, Y5, Y5
+	CMPQ       SI, $0x01
+	JLE        res1
+	MOVQ       128(CX), DI
+	ADDQ       BX, DI
+	MOVQ       144(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y1, Y7
+	VBLENDVPS  Y6, Y7, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y3, Y7
+	VBLENDVPS  Y6, Y7, Y3, Y3
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y5, Y7
+	VBLENDVPS  Y6, Y7, Y5, Y5
+	CMPQ       SI, $0x02
+	JLE        res1
+	MOVQ       152(CX), DI
+	ADDQ       BX, DI
+	MOVQ       168(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y1, Y7
+	VBLENDVPS  Y6, Y7, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y3, Y7
+	VBLENDVPS  Y6, Y7, Y3, Y3
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y5, Y7
+	VBLENDVPS  Y6, Y7, Y5, Y5
+
+res1:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXOR  Y6, Y6, Y6
+	VMAXPS Y0, Y6, Y0
+	VADDPS Y6, Y0, Y0
+	VMAXPS Y1, Y6, Y1
+	VADDPS Y6, Y1, Y1
+	VMAXPS Y2, Y6, Y2
+	VADDPS Y6, Y2, Y2
+	VMAXPS Y3, Y6, Y3
+	VADDPS Y6, Y3, Y3
+	VMAXPS Y4, Y6, Y4
+	VADDPS Y6, Y4, Y4
+	VMAXPS Y5, Y6, Y5
+	VADDPS Y6, Y5, Y5
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Y6
+	VBROADCASTSS 100(AX), Y7
+	VMAXPS       Y0, Y6, Y0
+	VMINPS       Y0, Y7, Y0
+	VMAXPS       Y1, Y6, Y1
+	VMINPS       Y1, Y7, Y1
+	VMAXPS       Y2, Y6, Y2
+	VMINPS       Y2, Y7, Y2
+	VMAXPS       Y3, Y6, Y3
+	VMINPS       Y3, Y7, Y3
+	VMAXPS       Y4, Y6, Y4
+	VMINPS       Y4, Y7, Y4
+	VMAXPS       Y5, Y6, Y5
+	VMINPS       Y5, Y7, Y5
+
+active:
+	MOVQ       48(AX), AX
+	MOVQ       8(CX), BX
+	MOVQ       16(CX), SI
+	ADDQ       AX, SI
+	MOVQ       32(CX), DI
+	VMOVUPS    (DI), Y6
+	VMASKMOVPS Y0, Y6, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y2, Y6, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y4, Y6, (SI)
+	CMPQ       BX, $0x01
+	JLE        out0
+	MOVQ       40(CX), SI
+	ADDQ       AX, SI
+	MOVQ       56(CX), DI
+	VMOVUPS    (DI), Y6
+	VMASKMOVPS Y0, Y6, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y2, Y6, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y4, Y6, (SI)
+	CMPQ       BX, $0x02
+	JLE        out0
+	MOVQ       64(CX), SI
+	ADDQ       AX, SI
+	MOVQ       80(CX), DI
+	VMOVUPS    (DI), Y6
+	VMASKMOVPS Y0, Y6, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y2, Y6, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y4, Y6, (SI)
+
+out0:
+	MOVQ       96(CX), BX
+	MOVQ       104(CX), SI
+	ADDQ       AX, SI
+	MOVQ       120(CX), DI
+	VMOVUPS    (DI), Y6
+	VMASKMOVPS Y1, Y6, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y3, Y6, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y5, Y6, (SI)
+	CMPQ       BX, $0x01
+	JLE        out1
+	MOVQ       128(CX), SI
+	ADDQ       AX, SI
+	MOVQ       144(CX), DI
+	VMOVUPS    (DI), Y6
+	VMASKMOVPS Y1, Y6, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y3, Y6, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y5, Y6, (SI)
+	CMPQ       BX, $0x02
+	JLE        out1
+	MOVQ       152(CX), SI
+	ADDQ       AX, SI
+	MOVQ       168(CX), DI
+	VMOVUPS    (DI), Y6
+	VMASKMOVPS Y1, Y6, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y3, Y6, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y5, Y6, (SI)
+
+out1:
+	VZEROUPPER
+	RET
+
+// func convInt1x3_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt1x3_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), DX
+	ADDQ       16(CX), DX
+	PREFETCHT0 (DX)
+	MOVQ       48(AX), DX
+	ADDQ       104(CX), DX
+	PREFETCHT0 (DX)
+	MOVQ       48(AX), DX
+	ADDQ       192(CX), DX
+	PREFETCHT0 (DX)
+	PREFETCHT0 63(DX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), CX
+	MOVQ       16(AX), DX
+	MOVQ       40(AX), BX
+	MOVQ       32(AX), SI
+	ADDQ       (BX), SI
+	MOVQ       32(AX), DI
+	ADDQ       88(BX), DI
+	MOVQ       32(AX), R8
+	ADDQ       176(BX), R8
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (DX), BX
+	VMOVUPS      (SI)(BX*1), Z3
+	PREFETCHT0   192(SI)(BX*1)
+	VMOVUPS      (DI)(BX*1), Z4
+	PREFETCHT0   192(DI)(BX*1)
+	VMOVUPS      (R8)(BX*1), Z5
+	PREFETCHT0   192(R8)(BX*1)
+	VPBROADCASTD (CX), Z6
+	VPDPBUSD     Z6, Z3, Z0
+	VPDPBUSD     Z6, Z4, Z1
+	VPDPBUSD     Z6, Z5, Z2
+	MOVQ         8(DX), BX
+	VMOVUPS      (SI)(BX*1), Z3
+	PREFETCHT0   192(SI)(BX*1)
+	VMOVUPS      (DI)(BX*1), Z4
+	PREFETCHT0   192(DI)(BX*1)
+	VMOVUPS      (R8)(BX*1), Z5
+	PREFETCHT0   192(R8)(BX*1)
+	VPBROADCASTD 4(CX), Z6
+	VPDPBUSD     Z6, Z3, Z0
+	VPDPBUSD     Z6, Z4, Z1
+	VPDPBUSD     Z6, Z5, Z2
+	ADDQ         $0x08, CX
+	ADDQ         $0x10, DX
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (DX), AX
+	VMOVUPS      (SI)(AX*1), Z3
+	PREFETCHT0   192(SI)(AX*1)
+	VMOVUPS      (DI)(AX*1), Z4
+	PREFETCHT0   192(DI)(AX*1)
+	VMOVUPS      (R8)(AX*1), Z5
+	PREFETCHT0   192(R8)(AX*1)
+	VPBROADCASTD (CX), Z6
+	VPDPBUSD     Z6, Z3, Z0
+	VPDPBUSD     Z6, Z4, Z1
+	VPDPBUSD     Z6, Z5, Z2
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), DX
+	MOVQ         112(AX), BX
+	VPBROADCASTD (DX), Z3
+	VPADDD       Z3, Z0, Z0
+	VPADDD       Z3, Z1, Z1
+	VPADDD       Z3, Z2, Z2
+	TESTQ        BX, BX
+	JZ           scaled
+	VBROADCASTSS (BX), Z3
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z3, Z0, Z0
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z3, Z1, Z1
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z3, Z2, Z2
+
+scaled:
+	MOVQ   64(AX), DX
+	TESTQ  DX, DX
+	JZ     accDone
+	MOVQ   8(CX), BX
+	MOVQ   16(CX), SI
+	ADDQ   DX, SI
+	KMOVW  24(CX), K1
+	VADDPS (SI), Z0, K1, Z0
+	CMPQ   BX, $0x01
+	JLE    acc0
+	MOVQ   40(CX), SI
+	ADDQ   DX, SI
+	KMOVW  48(CX), K1
+	VADDPS (SI), Z0, K1, Z0
+	CMPQ   BX, $0x02
+	JLE    acc0
+	MOVQ   64(CX), SI
+	ADDQ   DX, SI
+	KMOVW  72(CX), K1
+	VADDPS (SI), Z0, K1, Z0
+
+acc0:
+	MOVQ   96(CX), BX
+	MOVQ   104(CX), SI
+	ADDQ   DX, SI
+	KMOVW  112(CX), K1
+	VADDPS (SI), Z1, K1, Z1
+	CMPQ   BX, $0x01
+	JLE    acc1
+	MOVQ   128(CX), SI
+	ADDQ   DX, SI
+	KMOVW  136(CX), K1
+	VADDPS (SI), Z1, K1, Z1
+	CMPQ   BX, $0x02
+	JLE    acc1
+	MOVQ   152(CX), SI
+	ADDQ   DX, SI
+	KMOVW  160(CX), K1
+	VADDPS (SI), Z1, K1, Z1
+
+acc1:
+	MOVQ   184(CX), BX
+	MOVQ   192(CX), SI
+	ADDQ   DX, SI
+	KMOVW  200(CX), K1
+	VADDPS (SI), Z2, K1, Z2
+	CMPQ   BX, $0x01
+	JLE    acc2
+	MOVQ   216(CX), SI
+	ADDQ   DX, SI
+	KMOVW  224(CX), K1
+	VADDPS (SI), Z2, K1, Z2
+	CMPQ   BX, $0x02
+	JLE    acc2
+	MOVQ   240(CX), SI
+	ADDQ   DX, SI
+	KMOVW  248(CX), K1
+	VADDPS (SI), Z2, K1, Z2
+
+acc2:
+accDone:
+	MOVQ         72(AX), DX
+	TESTQ        DX, DX
+	JZ           biased
+	VBROADCASTSS (DX), Z3
+	VADDPS       Z3, Z0, Z0
+	VADDPS       Z3, Z1, Z1
+	VADDPS       Z3, Z2, Z2
+
+biased:
+	MOVQ   80(AX), DX
+	TESTQ  DX, DX
+	JZ     resDone
+	MOVQ   8(CX), BX
+	MOVQ   16(CX), SI
+	ADDQ   DX, SI
+	KMOVW  24(CX), K1
+	VADDPS (SI), Z0, K1, Z0
+	CMPQ   BX, $0x01
+	JLE    res0
+	MOVQ   40(CX), SI
+	ADDQ   DX, SI
+	KMOVW  48(CX), K1
+	VADDPS (SI), Z0, K1, Z0
+	CMPQ   BX, $0x02
+	JLE    res0
+	MOVQ   64(CX), SI
+	ADDQ   DX, SI
+	KMOVW  72(CX), K1
+	VADDPS (SI), Z0, K1, Z0
+
+res0:
+	MOVQ   96(CX), BX
+	MOVQ   104(CX), SI
+	ADDQ   DX, SI
+	KMOVW  112(CX), K1
+	VADDPS (SI), Z1, K1, Z1
+	CMPQ   BX, $0x01
+	JLE    res1
+	MOVQ   128(CX), SI
+	ADDQ   DX, SI
+	KMOVW  136(CX), K1
+	VADDPS (SI), Z1, K1, Z1
+	CMPQ   BX, $0x02
+	JLE    res1
+	MOVQ   152(CX), SI
+	ADDQ   DX, SI
+	KMOVW  160(CX), K1
+	VADDPS (SI), Z1, K1, Z1
+
+res1:
+	MOVQ   184(CX), BX
+	MOVQ   192(CX), SI
+	ADDQ   DX, SI
+	KMOVW  200(CX), K1
+	VADDPS (SI), Z2, K1, Z2
+	CMPQ   BX, $0x01
+	JLE    res2
+	MOVQ   216(CX), SI
+	ADDQ   DX, SI
+	KMOVW  224(CX), K1
+	VADDPS (SI), Z2, K1, Z2
+	CMPQ   BX, $0x02
+	JLE    res2
+	MOVQ   240(CX), SI
+	ADDQ   DX, SI
+	KMOVW  248(CX), K1
+	VADDPS (SI), Z2, K1, Z2
+
+res2:
+resDone:
+	MOVQ   88(AX), DX
+	TESTQ  DX, DX
+	JZ     active
+	CMPQ   DX, $0x02
+	JEQ    clip
+	VPXORD Z3, Z3, Z3
+	VMAXPS Z0, Z3, Z0
+	VADDPS Z3, Z0, Z0
+	VMAXPS Z1, Z3, Z1
+	VADDPS Z3, Z1, Z1
+	VMAXPS Z2, Z3, Z2
+	VADDPS Z3, Z2, Z2
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z3
+	VBROADCASTSS 100(AX), Z4
+	VMAXPS       Z0, Z3, Z0
+	VMINPS       Z0, Z4, Z0
+	VMAXPS       Z1, Z3, Z1
+	VMINPS       Z1, Z4, Z1
+	VMAXPS       Z2, Z3, Z2
+	VMINPS       Z2, Z4, Z2
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), DX
+	MOVQ    16(CX), BX
+	ADDQ    AX, BX
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (BX)
+	CMPQ    DX, $0x01
+	JLE     out0
+	MOVQ    40(CX), BX
+	ADDQ    AX, BX
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (BX)
+	CMPQ    DX, $0x02
+	JLE     out0
+	MOVQ    64(CX), BX
+	ADDQ    AX, BX
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (BX)
+
+out0:
+	MOVQ    96(CX), DX
+	MOVQ    104(CX), BX
+	ADDQ    AX, BX
+	KMOVW   112(CX), K1
+	VMOVUPS Z1, K1, (BX)
+	CMPQ    DX, $0x01
+	JLE     out1
+	MOVQ    128(CX), BX
+	ADDQ    AX, BX
+	KMOVW   136(CX), K1
+	VMOVUPS Z1, K1, (BX)
+	CMPQ    DX, $0x02
+	JLE     out1
+	MOVQ    152(CX), BX
+	ADDQ    AX, BX
+	KMOVW   160(CX), K1
+	VMOVUPS Z1, K1, (BX)
+
+out1:
+	MOVQ    184(CX), DX
+	MOVQ    192(CX), BX
+	ADDQ    AX, BX
+	KMOVW   200(CX), K1
+	VMOVUPS Z2, K1, (BX)
+	CMPQ    DX, $0x01
+	JLE     out2
+	MOVQ    216(CX), BX
+	ADDQ    AX, BX
+	KMOVW   224(CX), K1
+	VMOVUPS Z2, K1, (BX)
+	CMPQ    DX, $0x02
+	JLE     out2
+	MOVQ    240(CX), BX
+	ADDQ    AX, BX
+	KMOVW   248(CX), K1
+	VMOVUPS Z2, K1, (BX)
+
+out2:
+	VZEROUPPER
+	RET
+
+// func convInt2x3_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt2x3_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       192(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       32(AX), R8
+	ADDQ       88(SI), R8
+	MOVQ       32(AX), R9
+	ADDQ       176(SI), R9
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (BX), SI
+	VMOVUPS      (DI)(SI*1), Z6
+	PREFETCHT0   192(DI)(SI*1)
+	VMOVUPS      (R8)(SI*1), Z7
+	PREFETCHT0   192(R8)(SI*1)
+	VMOVUPS      (R9)(SI*1), Z8
+	PREFETCHT0   192(R9)(SI*1)
+	VPBROADCASTD (DX), Z9
+	VPDPBUSD     Z9, Z6, Z0
+	VPDPBUSD     Z9, Z7, Z1
+	VPDPBUSD     Z9, Z8, Z2
+	VPBROADCASTD (DX)(CX*1), Z10
+	VPDPBUSD     Z10, Z6, Z3
+	VPDPBUSD     Z10, Z7, Z4
+	VPDPBUSD     Z10, Z8, Z5
+	MOVQ         8(BX), SI
+	VMOVUPS      (DI)(SI*1), Z6
+	PREFETCHT0   192(DI)(SI*1)
+	VMOVUPS      (R8)(SI*1), Z7
+	PREFETCHT0   192(R8)(SI*1)
+	VMOVUPS      (R9)(SI*1), Z8
+	PREFETCHT0   192(R9)(SI*1)
+	VPBROADCASTD 4(DX), Z9
+	VPDPBUSD     Z9, Z6, Z0
+	VPDPBUSD     Z9, Z7, Z1
+	VPDPBUSD     Z9, Z8, Z2
+	VPBROADCASTD 4(DX)(CX*1), Z10
+	VPDPBUSD     Z10, Z6, Z3
+	VPDPBUSD     Z10, Z7, Z4
+	VPDPBUSD     Z10, Z8, Z5
+	ADDQ         $0x08, DX
+	ADDQ         $0x10, BX
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (BX), AX
+	VMOVUPS      (DI)(AX*1), Z6
+	PREFETCHT0   192(DI)(AX*1)
+	VMOVUPS      (R8)(AX*1), Z7
+	PREFETCHT0   192(R8)(AX*1)
+	VMOVUPS      (R9)(AX*1), Z8
+	PREFETCHT0   192(R9)(AX*1)
+	VPBROADCASTD (DX), Z9
+	VPDPBUSD     Z9, Z6, Z0
+	VPDPBUSD     Z9, Z7, Z1
+	VPDPBUSD     Z9, Z8, Z2
+	VPBROADCASTD (DX)(CX*1), Z10
+	VPDPBUSD     Z10, Z6, Z3
+	VPDPBUSD     Z10, Z7, Z4
+	VPDPBUSD     Z10, Z8, Z5
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z6
+	VPADDD       Z6, Z0, Z0
+	VPADDD       Z6, Z1, Z1
+	VPADDD       Z6, Z2, Z2
+	VPBROADCASTD 4(BX), Z6
+	VPADDD       Z6, Z3, Z3
+	VPADDD       Z6, Z4, Z4
+	VPADDD       Z6, Z5, Z5
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z6
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z6, Z0, Z0
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z6, Z1, Z1
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z6, Z2, Z2
+	VBROADCASTSS 4(SI), Z6
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z6, Z3, Z3
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z6, Z4, Z4
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z6, Z5, Z5
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+
+acc0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	CMPQ   SI, $0x01
+	JLE    acc1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	CMPQ   SI, $0x02
+	JLE    acc1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+
+acc1:
+	MOVQ   184(CX), SI
+	MOVQ   192(CX), DI
+	ADDQ   BX, DI
+	KMOVW  200(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	CMPQ   SI, $0x01
+	JLE    acc2
+	MOVQ   216(CX), DI
+	ADDQ   BX, DI
+	KMOVW  224(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	CMPQ   SI, $0x02
+	JLE    acc2
+	MOVQ   240(CX), DI
+	ADDQ   BX, DI
+	KMOVW  248(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+
+acc2:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z6
+	VADDPS       Z6, Z0, Z0
+	VADDPS       Z6, Z1, Z1
+	VADDPS       Z6, Z2, Z2
+	VBROADCASTSS 4(BX), Z6
+	VADDPS       Z6, Z3, Z3
+	VADDPS       Z6, Z4, Z4
+	VADDPS       Z6, Z5, Z5
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+
+res0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	CMPQ   SI, $0x01
+	JLE    res1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	CMPQ   SI, $0x02
+	JLE    res1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+
+res1:
+	MOVQ   184(CX), SI
+	MOVQ   192(CX), DI
+	ADDQ   BX, DI
+	KMOVW  200(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	CMPQ   SI, $0x01
+	JLE    res2
+	MOVQ   216(CX), DI
+	ADDQ   BX, DI
+	KMOVW  224(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	CMPQ   SI, $0x02
+	JLE    res2
+	MOVQ   240(CX), DI
+	ADDQ   BX, DI
+	KMOVW  248(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+
+res2:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z6, Z6, Z6
+	VMAXPS Z0, Z6, Z0
+	VADDPS Z6, Z0, Z0
+	VMAXPS Z1, Z6, Z1
+	VADDPS Z6, Z1, Z1
+	VMAXPS Z2, Z6, Z2
+	VADDPS Z6, Z2, Z2
+	VMAXPS Z3, Z6, Z3
+	VADDPS Z6, Z3, Z3
+	VMAXPS Z4, Z6, Z4
+	VADDPS Z6, Z4, Z4
+	VMAXPS Z5, Z6, Z5
+	VADDPS Z6, Z5, Z5
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z6
+	VBROADCASTSS 100(AX), Z7
+	VMAXPS       Z0, Z6, Z0
+	VMINPS       Z0, Z7, Z0
+	VMAXPS       Z1, Z6, Z1
+	VMINPS       Z1, Z7, Z1
+	VMAXPS       Z2, Z6, Z2
+	VMINPS       Z2, Z7, Z2
+	VMAXPS       Z3, Z6, Z3
+	VMINPS       Z3, Z7, Z3
+	VMAXPS       Z4, Z6, Z4
+	VMINPS       Z4, Z7, Z4
+	VMAXPS       Z5, Z6, Z5
+	VMINPS       Z5, Z7, Z5
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+
+out0:
+	MOVQ    96(CX), BX
+	MOVQ    104(CX), SI
+	ADDQ    AX, SI
+	KMOVW   112(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out1
+	MOVQ    128(CX), SI
+	ADDQ    AX, SI
+	KMOVW   136(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out1
+	MOVQ    152(CX), SI
+	ADDQ    AX, SI
+	KMOVW   160(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+
+out1:
+	MOVQ    184(CX), BX
+	MOVQ    192(CX), SI
+	ADDQ    AX, SI
+	KMOVW   200(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out2
+	MOVQ    216(CX), SI
+	ADDQ    AX, SI
+	KMOVW   224(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out2
+	MOVQ    240(CX), SI
+	ADDQ    AX, SI
+	KMOVW   248(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+
+out2:
+	VZEROUPPER
+	RET
+
+// func convInt3x3_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt3x3_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       192(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       32(AX), R8
+	ADDQ       88(SI), R8
+	MOVQ       32(AX), R9
+	ADDQ       176(SI), R9
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (BX), SI
+	VMOVUPS      (DI)(SI*1), Z9
+	PREFETCHT0   192(DI)(SI*1)
+	VMOVUPS      (R8)(SI*1), Z10
+	PREFETCHT0   192(R8)(SI*1)
+	VMOVUPS      (R9)(SI*1), Z11
+	PREFETCHT0   192(R9)(SI*1)
+	VPBROADCASTD (DX), Z12
+	VPDPBUSD     Z12, Z9, Z0
+	VPDPBUSD     Z12, Z10, Z1
+	VPDPBUSD     Z12, Z11, Z2
+	VPBROADCASTD (DX)(CX*1), Z13
+	VPDPBUSD     Z13, Z9, Z3
+	VPDPBUSD     Z13, Z10, Z4
+	VPDPBUSD     Z13, Z11, Z5
+	VPBROADCASTD (DX)(CX*2), Z14
+	VPDPBUSD     Z14, Z9, Z6
+	VPDPBUSD     Z14, Z10, Z7
+	VPDPBUSD     Z14, Z11, Z8
+	MOVQ         8(BX), SI
+	VMOVUPS      (DI)(SI*1), Z9
+	PREFETCHT0   192(DI)(SI*1)
+	VMOVUPS      (R8)(SI*1), Z10
+	PREFETCHT0   192(R8)(SI*1)
+	VMOVUPS      (R9)(SI*1), Z11
+	PREFETCHT0   192(R9)(SI*1)
+	VPBROADCASTD 4(DX), Z12
+	VPDPBUSD     Z12, Z9, Z0
+	VPDPBUSD     Z12, Z10, Z1
+	VPDPBUSD     Z12, Z11, Z2
+	VPBROADCASTD 4(DX)(CX*1), Z13
+	VPDPBUSD     Z13, Z9, Z3
+	VPDPBUSD     Z13, Z10, Z4
+	VPDPBUSD     Z13, Z11, Z5
+	VPBROADCASTD 4(DX)(CX*2), Z14
+	VPDPBUSD     Z14, Z9, Z6
+	VPDPBUSD     Z14, Z10, Z7
+	VPDPBUSD     Z14, Z11, Z8
+	ADDQ         $0x08, DX
+	ADDQ         $0x10, BX
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (BX), AX
+	VMOVUPS      (DI)(AX*1), Z9
+	PREFETCHT0   192(DI)(AX*1)
+	VMOVUPS      (R8)(AX*1), Z10
+	PREFETCHT0   192(R8)(AX*1)
+	VMOVUPS      (R9)(AX*1), Z11
+	PREFETCHT0   192(R9)(AX*1)
+	VPBROADCASTD (DX), Z12
+	VPDPBUSD     Z12, Z9, Z0
+	VPDPBUSD     Z12, Z10, Z1
+	VPDPBUSD     Z12, Z11, Z2
+	VPBROADCASTD (DX)(CX*1), Z13
+	VPDPBUSD     Z13, Z9, Z3
+	VPDPBUSD     Z13, Z10, Z4
+	VPDPBUSD     Z13, Z11, Z5
+	VPBROADCASTD (DX)(CX*2), Z14
+	VPDPBUSD     Z14, Z9, Z6
+	VPDPBUSD     Z14, Z10, Z7
+	VPDPBUSD     Z14, Z11, Z8
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z9
+	VPADDD       Z9, Z0, Z0
+	VPADDD       Z9, Z1, Z1
+	VPADDD       Z9, Z2, Z2
+	VPBROADCASTD 4(BX), Z9
+	VPADDD       Z9, Z3, Z3
+	VPADDD       Z9, Z4, Z4
+	VPADDD       Z9, Z5, Z5
+	VPBROADCASTD 8(BX), Z9
+	VPADDD       Z9, Z6, Z6
+	VPADDD       Z9, Z7, Z7
+	VPADDD       Z9, Z8, Z8
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z9
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z9, Z0, Z0
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z9, Z1, Z1
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z9, Z2, Z2
+	VBROADCASTSS 4(SI), Z9
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z9, Z3, Z3
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z9, Z4, Z4
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z9, Z5, Z5
+	VBROADCASTSS 8(SI), Z9
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z9, Z6, Z6
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z9, Z7, Z7
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z9, Z8, Z8
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+
+acc0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	CMPQ   SI, $0x01
+	JLE    acc1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	CMPQ   SI, $0x02
+	JLE    acc1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+
+acc1:
+	MOVQ   184(CX), SI
+	MOVQ   192(CX), DI
+	ADDQ   BX, DI
+	KMOVW  200(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	CMPQ   SI, $0x01
+	JLE    acc2
+	MOVQ   216(CX), DI
+	ADDQ   BX, DI
+	KMOVW  224(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	CMPQ   SI, $0x02
+	JLE    acc2
+	MOVQ   240(CX), DI
+	ADDQ   BX, DI
+	KMOVW  248(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+
+acc2:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z9
+	VADDPS       Z9, Z0, Z0
+	VADDPS       Z9, Z1, Z1
+	VADDPS       Z9, Z2, Z2
+	VBROADCASTSS 4(BX), Z9
+	VADDPS       Z9, Z3, Z3
+	VADDPS       Z9, Z4, Z4
+	VADDPS       Z9, Z5, Z5
+	VBROADCASTSS 8(BX), Z9
+	VADDPS       Z9, Z6, Z6
+	VADDPS       Z9, Z7, Z7
+	VADDPS       Z9, Z8, Z8
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+
+res0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	CMPQ   SI, $0x01
+	JLE    res1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	CMPQ   SI, $0x02
+	JLE    res1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+
+res1:
+	MOVQ   184(CX), SI
+	MOVQ   192(CX), DI
+	ADDQ   BX, DI
+	KMOVW  200(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	CMPQ   SI, $0x01
+	JLE    res2
+	MOVQ   216(CX), DI
+	ADDQ   BX, DI
+	KMOVW  224(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	CMPQ   SI, $0x02
+	JLE    res2
+	MOVQ   240(CX), DI
+	ADDQ   BX, DI
+	KMOVW  248(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+
+res2:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z9, Z9, Z9
+	VMAXPS Z0, Z9, Z0
+	VADDPS Z9, Z0, Z0
+	VMAXPS Z1, Z9, Z1
+	VADDPS Z9, Z1, Z1
+	VMAXPS Z2, Z9, Z2
+	VADDPS Z9, Z2, Z2
+	VMAXPS Z3, Z9, Z3
+	VADDPS Z9, Z3, Z3
+	VMAXPS Z4, Z9, Z4
+	VADDPS Z9, Z4, Z4
+	VMAXPS Z5, Z9, Z5
+	VADDPS Z9, Z5, Z5
+	VMAXPS Z6, Z9, Z6
+	VADDPS Z9, Z6, Z6
+	VMAXPS Z7, Z9, Z7
+	VADDPS Z9, Z7, Z7
+	VMAXPS Z8, Z9, Z8
+	VADDPS Z9, Z8, Z8
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z9
+	VBROADCASTSS 100(AX), Z10
+	VMAXPS       Z0, Z9, Z0
+	VMINPS       Z0, Z10, Z0
+	VMAXPS       Z1, Z9, Z1
+	VMINPS       Z1, Z10, Z1
+	VMAXPS       Z2, Z9, Z2
+	VMINPS       Z2, Z10, Z2
+	VMAXPS       Z3, Z9, Z3
+	VMINPS       Z3, Z10, Z3
+	VMAXPS       Z4, Z9, Z4
+	VMINPS       Z4, Z10, Z4
+	VMAXPS       Z5, Z9, Z5
+	VMINPS       Z5, Z10, Z5
+	VMAXPS       Z6, Z9, Z6
+	VMINPS       Z6, Z10, Z6
+	VMAXPS       Z7, Z9, Z7
+	VMINPS       Z7, Z10, Z7
+	VMAXPS       Z8, Z9, Z8
+	VMINPS       Z8, Z10, Z8
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+
+out0:
+	MOVQ    96(CX), BX
+	MOVQ    104(CX), SI
+	ADDQ    AX, SI
+	KMOVW   112(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out1
+	MOVQ    128(CX), SI
+	ADDQ    AX, SI
+	KMOVW   136(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out1
+	MOVQ    152(CX), SI
+	ADDQ    AX, SI
+	KMOVW   160(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+
+out1:
+	MOVQ    184(CX), BX
+	MOVQ    192(CX), SI
+	ADDQ    AX, SI
+	KMOVW   200(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out2
+	MOVQ    216(CX), SI
+	ADDQ    AX, SI
+	KMOVW   224(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out2
+	MOVQ    240(CX), SI
+	ADDQ    AX, SI
+	KMOVW   248(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+
+out2:
+	VZEROUPPER
+	RET
+
+// func convInt4x3_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt4x3_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       192(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	MOVQ       16(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       32(AX), R8
+	ADDQ       (DI), R8
+	MOVQ       32(AX), R9
+	ADDQ       88(DI), R9
+	MOVQ       32(AX), R10
+	ADDQ       176(DI), R10
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (SI), DI
+	VMOVUPS      (R8)(DI*1), Z12
+	PREFETCHT0   192(R8)(DI*1)
+	VMOVUPS      (R9)(DI*1), Z13
+	PREFETCHT0   192(R9)(DI*1)
+	VMOVUPS      (R10)(DI*1), Z14
+	PREFETCHT0   192(R10)(DI*1)
+	VPBROADCASTD (DX), Z15
+	VPDPBUSD     Z15, Z12, Z0
+	VPDPBUSD     Z15, Z13, Z1
+	VPDPBUSD     Z15, Z14, Z2
+	VPBROADCASTD (DX)(CX*1), Z16
+	VPDPBUSD     Z16, Z12, Z3
+	VPDPBUSD     Z16, Z13, Z4
+	VPDPBUSD     Z16, Z14, Z5
+	VPBROADCASTD (DX)(CX*2), Z17
+	VPDPBUSD     Z17, Z12, Z6
+	VPDPBUSD     Z17, Z13, Z7
+	VPDPBUSD     Z17, Z14, Z8
+	VPBROADCASTD (BX), Z18
+	VPDPBUSD     Z18, Z12, Z9
+	VPDPBUSD     Z18, Z13, Z10
+	VPDPBUSD     Z18, Z14, Z11
+	MOVQ         8(SI), DI
+	VMOVUPS      (R8)(DI*1), Z12
+	PREFETCHT0   192(R8)(DI*1)
+	VMOVUPS      (R9)(DI*1), Z13
+	PREFETCHT0   192(R9)(DI*1)
+	VMOVUPS      (R10)(DI*1), Z14
+	PREFETCHT0   192(R10)(DI*1)
+	VPBROADCASTD 4(DX), Z15
+	VPDPBUSD     Z15, Z12, Z0
+	VPDPBUSD     Z15, Z13, Z1
+	VPDPBUSD     Z15, Z14, Z2
+	VPBROADCASTD 4(DX)(CX*1), Z16
+	VPDPBUSD     Z16, Z12, Z3
+	VPDPBUSD     Z16, Z13, Z4
+	VPDPBUSD     Z16, Z14, Z5
+	VPBROADCASTD 4(DX)(CX*2), Z17
+	VPDPBUSD     Z17, Z12, Z6
+	VPDPBUSD     Z17, Z13, Z7
+	VPDPBUSD     Z17, Z14, Z8
+	VPBROADCASTD 4(BX), Z18
+	VPDPBUSD     Z18, Z12, Z9
+	VPDPBUSD     Z18, Z13, Z10
+	VPDPBUSD     Z18, Z14, Z11
+	ADDQ         $0x08, DX
+	ADDQ         $0x08, BX
+	ADDQ         $0x10, SI
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (SI), AX
+	VMOVUPS      (R8)(AX*1), Z12
+	PREFETCHT0   192(R8)(AX*1)
+	VMOVUPS      (R9)(AX*1), Z13
+	PREFETCHT0   192(R9)(AX*1)
+	VMOVUPS      (R10)(AX*1), Z14
+	PREFETCHT0   192(R10)(AX*1)
+	VPBROADCASTD (DX), Z15
+	VPDPBUSD     Z15, Z12, Z0
+	VPDPBUSD     Z15, Z13, Z1
+	VPDPBUSD     Z15, Z14, Z2
+	VPBROADCASTD (DX)(CX*1), Z16
+	VPDPBUSD     Z16, Z12, Z3
+	VPDPBUSD     Z16, Z13, Z4
+	VPDPBUSD     Z16, Z14, Z5
+	VPBROADCASTD (DX)(CX*2), Z17
+	VPDPBUSD     Z17, Z12, Z6
+	VPDPBUSD     Z17, Z13, Z7
+	VPDPBUSD     Z17, Z14, Z8
+	VPBROADCASTD (BX), Z18
+	VPDPBUSD     Z18, Z12, Z9
+	VPDPBUSD     Z18, Z13, Z10
+	VPDPBUSD     Z18, Z14, Z11
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z12
+	VPADDD       Z12, Z0, Z0
+	VPADDD       Z12, Z1, Z1
+	VPADDD       Z12, Z2, Z2
+	VPBROADCASTD 4(BX), Z12
+	VPADDD       Z12, Z3, Z3
+	VPADDD       Z12, Z4, Z4
+	VPADDD       Z12, Z5, Z5
+	VPBROADCASTD 8(BX), Z12
+	VPADDD       Z12, Z6, Z6
+	VPADDD       Z12, Z7, Z7
+	VPADDD       Z12, Z8, Z8
+	VPBROADCASTD 12(BX), Z12
+	VPADDD       Z12, Z9, Z9
+	VPADDD       Z12, Z10, Z10
+	VPADDD       Z12, Z11, Z11
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z12
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z12, Z0, Z0
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z12, Z1, Z1
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z12, Z2, Z2
+	VBROADCASTSS 4(SI), Z12
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z12, Z3, Z3
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z12, Z4, Z4
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z12, Z5, Z5
+	VBROADCASTSS 8(SI), Z12
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z12, Z6, Z6
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z12, Z7, Z7
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z12, Z8, Z8
+	VBROADCASTSS 12(SI), Z12
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z12, Z9, Z9
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z12, Z10, Z10
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z12, Z11, Z11
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+
+acc0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	CMPQ   SI, $0x01
+	JLE    acc1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	CMPQ   SI, $0x02
+	JLE    acc1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+
+acc1:
+	MOVQ   184(CX), SI
+	MOVQ   192(CX), DI
+	ADDQ   BX, DI
+	KMOVW  200(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	CMPQ   SI, $0x01
+	JLE    acc2
+	MOVQ   216(CX), DI
+	ADDQ   BX, DI
+	KMOVW  224(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	CMPQ   SI, $0x02
+	JLE    acc2
+	MOVQ   240(CX), DI
+	ADDQ   BX, DI
+	KMOVW  248(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+
+acc2:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z12
+	VADDPS       Z12, Z0, Z0
+	VADDPS       Z12, Z1, Z1
+	VADDPS       Z12, Z2, Z2
+	VBROADCASTSS 4(BX), Z12
+	VADDPS       Z12, Z3, Z3
+	VADDPS       Z12, Z4, Z4
+	VADDPS       Z12, Z5, Z5
+	VBROADCASTSS 8(BX), Z12
+	VADDPS       Z12, Z6, Z6
+	VADDPS       Z12, Z7, Z7
+	VADDPS       Z12, Z8, Z8
+	VBROADCASTSS 12(BX), Z12
+	VADDPS       Z12, Z9, Z9
+	VADDPS       Z12, Z10, Z10
+	VADDPS       Z12, Z11, Z11
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+
+res0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	CMPQ   SI, $0x01
+	JLE    res1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	CMPQ   SI, $0x02
+	JLE    res1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+
+res1:
+	MOVQ   184(CX), SI
+	MOVQ   192(CX), DI
+	ADDQ   BX, DI
+	KMOVW  200(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	CMPQ   SI, $0x01
+	JLE    res2
+	MOVQ   216(CX), DI
+	ADDQ   BX, DI
+	KMOVW  224(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	CMPQ   SI, $0x02
+	JLE    res2
+	MOVQ   240(CX), DI
+	ADDQ   BX, DI
+	KMOVW  248(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+
+res2:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z12, Z12, Z12
+	VMAXPS Z0, Z12, Z0
+	VADDPS Z12, Z0, Z0
+	VMAXPS Z1, Z12, Z1
+	VADDPS Z12, Z1, Z1
+	VMAXPS Z2, Z12, Z2
+	VADDPS Z12, Z2, Z2
+	VMAXPS Z3, Z12, Z3
+	VADDPS Z12, Z3, Z3
+	VMAXPS Z4, Z12, Z4
+	VADDPS Z12, Z4, Z4
+	VMAXPS Z5, Z12, Z5
+	VADDPS Z12, Z5, Z5
+	VMAXPS Z6, Z12, Z6
+	VADDPS Z12, Z6, Z6
+	VMAXPS Z7, Z12, Z7
+	VADDPS Z12, Z7, Z7
+	VMAXPS Z8, Z12, Z8
+	VADDPS Z12, Z8, Z8
+	VMAXPS Z9, Z12, Z9
+	VADDPS Z12, Z9, Z9
+	VMAXPS Z10, Z12, Z10
+	VADDPS Z12, Z10, Z10
+	VMAXPS Z11, Z12, Z11
+	VADDPS Z12, Z11, Z11
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z12
+	VBROADCASTSS 100(AX), Z13
+	VMAXPS       Z0, Z12, Z0
+	VMINPS       Z0, Z13, Z0
+	VMAXPS       Z1, Z12, Z1
+	VMINPS       Z1, Z13, Z1
+	VMAXPS       Z2, Z12, Z2
+	VMINPS       Z2, Z13, Z2
+	VMAXPS       Z3, Z12, Z3
+	VMINPS       Z3, Z13, Z3
+	VMAXPS       Z4, Z12, Z4
+	VMINPS       Z4, Z13, Z4
+	VMAXPS       Z5, Z12, Z5
+	VMINPS       Z5, Z13, Z5
+	VMAXPS       Z6, Z12, Z6
+	VMINPS       Z6, Z13, Z6
+	VMAXPS       Z7, Z12, Z7
+	VMINPS       Z7, Z13, Z7
+	VMAXPS       Z8, Z12, Z8
+	VMINPS       Z8, Z13, Z8
+	VMAXPS       Z9, Z12, Z9
+	VMINPS       Z9, Z13, Z9
+	VMAXPS       Z10, Z12, Z10
+	VMINPS       Z10, Z13, Z10
+	VMAXPS       Z11, Z12, Z11
+	VMINPS       Z11, Z13, Z11
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+
+out0:
+	MOVQ    96(CX), BX
+	MOVQ    104(CX), SI
+	ADDQ    AX, SI
+	KMOVW   112(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out1
+	MOVQ    128(CX), SI
+	ADDQ    AX, SI
+	KMOVW   136(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out1
+	MOVQ    152(CX), SI
+	ADDQ    AX, SI
+	KMOVW   160(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+
+out1:
+	MOVQ    184(CX), BX
+	MOVQ    192(CX), SI
+	ADDQ    AX, SI
+	KMOVW   200(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out2
+	MOVQ    216(CX), SI
+	ADDQ    AX, SI
+	KMOVW   224(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out2
+	MOVQ    240(CX), SI
+	ADDQ    AX, SI
+	KMOVW   248(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+
+out2:
+	VZEROUPPER
+	RET
+
+// func convInt5x3_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt5x3_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       192(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	MOVQ       16(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       32(AX), R8
+	ADDQ       (DI), R8
+	MOVQ       32(AX), R9
+	ADDQ       88(DI), R9
+	MOVQ       32(AX), R10
+	ADDQ       176(DI), R10
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (SI), DI
+	VMOVUPS      (R8)(DI*1), Z15
+	PREFETCHT0   192(R8)(DI*1)
+	VMOVUPS      (R9)(DI*1), Z16
+	PREFETCHT0   192(R9)(DI*1)
+	VMOVUPS      (R10)(DI*1), Z17
+	PREFETCHT0   192(R10)(DI*1)
+	VPBROADCASTD (DX), Z18
+	VPDPBUSD     Z18, Z15, Z0
+	VPDPBUSD     Z18, Z16, Z1
+	VPDPBUSD     Z18, Z17, Z2
+	VPBROADCASTD (DX)(CX*1), Z19
+	VPDPBUSD     Z19, Z15, Z3
+	VPDPBUSD     Z19, Z16, Z4
+	VPDPBUSD     Z19, Z17, Z5
+	VPBROADCASTD (DX)(CX*2), Z20
+	VPDPBUSD     Z20, Z15, Z6
+	VPDPBUSD     Z20, Z16, Z7
+	VPDPBUSD     Z20, Z17, Z8
+	VPBROADCASTD (BX), Z21
+	VPDPBUSD     Z21, Z15, Z9
+	VPDPBUSD     Z21, Z16, Z10
+	VPDPBUSD     Z21, Z17, Z11
+	VPBROADCASTD (BX)(CX*1), Z18
+	VPDPBUSD     Z18, Z15, Z12
+	VPDPBUSD     Z18, Z16, Z13
+	VPDPBUSD     Z18, Z17, Z14
+	MOVQ         8(SI), DI
+	VMOVUPS      (R8)(DI*1), Z15
+	PREFETCHT0   192(R8)(DI*1)
+	VMOVUPS      (R9)(DI*1), Z16
+	PREFETCHT0   192(R9)(DI*1)
+	VMOVUPS      (R10)(DI*1), Z17
+	PREFETCHT0   192(R10)(DI*1)
+	VPBROADCASTD 4(DX), Z18
+	VPDPBUSD     Z18, Z15, Z0
+	VPDPBUSD     Z18, Z16, Z1
+	VPDPBUSD     Z18, Z17, Z2
+	VPBROADCASTD 4(DX)(CX*1), Z19
+	VPDPBUSD     Z19, Z15, Z3
+	VPDPBUSD     Z19, Z16, Z4
+	VPDPBUSD     Z19, Z17, Z5
+	VPBROADCASTD 4(DX)(CX*2), Z20
+	VPDPBUSD     Z20, Z15, Z6
+	VPDPBUSD     Z20, Z16, Z7
+	VPDPBUSD     Z20, Z17, Z8
+	VPBROADCASTD 4(BX), Z21
+	VPDPBUSD     Z21, Z15, Z9
+	VPDPBUSD     Z21, Z16, Z10
+	VPDPBUSD     Z21, Z17, Z11
+	VPBROADCASTD 4(BX)(CX*1), Z18
+	VPDPBUSD     Z18, Z15, Z12
+	VPDPBUSD     Z18, Z16, Z13
+	VPDPBUSD     Z18, Z17, Z14
+	ADDQ         $0x08, DX
+	ADDQ         $0x08, BX
+	ADDQ         $0x10, SI
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (SI), AX
+	VMOVUPS      (R8)(AX*1), Z15
+	PREFETCHT0   192(R8)(AX*1)
+	VMOVUPS      (R9)(AX*1), Z16
+	PREFETCHT0   192(R9)(AX*1)
+	VMOVUPS      (R10)(AX*1), Z17
+	PREFETCHT0   192(R10)(AX*1)
+	VPBROADCASTD (DX), Z18
+	VPDPBUSD     Z18, Z15, Z0
+	VPDPBUSD     Z18, Z16, Z1
+	VPDPBUSD     Z18, Z17, Z2
+	VPBROADCASTD (DX)(CX*1), Z19
+	VPDPBUSD     Z19, Z15, Z3
+	VPDPBUSD     Z19, Z16, Z4
+	VPDPBUSD     Z19, Z17, Z5
+	VPBROADCASTD (DX)(CX*2), Z20
+	VPDPBUSD     Z20, Z15, Z6
+	VPDPBUSD     Z20, Z16, Z7
+	VPDPBUSD     Z20, Z17, Z8
+	VPBROADCASTD (BX), Z21
+	VPDPBUSD     Z21, Z15, Z9
+	VPDPBUSD     Z21, Z16, Z10
+	VPDPBUSD     Z21, Z17, Z11
+	VPBROADCASTD (BX)(CX*1), Z18
+	VPDPBUSD     Z18, Z15, Z12
+	VPDPBUSD     Z18, Z16, Z13
+	VPDPBUSD     Z18, Z17, Z14
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z15
+	VPADDD       Z15, Z0, Z0
+	VPADDD       Z15, Z1, Z1
+	VPADDD       Z15, Z2, Z2
+	VPBROADCASTD 4(BX), Z15
+	VPADDD       Z15, Z3, Z3
+	VPADDD       Z15, Z4, Z4
+	VPADDD       Z15, Z5, Z5
+	VPBROADCASTD 8(BX), Z15
+	VPADDD       Z15, Z6, Z6
+	VPADDD       Z15, Z7, Z7
+	VPADDD       Z15, Z8, Z8
+	VPBROADCASTD 12(BX), Z15
+	VPADDD       Z15, Z9, Z9
+	VPADDD       Z15, Z10, Z10
+	VPADDD       Z15, Z11, Z11
+	VPBROADCASTD 16(BX), Z15
+	VPADDD       Z15, Z12, Z12
+	VPADDD       Z15, Z13, Z13
+	VPADDD       Z15, Z14, Z14
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z15
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z15, Z0, Z0
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z15, Z1, Z1
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z15, Z2, Z2
+	VBROADCASTSS 4(SI), Z15
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z15, Z3, Z3
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z15, Z4, Z4
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z15, Z5, Z5
+	VBROADCASTSS 8(SI), Z15
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z15, Z6, Z6
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z15, Z7, Z7
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z15, Z8, Z8
+	VBROADCASTSS 12(SI), Z15
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z15, Z9, Z9
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z15, Z10, Z10
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z15, Z11, Z11
+	VBROADCASTSS 16(SI), Z15
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z15, Z12, Z12
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z15, Z13, Z13
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z15, Z14, Z14
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+
+acc0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	CMPQ   SI, $0x01
+	JLE    acc1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	CMPQ   SI, $0x02
+	JLE    acc1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+
+acc1:
+	MOVQ   184(CX), SI
+	MOVQ   192(CX), DI
+	ADDQ   BX, DI
+	KMOVW  200(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	CMPQ   SI, $0x01
+	JLE    acc2
+	MOVQ   216(CX), DI
+	ADDQ   BX, DI
+	KMOVW  224(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	CMPQ   SI, $0x02
+	JLE    acc2
+	MOVQ   240(CX), DI
+	ADDQ   BX, DI
+	KMOVW  248(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+
+acc2:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z15
+	VADDPS       Z15, Z0, Z0
+	VADDPS       Z15, Z1, Z1
+	VADDPS       Z15, Z2, Z2
+	VBROADCASTSS 4(BX), Z15
+	VADDPS       Z15, Z3, Z3
+	VADDPS       Z15, Z4, Z4
+	VADDPS       Z15, Z5, Z5
+	VBROADCASTSS 8(BX), Z15
+	VADDPS       Z15, Z6, Z6
+	VADDPS       Z15, Z7, Z7
+	VADDPS       Z15, Z8, Z8
+	VBROADCASTSS 12(BX), Z15
+	VADDPS       Z15, Z9, Z9
+	VADDPS       Z15, Z10, Z10
+	VADDPS       Z15, Z11, Z11
+	VBROADCASTSS 16(BX), Z15
+	VADDPS       Z15, Z12, Z12
+	VADDPS       Z15, Z13, Z13
+	VADDPS       Z15, Z14, Z14
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+
+res0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	CMPQ   SI, $0x01
+	JLE    res1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	CMPQ   SI, $0x02
+	JLE    res1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+
+res1:
+	MOVQ   184(CX), SI
+	MOVQ   192(CX), DI
+	ADDQ   BX, DI
+	KMOVW  200(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	CMPQ   SI, $0x01
+	JLE    res2
+	MOVQ   216(CX), DI
+	ADDQ   BX, DI
+	KMOVW  224(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	CMPQ   SI, $0x02
+	JLE    res2
+	MOVQ   240(CX), DI
+	ADDQ   BX, DI
+	KMOVW  248(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+
+res2:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z15, Z15, Z15
+	VMAXPS Z0, Z15, Z0
+	VADDPS Z15, Z0, Z0
+	VMAXPS Z1, Z15, Z1
+	VADDPS Z15, Z1, Z1
+	VMAXPS Z2, Z15, Z2
+	VADDPS Z15, Z2, Z2
+	VMAXPS Z3, Z15, Z3
+	VADDPS Z15, Z3, Z3
+	VMAXPS Z4, Z15, Z4
+	VADDPS Z15, Z4, Z4
+	VMAXPS Z5, Z15, Z5
+	VADDPS Z15, Z5, Z5
+	VMAXPS Z6, Z15, Z6
+	VADDPS Z15, Z6, Z6
+	VMAXPS Z7, Z15, Z7
+	VADDPS Z15, Z7, Z7
+	VMAXPS Z8, Z15, Z8
+	VADDPS Z15, Z8, Z8
+	VMAXPS Z9, Z15, Z9
+	VADDPS Z15, Z9, Z9
+	VMAXPS Z10, Z15, Z10
+	VADDPS Z15, Z10, Z10
+	VMAXPS Z11, Z15, Z11
+	VADDPS Z15, Z11, Z11
+	VMAXPS Z12, Z15, Z12
+	VADDPS Z15, Z12, Z12
+	VMAXPS Z13, Z15, Z13
+	VADDPS Z15, Z13, Z13
+	VMAXPS Z14, Z15, Z14
+	VADDPS Z15, Z14, Z14
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z15
+	VBROADCASTSS 100(AX), Z16
+	VMAXPS       Z0, Z15, Z0
+	VMINPS       Z0, Z16, Z0
+	VMAXPS       Z1, Z15, Z1
+	VMINPS       Z1, Z16, Z1
+	VMAXPS       Z2, Z15, Z2
+	VMINPS       Z2, Z16, Z2
+	VMAXPS       Z3, Z15, Z3
+	VMINPS       Z3, Z16, Z3
+	VMAXPS       Z4, Z15, Z4
+	VMINPS       Z4, Z16, Z4
+	VMAXPS       Z5, Z15, Z5
+	VMINPS       Z5, Z16, Z5
+	VMAXPS       Z6, Z15, Z6
+	VMINPS       Z6, Z16, Z6
+	VMAXPS       Z7, Z15, Z7
+	VMINPS       Z7, Z16, Z7
+	VMAXPS       Z8, Z15, Z8
+	VMINPS       Z8, Z16, Z8
+	VMAXPS       Z9, Z15, Z9
+	VMINPS       Z9, Z16, Z9
+	VMAXPS       Z10, Z15, Z10
+	VMINPS       Z10, Z16, Z10
+	VMAXPS       Z11, Z15, Z11
+	VMINPS       Z11, Z16, Z11
+	VMAXPS       Z12, Z15, Z12
+	VMINPS       Z12, Z16, Z12
+	VMAXPS       Z13, Z15, Z13
+	VMINPS       Z13, Z16, Z13
+	VMAXPS       Z14, Z15, Z14
+	VMINPS       Z14, Z16, Z14
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+
+out0:
+	MOVQ    96(CX), BX
+	MOVQ    104(CX), SI
+	ADDQ    AX, SI
+	KMOVW   112(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out1
+	MOVQ    128(CX), SI
+	ADDQ    AX, SI
+	KMOVW   136(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out1
+	MOVQ    152(CX), SI
+	ADDQ    AX, SI
+	KMOVW   160(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+
+out1:
+	MOVQ    184(CX), BX
+	MOVQ    192(CX), SI
+	ADDQ    AX, SI
+	KMOVW   200(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z14, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out2
+	MOVQ    216(CX), SI
+	ADDQ    AX, SI
+	KMOVW   224(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z14, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out2
+	MOVQ    240(CX), SI
+	ADDQ    AX, SI
+	KMOVW   248(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z14, K1, (SI)
+
+out2:
+	VZEROUPPER
+	RET
+
+// func convInt6x3_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt6x3_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z16, Z16, Z16
+	VPXORD     Z17, Z17, Z17
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       192(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	MOVQ       16(AX), SI
+	MOVQ       40(AX), DI
+	MOVQ       32(AX), R8
+	ADDQ       (DI), R8
+	MOVQ       32(AX), R9
+	ADDQ       88(DI), R9
+	MOVQ       32(AX), R10
+	ADDQ       176(DI), R10
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (SI), DI
+	VMOVUPS      (R8)(DI*1), Z18
+	PREFETCHT0   192(R8)(DI*1)
+	VMOVUPS      (R9)(DI*1), Z19
+	PREFETCHT0   192(R9)(DI*1)
+	VMOVUPS      (R10)(DI*1), Z20
+	PREFETCHT0   192(R10)(DI*1)
+	VPBROADCASTD (DX), Z21
+	VPDPBUSD     Z21, Z18, Z0
+	VPDPBUSD     Z21, Z19, Z1
+	VPDPBUSD     Z21, Z20, Z2
+	VPBROADCASTD (DX)(CX*1), Z22
+	VPDPBUSD     Z22, Z18, Z3
+	VPDPBUSD     Z22, Z19, Z4
+	VPDPBUSD     Z22, Z20, Z5
+	VPBROADCASTD (DX)(CX*2), Z23
+	VPDPBUSD     Z23, Z18, Z6
+	VPDPBUSD     Z23, Z19, Z7
+	VPDPBUSD     Z23, Z20, Z8
+	VPBROADCASTD (BX), Z24
+	VPDPBUSD     Z24, Z18, Z9
+	VPDPBUSD     Z24, Z19, Z10
+	VPDPBUSD     Z24, Z20, Z11
+	VPBROADCASTD (BX)(CX*1), Z21
+	VPDPBUSD     Z21, Z18, Z12
+	VPDPBUSD     Z21, Z19, Z13
+	VPDPBUSD     Z21, Z20, Z14
+	VPBROADCASTD (BX)(CX*2), Z22
+	VPDPBUSD     Z22, Z18, Z15
+	VPDPBUSD     Z22, Z19, Z16
+	VPDPBUSD     Z22, Z20, Z17
+	MOVQ         8(SI), DI
+	VMOVUPS      (R8)(DI*1), Z18
+	PREFETCHT0   192(R8)(DI*1)
+	VMOVUPS      (R9)(DI*1), Z19
+	PREFETCHT0   192(R9)(DI*1)
+	VMOVUPS      (R10)(DI*1), Z20
+	PREFETCHT0   192(R10)(DI*1)
+	VPBROADCASTD 4(DX), Z21
+	VPDPBUSD     Z21, Z18, Z0
+	VPDPBUSD     Z21, Z19, Z1
+	VPDPBUSD     Z21, Z20, Z2
+	VPBROADCASTD 4(DX)(CX*1), Z22
+	VPDPBUSD     Z22, Z18, Z3
+	VPDPBUSD     Z22, Z19, Z4
+	VPDPBUSD     Z22, Z20, Z5
+	VPBROADCASTD 4(DX)(CX*2), Z23
+	VPDPBUSD     Z23, Z18, Z6
+	VPDPBUSD     Z23, Z19, Z7
+	VPDPBUSD     Z23, Z20, Z8
+	VPBROADCASTD 4(BX), Z24
+	VPDPBUSD     Z24, Z18, Z9
+	VPDPBUSD     Z24, Z19, Z10
+	VPDPBUSD     Z24, Z20, Z11
+	VPBROADCASTD 4(BX)(CX*1), Z21
+	VPDPBUSD     Z21, Z18, Z12
+	VPDPBUSD     Z21, Z19, Z13
+	VPDPBUSD     Z21, Z20, Z14
+	VPBROADCASTD 4(BX)(CX*2), Z22
+	VPDPBUSD     Z22, Z18, Z15
+	VPDPBUSD     Z22, Z19, Z16
+	VPDPBUSD     Z22, Z20, Z17
+	ADDQ         $0x08, DX
+	ADDQ         $0x08, BX
+	ADDQ         $0x10, SI
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (SI), AX
+	VMOVUPS      (R8)(AX*1), Z18
+	PREFETCHT0   192(R8)(AX*1)
+	VMOVUPS      (R9)(AX*1), Z19
+	PREFETCHT0   192(R9)(AX*1)
+	VMOVUPS      (R10)(AX*1), Z20
+	PREFETCHT0   192(R10)(AX*1)
+	VPBROADCASTD (DX), Z21
+	VPDPBUSD     Z21, Z18, Z0
+	VPDPBUSD     Z21, Z19, Z1
+	VPDPBUSD     Z21, Z20, Z2
+	VPBROADCASTD (DX)(CX*1), Z22
+	VPDPBUSD     Z22, Z18, Z3
+	VPDPBUSD     Z22, Z19, Z4
+	VPDPBUSD     Z22, Z20, Z5
+	VPBROADCASTD (DX)(CX*2), Z23
+	VPDPBUSD     Z23, Z18, Z6
+	VPDPBUSD     Z23, Z19, Z7
+	VPDPBUSD     Z23, Z20, Z8
+	VPBROADCASTD (BX), Z24
+	VPDPBUSD     Z24, Z18, Z9
+	VPDPBUSD     Z24, Z19, Z10
+	VPDPBUSD     Z24, Z20, Z11
+	VPBROADCASTD (BX)(CX*1), Z21
+	VPDPBUSD     Z21, Z18, Z12
+	VPDPBUSD     Z21, Z19, Z13
+	VPDPBUSD     Z21, Z20, Z14
+	VPBROADCASTD (BX)(CX*2), Z22
+	VPDPBUSD     Z22, Z18, Z15
+	VPDPBUSD     Z22, Z19, Z16
+	VPDPBUSD     Z22, Z20, Z17
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z18
+	VPADDD       Z18, Z0, Z0
+	VPADDD       Z18, Z1, Z1
+	VPADDD       Z18, Z2, Z2
+	VPBROADCASTD 4(BX), Z18
+	VPADDD       Z18, Z3, Z3
+	VPADDD       Z18, Z4, Z4
+	VPADDD       Z18, Z5, Z5
+	VPBROADCASTD 8(BX), Z18
+	VPADDD       Z18, Z6, Z6
+	VPADDD       Z18, Z7, Z7
+	VPADDD       Z18, Z8, Z8
+	VPBROADCASTD 12(BX), Z18
+	VPADDD       Z18, Z9, Z9
+	VPADDD       Z18, Z10, Z10
+	VPADDD       Z18, Z11, Z11
+	VPBROADCASTD 16(BX), Z18
+	VPADDD       Z18, Z12, Z12
+	VPADDD       Z18, Z13, Z13
+	VPADDD       Z18, Z14, Z14
+	VPBROADCASTD 20(BX), Z18
+	VPADDD       Z18, Z15, Z15
+	VPADDD       Z18, Z16, Z16
+	VPADDD       Z18, Z17, Z17
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z18
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z18, Z0, Z0
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z18, Z1, Z1
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z18, Z2, Z2
+	VBROADCASTSS 4(SI), Z18
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z18, Z3, Z3
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z18, Z4, Z4
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z18, Z5, Z5
+	VBROADCASTSS 8(SI), Z18
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z18, Z6, Z6
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z18, Z7, Z7
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z18, Z8, Z8
+	VBROADCASTSS 12(SI), Z18
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z18, Z9, Z9
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z18, Z10, Z10
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z18, Z11, Z11
+	VBROADCASTSS 16(SI), Z18
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z18, Z12, Z12
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z18, Z13, Z13
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z18, Z14, Z14
+	VBROADCASTSS 20(SI), Z18
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z18, Z15, Z15
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       Z18, Z16, Z16
+	VCVTDQ2PS    Z17, Z17
+	VMULPS       Z18, Z17, Z17
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+
+acc0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	CMPQ   SI, $0x01
+	JLE    acc1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	CMPQ   SI, $0x02
+	JLE    acc1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+
+acc1:
+	MOVQ   184(CX), SI
+	MOVQ   192(CX), DI
+	ADDQ   BX, DI
+	KMOVW  200(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	CMPQ   SI, $0x01
+	JLE    acc2
+	MOVQ   216(CX), DI
+	ADDQ   BX, DI
+	KMOVW  224(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	CMPQ   SI, $0x02
+	JLE    acc2
+	MOVQ   240(CX), DI
+	ADDQ   BX, DI
+	KMOVW  248(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+
+acc2:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z18
+	VADDPS       Z18, Z0, Z0
+	VADDPS       Z18, Z1, Z1
+	VADDPS       Z18, Z2, Z2
+	VBROADCASTSS 4(BX), Z18
+	VADDPS       Z18, Z3, Z3
+	VADDPS       Z18, Z4, Z4
+	VADDPS       Z18, Z5, Z5
+	VBROADCASTSS 8(BX), Z18
+	VADDPS       Z18, Z6, Z6
+	VADDPS       Z18, Z7, Z7
+	VADDPS       Z18, Z8, Z8
+	VBROADCASTSS 12(BX), Z18
+	VADDPS       Z18, Z9, Z9
+	VADDPS       Z18, Z10, Z10
+	VADDPS       Z18, Z11, Z11
+	VBROADCASTSS 16(BX), Z18
+	VADDPS       Z18, Z12, Z12
+	VADDPS       Z18, Z13, Z13
+	VADDPS       Z18, Z14, Z14
+	VBROADCASTSS 20(BX), Z18
+	VADDPS       Z18, Z15, Z15
+	VADDPS       Z18, Z16, Z16
+	VADDPS       Z18, Z17, Z17
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+
+res0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	CMPQ   SI, $0x01
+	JLE    res1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	CMPQ   SI, $0x02
+	JLE    res1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+
+res1:
+	MOVQ   184(CX), SI
+	MOVQ   192(CX), DI
+	ADDQ   BX, DI
+	KMOVW  200(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	CMPQ   SI, $0x01
+	JLE    res2
+	MOVQ   216(CX), DI
+	ADDQ   BX, DI
+	KMOVW  224(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	CMPQ   SI, $0x02
+	JLE    res2
+	MOVQ   240(CX), DI
+	ADDQ   BX, DI
+	KMOVW  248(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+
+res2:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z18, Z18, Z18
+	VMAXPS Z0, Z18, Z0
+	VADDPS Z18, Z0, Z0
+	VMAXPS Z1, Z18, Z1
+	VADDPS Z18, Z1, Z1
+	VMAXPS Z2, Z18, Z2
+	VADDPS Z18, Z2, Z2
+	VMAXPS Z3, Z18, Z3
+	VADDPS Z18, Z3, Z3
+	VMAXPS Z4, Z18, Z4
+	VADDPS Z18, Z4, Z4
+	VMAXPS Z5, Z18, Z5
+	VADDPS Z18, Z5, Z5
+	VMAXPS Z6, Z18, Z6
+	VADDPS Z18, Z6, Z6
+	VMAXPS Z7, Z18, Z7
+	VADDPS Z18, Z7, Z7
+	VMAXPS Z8, Z18, Z8
+	VADDPS Z18, Z8, Z8
+	VMAXPS Z9, Z18, Z9
+	VADDPS Z18, Z9, Z9
+	VMAXPS Z10, Z18, Z10
+	VADDPS Z18, Z10, Z10
+	VMAXPS Z11, Z18, Z11
+	VADDPS Z18, Z11, Z11
+	VMAXPS Z12, Z18, Z12
+	VADDPS Z18, Z12, Z12
+	VMAXPS Z13, Z18, Z13
+	VADDPS Z18, Z13, Z13
+	VMAXPS Z14, Z18, Z14
+	VADDPS Z18, Z14, Z14
+	VMAXPS Z15, Z18, Z15
+	VADDPS Z18, Z15, Z15
+	VMAXPS Z16, Z18, Z16
+	VADDPS Z18, Z16, Z16
+	VMAXPS Z17, Z18, Z17
+	VADDPS Z18, Z17, Z17
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z18
+	VBROADCASTSS 100(AX), Z19
+	VMAXPS       Z0, Z18, Z0
+	VMINPS       Z0, Z19, Z0
+	VMAXPS       Z1, Z18, Z1
+	VMINPS       Z1, Z19, Z1
+	VMAXPS       Z2, Z18, Z2
+	VMINPS       Z2, Z19, Z2
+	VMAXPS       Z3, Z18, Z3
+	VMINPS       Z3, Z19, Z3
+	VMAXPS       Z4, Z18, Z4
+	VMINPS       Z4, Z19, Z4
+	VMAXPS       Z5, Z18, Z5
+	VMINPS       Z5, Z19, Z5
+	VMAXPS       Z6, Z18, Z6
+	VMINPS       Z6, Z19, Z6
+	VMAXPS       Z7, Z18, Z7
+	VMINPS       Z7, Z19, Z7
+	VMAXPS       Z8, Z18, Z8
+	VMINPS       Z8, Z19, Z8
+	VMAXPS       Z9, Z18, Z9
+	VMINPS       Z9, Z19, Z9
+	VMAXPS       Z10, Z18, Z10
+	VMINPS       Z10, Z19, Z10
+	VMAXPS       Z11, Z18, Z11
+	VMINPS       Z11, Z19, Z11
+	VMAXPS       Z12, Z18, Z12
+	VMINPS       Z12, Z19, Z12
+	VMAXPS       Z13, Z18, Z13
+	VMINPS       Z13, Z19, Z13
+	VMAXPS       Z14, Z18, Z14
+	VMINPS       Z14, Z19, Z14
+	VMAXPS       Z15, Z18, Z15
+	VMINPS       Z15, Z19, Z15
+	VMAXPS       Z16, Z18, Z16
+	VMINPS       Z16, Z19, Z16
+	VMAXPS       Z17, Z18, Z17
+	VMINPS       Z17, Z19, Z17
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z15, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z15, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z15, K1, (SI)
+
+out0:
+	MOVQ    96(CX), BX
+	MOVQ    104(CX), SI
+	ADDQ    AX, SI
+	KMOVW   112(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z16, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out1
+	MOVQ    128(CX), SI
+	ADDQ    AX, SI
+	KMOVW   136(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z16, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out1
+	MOVQ    152(CX), SI
+	ADDQ    AX, SI
+	KMOVW   160(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z16, K1, (SI)
+
+out1:
+	MOVQ    184(CX), BX
+	MOVQ    192(CX), SI
+	ADDQ    AX, SI
+	KMOVW   200(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z14, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z17, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out2
+	MOVQ    216(CX), SI
+	ADDQ    AX, SI
+	KMOVW   224(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z14, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z17, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out2
+	MOVQ    240(CX), SI
+	ADDQ    AX, SI
+	KMOVW   248(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z14, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z17, K1, (SI)
+
+out2:
+	VZEROUPPER
+	RET
+
+// func convInt7x3_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt7x3_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z16, Z16, Z16
+	VPXORD     Z17, Z17, Z17
+	VPXORD     Z18, Z18, Z18
+	VPXORD     Z19, Z19, Z19
+	VPXORD     Z20, Z20, Z20
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       192(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       16(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       32(AX), R9
+	ADDQ       (R8), R9
+	MOVQ       32(AX), R10
+	ADDQ       88(R8), R10
+	MOVQ       32(AX), R11
+	ADDQ       176(R8), R11
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (DI), R8
+	VMOVUPS      (R9)(R8*1), Z21
+	PREFETCHT0   192(R9)(R8*1)
+	VMOVUPS      (R10)(R8*1), Z22
+	PREFETCHT0   192(R10)(R8*1)
+	VMOVUPS      (R11)(R8*1), Z23
+	PREFETCHT0   192(R11)(R8*1)
+	VPBROADCASTD (DX), Z24
+	VPDPBUSD     Z24, Z21, Z0
+	VPDPBUSD     Z24, Z22, Z1
+	VPDPBUSD     Z24, Z23, Z2
+	VPBROADCASTD (DX)(CX*1), Z25
+	VPDPBUSD     Z25, Z21, Z3
+	VPDPBUSD     Z25, Z22, Z4
+	VPDPBUSD     Z25, Z23, Z5
+	VPBROADCASTD (DX)(CX*2), Z26
+	VPDPBUSD     Z26, Z21, Z6
+	VPDPBUSD     Z26, Z22, Z7
+	VPDPBUSD     Z26, Z23, Z8
+	VPBROADCASTD (BX), Z27
+	VPDPBUSD     Z27, Z21, Z9
+	VPDPBUSD     Z27, Z22, Z10
+	VPDPBUSD     Z27, Z23, Z11
+	VPBROADCASTD (BX)(CX*1), Z24
+	VPDPBUSD     Z24, Z21, Z12
+	VPDPBUSD     Z24, Z22, Z13
+	VPDPBUSD     Z24, Z23, Z14
+	VPBROADCASTD (BX)(CX*2), Z25
+	VPDPBUSD     Z25, Z21, Z15
+	VPDPBUSD     Z25, Z22, Z16
+	VPDPBUSD     Z25, Z23, Z17
+	VPBROADCASTD (SI), Z26
+	VPDPBUSD     Z26, Z21, Z18
+	VPDPBUSD     Z26, Z22, Z19
+	VPDPBUSD     Z26, Z23, Z20
+	MOVQ         8(DI), R8
+	VMOVUPS      (R9)(R8*1), Z21
+	PREFETCHT0   192(R9)(R8*1)
+	VMOVUPS      (R10)(R8*1), Z22
+	PREFETCHT0   192(R10)(R8*1)
+	VMOVUPS      (R11)(R8*1), Z23
+	PREFETCHT0   192(R11)(R8*1)
+	VPBROADCASTD 4(DX), Z24
+	VPDPBUSD     Z24, Z21, Z0
+	VPDPBUSD     Z24, Z22, Z1
+	VPDPBUSD     Z24, Z23, Z2
+	VPBROADCASTD 4(DX)(CX*1), Z25
+	VPDPBUSD     Z25, Z21, Z3
+	VPDPBUSD     Z25, Z22, Z4
+	VPDPBUSD     Z25, Z23, Z5
+	VPBROADCASTD 4(DX)(CX*2), Z26
+	VPDPBUSD     Z26, Z21, Z6
+	VPDPBUSD     Z26, Z22, Z7
+	VPDPBUSD     Z26, Z23, Z8
+	VPBROADCASTD 4(BX), Z27
+	VPDPBUSD     Z27, Z21, Z9
+	VPDPBUSD     Z27, Z22, Z10
+	VPDPBUSD     Z27, Z23, Z11
+	VPBROADCASTD 4(BX)(CX*1), Z24
+	VPDPBUSD     Z24, Z21, Z12
+	VPDPBUSD     Z24, Z22, Z13
+	VPDPBUSD     Z24, Z23, Z14
+	VPBROADCASTD 4(BX)(CX*2), Z25
+	VPDPBUSD     Z25, Z21, Z15
+	VPDPBUSD     Z25, Z22, Z16
+	VPDPBUSD     Z25, Z23, Z17
+	VPBROADCASTD 4(SI), Z26
+	VPDPBUSD     Z26, Z21, Z18
+	VPDPBUSD     Z26, Z22, Z19
+	VPDPBUSD     Z26, Z23, Z20
+	ADDQ         $0x08, DX
+	ADDQ         $0x08, BX
+	ADDQ         $0x08, SI
+	ADDQ         $0x10, DI
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (DI), AX
+	VMOVUPS      (R9)(AX*1), Z21
+	PREFETCHT0   192(R9)(AX*1)
+	VMOVUPS      (R10)(AX*1), Z22
+	PREFETCHT0   192(R10)(AX*1)
+	VMOVUPS      (R11)(AX*1), Z23
+	PREFETCHT0   192(R11)(AX*1)
+	VPBROADCASTD (DX), Z24
+	VPDPBUSD     Z24, Z21, Z0
+	VPDPBUSD     Z24, Z22, Z1
+	VPDPBUSD     Z24, Z23, Z2
+	VPBROADCASTD (DX)(CX*1), Z25
+	VPDPBUSD     Z25, Z21, Z3
+	VPDPBUSD     Z25, Z22, Z4
+	VPDPBUSD     Z25, Z23, Z5
+	VPBROADCASTD (DX)(CX*2), Z26
+	VPDPBUSD     Z26, Z21, Z6
+	VPDPBUSD     Z26, Z22, Z7
+	VPDPBUSD     Z26, Z23, Z8
+	VPBROADCASTD (BX), Z27
+	VPDPBUSD     Z27, Z21, Z9
+	VPDPBUSD     Z27, Z22, Z10
+	VPDPBUSD     Z27, Z23, Z11
+	VPBROADCASTD (BX)(CX*1), Z24
+	VPDPBUSD     Z24, Z21, Z12
+	VPDPBUSD     Z24, Z22, Z13
+	VPDPBUSD     Z24, Z23, Z14
+	VPBROADCASTD (BX)(CX*2), Z25
+	VPDPBUSD     Z25, Z21, Z15
+	VPDPBUSD     Z25, Z22, Z16
+	VPDPBUSD     Z25, Z23, Z17
+	VPBROADCASTD (SI), Z26
+	VPDPBUSD     Z26, Z21, Z18
+	VPDPBUSD     Z26, Z22, Z19
+	VPDPBUSD     Z26, Z23, Z20
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z21
+	VPADDD       Z21, Z0, Z0
+	VPADDD       Z21, Z1, Z1
+	VPADDD       Z21, Z2, Z2
+	VPBROADCASTD 4(BX), Z21
+	VPADDD       Z21, Z3, Z3
+	VPADDD       Z21, Z4, Z4
+	VPADDD       Z21, Z5, Z5
+	VPBROADCASTD 8(BX), Z21
+	VPADDD       Z21, Z6, Z6
+	VPADDD       Z21, Z7, Z7
+	VPADDD       Z21, Z8, Z8
+	VPBROADCASTD 12(BX), Z21
+	VPADDD       Z21, Z9, Z9
+	VPADDD       Z21, Z10, Z10
+	VPADDD       Z21, Z11, Z11
+	VPBROADCASTD 16(BX), Z21
+	VPADDD       Z21, Z12, Z12
+	VPADDD       Z21, Z13, Z13
+	VPADDD       Z21, Z14, Z14
+	VPBROADCASTD 20(BX), Z21
+	VPADDD       Z21, Z15, Z15
+	VPADDD       Z21, Z16, Z16
+	VPADDD       Z21, Z17, Z17
+	VPBROADCASTD 24(BX), Z21
+	VPADDD       Z21, Z18, Z18
+	VPADDD       Z21, Z19, Z19
+	VPADDD       Z21, Z20, Z20
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z21
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z21, Z0, Z0
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z21, Z1, Z1
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z21, Z2, Z2
+	VBROADCASTSS 4(SI), Z21
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z21, Z3, Z3
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z21, Z4, Z4
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z21, Z5, Z5
+	VBROADCASTSS 8(SI), Z21
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z21, Z6, Z6
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z21, Z7, Z7
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z21, Z8, Z8
+	VBROADCASTSS 12(SI), Z21
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z21, Z9, Z9
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z21, Z10, Z10
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z21, Z11, Z11
+	VBROADCASTSS 16(SI), Z21
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z21, Z12, Z12
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z21, Z13, Z13
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z21, Z14, Z14
+	VBROADCASTSS 20(SI), Z21
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z21, Z15, Z15
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       Z21, Z16, Z16
+	VCVTDQ2PS    Z17, Z17
+	VMULPS       Z21, Z17, Z17
+	VBROADCASTSS 24(SI), Z21
+	VCVTDQ2PS    Z18, Z18
+	VMULPS       Z21, Z18, Z18
+	VCVTDQ2PS    Z19, Z19
+	VMULPS       Z21, Z19, Z19
+	VCVTDQ2PS    Z20, Z20
+	VMULPS       Z21, Z20, Z20
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z18, K1, Z18
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z18, K1, Z18
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z18, K1, Z18
+
+acc0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	ADDQ   DX, DI
+	VADDPS (DI), Z19, K1, Z19
+	CMPQ   SI, $0x01
+	JLE    acc1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	ADDQ   DX, DI
+	VADDPS (DI), Z19, K1, Z19
+	CMPQ   SI, $0x02
+	JLE    acc1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	ADDQ   DX, DI
+	VADDPS (DI), Z19, K1, Z19
+
+acc1:
+	MOVQ   184(CX), SI
+	MOVQ   192(CX), DI
+	ADDQ   BX, DI
+	KMOVW  200(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	ADDQ   DX, DI
+	VADDPS (DI), Z20, K1, Z20
+	CMPQ   SI, $0x01
+	JLE    acc2
+	MOVQ   216(CX), DI
+	ADDQ   BX, DI
+	KMOVW  224(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	ADDQ   DX, DI
+	VADDPS (DI), Z20, K1, Z20
+	CMPQ   SI, $0x02
+	JLE    acc2
+	MOVQ   240(CX), DI
+	ADDQ   BX, DI
+	KMOVW  248(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	ADDQ   DX, DI
+	VADDPS (DI), Z20, K1, Z20
+
+acc2:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z21
+	VADDPS       Z21, Z0, Z0
+	VADDPS       Z21, Z1, Z1
+	VADDPS       Z21, Z2, Z2
+	VBROADCASTSS 4(BX), Z21
+	VADDPS       Z21, Z3, Z3
+	VADDPS       Z21, Z4, Z4
+	VADDPS       Z21, Z5, Z5
+	VBROADCASTSS 8(BX), Z21
+	VADDPS       Z21, Z6, Z6
+	VADDPS       Z21, Z7, Z7
+	VADDPS       Z21, Z8, Z8
+	VBROADCASTSS 12(BX), Z21
+	VADDPS       Z21, Z9, Z9
+	VADDPS       Z21, Z10, Z10
+	VADDPS       Z21, Z11, Z11
+	VBROADCASTSS 16(BX), Z21
+	VADDPS       Z21, Z12, Z12
+	VADDPS       Z21, Z13, Z13
+	VADDPS       Z21, Z14, Z14
+	VBROADCASTSS 20(BX), Z21
+	VADDPS       Z21, Z15, Z15
+	VADDPS       Z21, Z16, Z16
+	VADDPS       Z21, Z17, Z17
+	VBROADCASTSS 24(BX), Z21
+	VADDPS       Z21, Z18, Z18
+	VADDPS       Z21, Z19, Z19
+	VADDPS       Z21, Z20, Z20
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z18, K1, Z18
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z18, K1, Z18
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z18, K1, Z18
+
+res0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	ADDQ   DX, DI
+	VADDPS (DI), Z19, K1, Z19
+	CMPQ   SI, $0x01
+	JLE    res1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	ADDQ   DX, DI
+	VADDPS (DI), Z19, K1, Z19
+	CMPQ   SI, $0x02
+	JLE    res1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	ADDQ   DX, DI
+	VADDPS (DI), Z19, K1, Z19
+
+res1:
+	MOVQ   184(CX), SI
+	MOVQ   192(CX), DI
+	ADDQ   BX, DI
+	KMOVW  200(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	ADDQ   DX, DI
+	VADDPS (DI), Z20, K1, Z20
+	CMPQ   SI, $0x01
+	JLE    res2
+	MOVQ   216(CX), DI
+	ADDQ   BX, DI
+	KMOVW  224(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	ADDQ   DX, DI
+	VADDPS (DI), Z20, K1, Z20
+	CMPQ   SI, $0x02
+	JLE    res2
+	MOVQ   240(CX), DI
+	ADDQ   BX, DI
+	KMOVW  248(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	ADDQ   DX, DI
+	VADDPS (DI), Z20, K1, Z20
+
+res2:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z21, Z21, Z21
+	VMAXPS Z0, Z21, Z0
+	VADDPS Z21, Z0, Z0
+	VMAXPS Z1, Z21, Z1
+	VADDPS Z21, Z1, Z1
+	VMAXPS Z2, Z21, Z2
+	VADDPS Z21, Z2, Z2
+	VMAXPS Z3, Z21, Z3
+	VADDPS Z21, Z3, Z3
+	VMAXPS Z4, Z21, Z4
+	VADDPS Z21, Z4, Z4
+	VMAXPS Z5, Z21, Z5
+	VADDPS Z21, Z5, Z5
+	VMAXPS Z6, Z21, Z6
+	VADDPS Z21, Z6, Z6
+	VMAXPS Z7, Z21, Z7
+	VADDPS Z21, Z7, Z7
+	VMAXPS Z8, Z21, Z8
+	VADDPS Z21, Z8, Z8
+	VMAXPS Z9, Z21, Z9
+	VADDPS Z21, Z9, Z9
+	VMAXPS Z10, Z21, Z10
+	VADDPS Z21, Z10, Z10
+	VMAXPS Z11, Z21, Z11
+	VADDPS Z21, Z11, Z11
+	VMAXPS Z12, Z21, Z12
+	VADDPS Z21, Z12, Z12
+	VMAXPS Z13, Z21, Z13
+	VADDPS Z21, Z13, Z13
+	VMAXPS Z14, Z21, Z14
+	VADDPS Z21, Z14, Z14
+	VMAXPS Z15, Z21, Z15
+	VADDPS Z21, Z15, Z15
+	VMAXPS Z16, Z21, Z16
+	VADDPS Z21, Z16, Z16
+	VMAXPS Z17, Z21, Z17
+	VADDPS Z21, Z17, Z17
+	VMAXPS Z18, Z21, Z18
+	VADDPS Z21, Z18, Z18
+	VMAXPS Z19, Z21, Z19
+	VADDPS Z21, Z19, Z19
+	VMAXPS Z20, Z21, Z20
+	VADDPS Z21, Z20, Z20
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z21
+	VBROADCASTSS 100(AX), Z22
+	VMAXPS       Z0, Z21, Z0
+	VMINPS       Z0, Z22, Z0
+	VMAXPS       Z1, Z21, Z1
+	VMINPS       Z1, Z22, Z1
+	VMAXPS       Z2, Z21, Z2
+	VMINPS       Z2, Z22, Z2
+	VMAXPS       Z3, Z21, Z3
+	VMINPS       Z3, Z22, Z3
+	VMAXPS       Z4, Z21, Z4
+	VMINPS       Z4, Z22, Z4
+	VMAXPS       Z5, Z21, Z5
+	VMINPS       Z5, Z22, Z5
+	VMAXPS       Z6, Z21, Z6
+	VMINPS       Z6, Z22, Z6
+	VMAXPS       Z7, Z21, Z7
+	VMINPS       Z7, Z22, Z7
+	VMAXPS       Z8, Z21, Z8
+	VMINPS       Z8, Z22, Z8
+	VMAXPS       Z9, Z21, Z9
+	VMINPS       Z9, Z22, Z9
+	VMAXPS       Z10, Z21, Z10
+	VMINPS       Z10, Z22, Z10
+	VMAXPS       Z11, Z21, Z11
+	VMINPS       Z11, Z22, Z11
+	VMAXPS       Z12, Z21, Z12
+	VMINPS       Z12, Z22, Z12
+	VMAXPS       Z13, Z21, Z13
+	VMINPS       Z13, Z22, Z13
+	VMAXPS       Z14, Z21, Z14
+	VMINPS       Z14, Z22, Z14
+	VMAXPS       Z15, Z21, Z15
+	VMINPS       Z15, Z22, Z15
+	VMAXPS       Z16, Z21, Z16
+	VMINPS       Z16, Z22, Z16
+	VMAXPS       Z17, Z21, Z17
+	VMINPS       Z17, Z22, Z17
+	VMAXPS       Z18, Z21, Z18
+	VMINPS       Z18, Z22, Z18
+	VMAXPS       Z19, Z21, Z19
+	VMINPS       Z19, Z22, Z19
+	VMAXPS       Z20, Z21, Z20
+	VMINPS       Z20, Z22, Z20
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z15, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z18, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z15, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z18, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z15, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z18, K1, (SI)
+
+out0:
+	MOVQ    96(CX), BX
+	MOVQ    104(CX), SI
+	ADDQ    AX, SI
+	KMOVW   112(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z16, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z19, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out1
+	MOVQ    128(CX), SI
+	ADDQ    AX, SI
+	KMOVW   136(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z16, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z19, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out1
+	MOVQ    152(CX), SI
+	ADDQ    AX, SI
+	KMOVW   160(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z16, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z19, K1, (SI)
+
+out1:
+	MOVQ    184(CX), BX
+	MOVQ    192(CX), SI
+	ADDQ    AX, SI
+	KMOVW   200(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z14, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z17, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z20, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out2
+	MOVQ    216(CX), SI
+	ADDQ    AX, SI
+	KMOVW   224(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z14, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z17, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z20, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out2
+	MOVQ    240(CX), SI
+	ADDQ    AX, SI
+	KMOVW   248(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z14, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z17, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z20, K1, (SI)
+
+out2:
+	VZEROUPPER
+	RET
+
+// func convInt8x3_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt8x3_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z16, Z16, Z16
+	VPXORD     Z17, Z17, Z17
+	VPXORD     Z18, Z18, Z18
+	VPXORD     Z19, Z19, Z19
+	VPXORD     Z20, Z20, Z20
+	VPXORD     Z21, Z21, Z21
+	VPXORD     Z22, Z22, Z22
+	VPXORD     Z23, Z23, Z23
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       192(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       16(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       32(AX), R9
+	ADDQ       (R8), R9
+	MOVQ       32(AX), R10
+	ADDQ       88(R8), R10
+	MOVQ       32(AX), R11
+	ADDQ       176(R8), R11
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (DI), R8
+	VMOVUPS      (R9)(R8*1), Z24
+	PREFETCHT0   192(R9)(R8*1)
+	VMOVUPS      (R10)(R8*1), Z25
+	PREFETCHT0   192(R10)(R8*1)
+	VMOVUPS      (R11)(R8*1), Z26
+	PREFETCHT0   192(R11)(R8*1)
+	VPBROADCASTD (DX), Z27
+	VPDPBUSD     Z27, Z24, Z0
+	VPDPBUSD     Z27, Z25, Z1
+	VPDPBUSD     Z27, Z26, Z2
+	VPBROADCASTD (DX)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z3
+	VPDPBUSD     Z28, Z25, Z4
+	VPDPBUSD     Z28, Z26, Z5
+	VPBROADCASTD (DX)(CX*2), Z29
+	VPDPBUSD     Z29, Z24, Z6
+	VPDPBUSD     Z29, Z25, Z7
+	VPDPBUSD     Z29, Z26, Z8
+	VPBROADCASTD (BX), Z30
+	VPDPBUSD     Z30, Z24, Z9
+	VPDPBUSD     Z30, Z25, Z10
+	VPDPBUSD     Z30, Z26, Z11
+	VPBROADCASTD (BX)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z12
+	VPDPBUSD     Z27, Z25, Z13
+	VPDPBUSD     Z27, Z26, Z14
+	VPBROADCASTD (BX)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z15
+	VPDPBUSD     Z28, Z25, Z16
+	VPDPBUSD     Z28, Z26, Z17
+	VPBROADCASTD (SI), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
+	VPDPBUSD     Z29, Z26, Z20
+	VPBROADCASTD (SI)(CX*1), Z30
+	VPDPBUSD     Z30, Z24, Z21
+	VPDPBUSD     Z30, Z25, Z22
+	VPDPBUSD     Z30, Z26, Z23
+	MOVQ         8(DI), R8
+	VMOVUPS      (R9)(R8*1), Z24
+	PREFETCHT0   192(R9)(R8*1)
+	VMOVUPS      (R10)(R8*1), Z25
+	PREFETCHT0   192(R10)(R8*1)
+	VMOVUPS      (R11)(R8*1), Z26
+	PREFETCHT0   192(R11)(R8*1)
+	VPBROADCASTD 4(DX), Z27
+	VPDPBUSD     Z27, Z24, Z0
+	VPDPBUSD     Z27, Z25, Z1
+	VPDPBUSD     Z27, Z26, Z2
+	VPBROADCASTD 4(DX)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z3
+	VPDPBUSD     Z28, Z25, Z4
+	VPDPBUSD     Z28, Z26, Z5
+	VPBROADCASTD 4(DX)(CX*2), Z29
+	VPDPBUSD     Z29, Z24, Z6
+	VPDPBUSD     Z29, Z25, Z7
+	VPDPBUSD     Z29, Z26, Z8
+	VPBROADCASTD 4(BX), Z30
+	VPDPBUSD     Z30, Z24, Z9
+	VPDPBUSD     Z30, Z25, Z10
+	VPDPBUSD     Z30, Z26, Z11
+	VPBROADCASTD 4(BX)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z12
+	VPDPBUSD     Z27, Z25, Z13
+	VPDPBUSD     Z27, Z26, Z14
+	VPBROADCASTD 4(BX)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z15
+	VPDPBUSD     Z28, Z25, Z16
+	VPDPBUSD     Z28, Z26, Z17
+	VPBROADCASTD 4(SI), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
+	VPDPBUSD     Z29, Z26, Z20
+	VPBROADCASTD 4(SI)(CX*1), Z30
+	VPDPBUSD     Z30, Z24, Z21
+	VPDPBUSD     Z30, Z25, Z22
+	VPDPBUSD     Z30, Z26, Z23
+	ADDQ         $0x08, DX
+	ADDQ         $0x08, BX
+	ADDQ         $0x08, SI
+	ADDQ         $0x10, DI
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (DI), AX
+	VMOVUPS      (R9)(AX*1), Z24
+	PREFETCHT0   192(R9)(AX*1)
+	VMOVUPS      (R10)(AX*1), Z25
+	PREFETCHT0   192(R10)(AX*1)
+	VMOVUPS      (R11)(AX*1), Z26
+	PREFETCHT0   192(R11)(AX*1)
+	VPBROADCASTD (DX), Z27
+	VPDPBUSD     Z27, Z24, Z0
+	VPDPBUSD     Z27, Z25, Z1
+	VPDPBUSD     Z27, Z26, Z2
+	VPBROADCASTD (DX)(CX*1), Z28
+	VPDPBUSD     Z28, Z24, Z3
+	VPDPBUSD     Z28, Z25, Z4
+	VPDPBUSD     Z28, Z26, Z5
+	VPBROADCASTD (DX)(CX*2), Z29
+	VPDPBUSD     Z29, Z24, Z6
+	VPDPBUSD     Z29, Z25, Z7
+	VPDPBUSD     Z29, Z26, Z8
+	VPBROADCASTD (BX), Z30
+	VPDPBUSD     Z30, Z24, Z9
+	VPDPBUSD     Z30, Z25, Z10
+	VPDPBUSD     Z30, Z26, Z11
+	VPBROADCASTD (BX)(CX*1), Z27
+	VPDPBUSD     Z27, Z24, Z12
+	VPDPBUSD     Z27, Z25, Z13
+	VPDPBUSD     Z27, Z26, Z14
+	VPBROADCASTD (BX)(CX*2), Z28
+	VPDPBUSD     Z28, Z24, Z15
+	VPDPBUSD     Z28, Z25, Z16
+	VPDPBUSD     Z28, Z26, Z17
+	VPBROADCASTD (SI), Z29
+	VPDPBUSD     Z29, Z24, Z18
+	VPDPBUSD     Z29, Z25, Z19
+	VPDPBUSD     Z29, Z26, Z20
+	VPBROADCASTD (SI)(CX*1), Z30
+	VPDPBUSD     Z30, Z24, Z21
+	VPDPBUSD     Z30, Z25, Z22
+	VPDPBUSD     Z30, Z26, Z23
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z24
+	VPADDD       Z24, Z0, Z0
+	VPADDD       Z24, Z1, Z1
+	VPADDD       Z24, Z2, Z2
+	VPBROADCASTD 4(BX), Z24
+	VPADDD       Z24, Z3, Z3
+	VPADDD       Z24, Z4, Z4
+	VPADDD       Z24, Z5, Z5
+	VPBROADCASTD 8(BX), Z24
+	VPADDD       Z24, Z6, Z6
+	VPADDD       Z24, Z7, Z7
+	VPADDD       Z24, Z8, Z8
+	VPBROADCASTD 12(BX), Z24
+	VPADDD       Z24, Z9, Z9
+	VPADDD       Z24, Z10, Z10
+	VPADDD       Z24, Z11, Z11
+	VPBROADCASTD 16(BX), Z24
+	VPADDD       Z24, Z12, Z12
+	VPADDD       Z24, Z13, Z13
+	VPADDD       Z24, Z14, Z14
+	VPBROADCASTD 20(BX), Z24
+	VPADDD       Z24, Z15, Z15
+	VPADDD       Z24, Z16, Z16
+	VPADDD       Z24, Z17, Z17
+	VPBROADCASTD 24(BX), Z24
+	VPADDD       Z24, Z18, Z18
+	VPADDD       Z24, Z19, Z19
+	VPADDD       Z24, Z20, Z20
+	VPBROADCASTD 28(BX), Z24
+	VPADDD       Z24, Z21, Z21
+	VPADDD       Z24, Z22, Z22
+	VPADDD       Z24, Z23, Z23
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z24
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z24, Z0, Z0
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z24, Z1, Z1
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z24, Z2, Z2
+	VBROADCASTSS 4(SI), Z24
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z24, Z3, Z3
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z24, Z4, Z4
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z24, Z5, Z5
+	VBROADCASTSS 8(SI), Z24
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z24, Z6, Z6
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z24, Z7, Z7
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z24, Z8, Z8
+	VBROADCASTSS 12(SI), Z24
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z24, Z9, Z9
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z24, Z10, Z10
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z24, Z11, Z11
+	VBROADCASTSS 16(SI), Z24
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z24, Z12, Z12
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z24, Z13, Z13
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z24, Z14, Z14
+	VBROADCASTSS 20(SI), Z24
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z24, Z15, Z15
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       Z24, Z16, Z16
+	VCVTDQ2PS    Z17, Z17
+	VMULPS       Z24, Z17, Z17
+	VBROADCASTSS 24(SI), Z24
+	VCVTDQ2PS    Z18, Z18
+	VMULPS       Z24, Z18, Z18
+	VCVTDQ2PS    Z19, Z19
+	VMULPS       Z24, Z19, Z19
+	VCVTDQ2PS    Z20, Z20
+	VMULPS       Z24, Z20, Z20
+	VBROADCASTSS 28(SI), Z24
+	VCVTDQ2PS    Z21, Z21
+	VMULPS       Z24, Z21, Z21
+	VCVTDQ2PS    Z22, Z22
+	VMULPS       Z24, Z22, Z22
+	VCVTDQ2PS    Z23, Z23
+	VMULPS       Z24, Z23, Z23
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z18, K1, Z18
+	ADDQ   DX, DI
+	VADDPS (DI), Z21, K1, Z21
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z18, K1, Z18
+	ADDQ   DX, DI
+	VADDPS (DI), Z21, K1, Z21
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z18, K1, Z18
+	ADDQ   DX, DI
+	VADDPS (DI), Z21, K1, Z21
+
+acc0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	ADDQ   DX, DI
+	VADDPS (DI), Z19, K1, Z19
+	ADDQ   DX, DI
+	VADDPS (DI), Z22, K1, Z22
+	CMPQ   SI, $0x01
+	JLE    acc1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	ADDQ   DX, DI
+	VADDPS (DI), Z19, K1, Z19
+	ADDQ   DX, DI
+	VADDPS (DI), Z22, K1, Z22
+	CMPQ   SI, $0x02
+	JLE    acc1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	ADDQ   DX, DI
+	VADDPS (DI), Z19, K1, Z19
+	ADDQ   DX, DI
+	VADDPS (DI), Z22, K1, Z22
+
+acc1:
+	MOVQ   184(CX), SI
+	MOVQ   192(CX), DI
+	ADDQ   BX, DI
+	KMOVW  200(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	ADDQ   DX, DI
+	VADDPS (DI), Z20, K1, Z20
+	ADDQ   DX, DI
+	VADDPS (DI), Z23, K1, Z23
+	CMPQ   SI, $0x01
+	JLE    acc2
+	MOVQ   216(CX), DI
+	ADDQ   BX, DI
+	KMOVW  224(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	ADDQ   DX, DI
+	VADDPS (DI), Z20, K1, Z20
+	ADDQ   DX, DI
+	VADDPS (DI), Z23, K1, Z23
+	CMPQ   SI, $0x02
+	JLE    acc2
+	MOVQ   240(CX), DI
+	ADDQ   BX, DI
+	KMOVW  248(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	ADDQ   DX, DI
+	VADDPS (DI), Z20, K1, Z20
+	ADDQ   DX, DI
+	VADDPS (DI), Z23, K1, Z23
+
+acc2:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z24
+	VADDPS       Z24, Z0, Z0
+	VADDPS       Z24, Z1, Z1
+	VADDPS       Z24, Z2, Z2
+	VBROADCASTSS 4(BX), Z24
+	VADDPS       Z24, Z3, Z3
+	VADDPS       Z24, Z4, Z4
+	VADDPS       Z24, Z5, Z5
+	VBROADCASTSS 8(BX), Z24
+	VADDPS       Z24, Z6, Z6
+	VADDPS       Z24, Z7, Z7
+	VADDPS       Z24, Z8, Z8
+	VBROADCASTSS 12(BX), Z24
+	VADDPS       Z24, Z9, Z9
+	VADDPS       Z24, Z10, Z10
+	VADDPS       Z24, Z11, Z11
+	VBROADCASTSS 16(BX), Z24
+	VADDPS       Z24, Z12, Z12
+	VADDPS       Z24, Z13, Z13
+	VADDPS       Z24, Z14, Z14
+	VBROADCASTSS 20(BX), Z24
+	VADDPS       Z24, Z15, Z15
+	VADDPS       Z24, Z16, Z16
+	VADDPS       Z24, Z17, Z17
+	VBROADCASTSS 24(BX), Z24
+	VADDPS       Z24, Z18, Z18
+	VADDPS       Z24, Z19, Z19
+	VADDPS       Z24, Z20, Z20
+	VBROADCASTSS 28(BX), Z24
+	VADDPS       Z24, Z21, Z21
+	VADDPS       Z24, Z22, Z22
+	VADDPS       Z24, Z23, Z23
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z18, K1, Z18
+	ADDQ   DX, DI
+	VADDPS (DI), Z21, K1, Z21
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z18, K1, Z18
+	ADDQ   DX, DI
+	VADDPS (DI), Z21, K1, Z21
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z18, K1, Z18
+	ADDQ   DX, DI
+	VADDPS (DI), Z21, K1, Z21
+
+res0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	ADDQ   DX, DI
+	VADDPS (DI), Z19, K1, Z19
+	ADDQ   DX, DI
+	VADDPS (DI), Z22, K1, Z22
+	CMPQ   SI, $0x01
+	JLE    res1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	ADDQ   DX, DI
+	VADDPS (DI), Z19, K1, Z19
+	ADDQ   DX, DI
+	VADDPS (DI), Z22, K1, Z22
+	CMPQ   SI, $0x02
+	JLE    res1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	ADDQ   DX, DI
+	VADDPS (DI), Z19, K1, Z19
+	ADDQ   DX, DI
+	VADDPS (DI), Z22, K1, Z22
+
+res1:
+	MOVQ   184(CX), SI
+	MOVQ   192(CX), DI
+	ADDQ   BX, DI
+	KMOVW  200(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	ADDQ   DX, DI
+	VADDPS (DI), Z20, K1, Z20
+	ADDQ   DX, DI
+	VADDPS (DI), Z23, K1, Z23
+	CMPQ   SI, $0x01
+	JLE    res2
+	MOVQ   216(CX), DI
+	ADDQ   BX, DI
+	KMOVW  224(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	ADDQ   DX, DI
+	VADDPS (DI), Z20, K1, Z20
+	ADDQ   DX, DI
+	VADDPS (DI), Z23, K1, Z23
+	CMPQ   SI, $0x02
+	JLE    res2
+	MOVQ   240(CX), DI
+	ADDQ   BX, DI
+	KMOVW  248(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	ADDQ   DX, DI
+	VADDPS (DI), Z20, K1, Z20
+	ADDQ   DX, DI
+	VADDPS (DI), Z23, K1, Z23
+
+res2:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z24, Z24, Z24
+	VMAXPS Z0, Z24, Z0
+	VADDPS Z24, Z0, Z0
+	VMAXPS Z1, Z24, Z1
+	VADDPS Z24, Z1, Z1
+	VMAXPS Z2, Z24, Z2
+	VADDPS Z24, Z2, Z2
+	VMAXPS Z3, Z24, Z3
+	VADDPS Z24, Z3, Z3
+	VMAXPS Z4, Z24, Z4
+	VADDPS Z24, Z4, Z4
+	VMAXPS Z5, Z24, Z5
+	VADDPS Z24, Z5, Z5
+	VMAXPS Z6, Z24, Z6
+	VADDPS Z24, Z6, Z6
+	VMAXPS Z7, Z24, Z7
+	VADDPS Z24, Z7, Z7
+	VMAXPS Z8, Z24, Z8
+	VADDPS Z24, Z8, Z8
+	VMAXPS Z9, Z24, Z9
+	VADDPS Z24, Z9, Z9
+	VMAXPS Z10, Z24, Z10
+	VADDPS Z24, Z10, Z10
+	VMAXPS Z11, Z24, Z11
+	VADDPS Z24, Z11, Z11
+	VMAXPS Z12, Z24, Z12
+	VADDPS Z24, Z12, Z12
+	VMAXPS Z13, Z24, Z13
+	VADDPS Z24, Z13, Z13
+	VMAXPS Z14, Z24, Z14
+	VADDPS Z24, Z14, Z14
+	VMAXPS Z15, Z24, Z15
+	VADDPS Z24, Z15, Z15
+	VMAXPS Z16, Z24, Z16
+	VADDPS Z24, Z16, Z16
+	VMAXPS Z17, Z24, Z17
+	VADDPS Z24, Z17, Z17
+	VMAXPS Z18, Z24, Z18
+	VADDPS Z24, Z18, Z18
+	VMAXPS Z19, Z24, Z19
+	VADDPS Z24, Z19, Z19
+	VMAXPS Z20, Z24, Z20
+	VADDPS Z24, Z20, Z20
+	VMAXPS Z21, Z24, Z21
+	VADDPS Z24, Z21, Z21
+	VMAXPS Z22, Z24, Z22
+	VADDPS Z24, Z22, Z22
+	VMAXPS Z23, Z24, Z23
+	VADDPS Z24, Z23, Z23
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z24
+	VBROADCASTSS 100(AX), Z25
+	VMAXPS       Z0, Z24, Z0
+	VMINPS       Z0, Z25, Z0
+	VMAXPS       Z1, Z24, Z1
+	VMINPS       Z1, Z25, Z1
+	VMAXPS       Z2, Z24, Z2
+	VMINPS       Z2, Z25, Z2
+	VMAXPS       Z3, Z24, Z3
+	VMINPS       Z3, Z25, Z3
+	VMAXPS       Z4, Z24, Z4
+	VMINPS       Z4, Z25, Z4
+	VMAXPS       Z5, Z24, Z5
+	VMINPS       Z5, Z25, Z5
+	VMAXPS       Z6, Z24, Z6
+	VMINPS       Z6, Z25, Z6
+	VMAXPS       Z7, Z24, Z7
+	VMINPS       Z7, Z25, Z7
+	VMAXPS       Z8, Z24, Z8
+	VMINPS       Z8, Z25, Z8
+	VMAXPS       Z9, Z24, Z9
+	VMINPS       Z9, Z25, Z9
+	VMAXPS       Z10, Z24, Z10
+	VMINPS       Z10, Z25, Z10
+	VMAXPS       Z11, Z24, Z11
+	VMINPS       Z11, Z25, Z11
+	VMAXPS       Z12, Z24, Z12
+	VMINPS       Z12, Z25, Z12
+	VMAXPS       Z13, Z24, Z13
+	VMINPS       Z13, Z25, Z13
+	VMAXPS       Z14, Z24, Z14
+	VMINPS       Z14, Z25, Z14
+	VMAXPS       Z15, Z24, Z15
+	VMINPS       Z15, Z25, Z15
+	VMAXPS       Z16, Z24, Z16
+	VMINPS       Z16, Z25, Z16
+	VMAXPS       Z17, Z24, Z17
+	VMINPS       Z17, Z25, Z17
+	VMAXPS       Z18, Z24, Z18
+	VMINPS       Z18, Z25, Z18
+	VMAXPS       Z19, Z24, Z19
+	VMINPS       Z19, Z25, Z19
+	VMAXPS       Z20, Z24, Z20
+	VMINPS       Z20, Z25, Z20
+	VMAXPS       Z21, Z24, Z21
+	VMINPS       Z21, Z25, Z21
+	VMAXPS       Z22, Z24, Z22
+	VMINPS       Z22, Z25, Z22
+	VMAXPS       Z23, Z24, Z23
+	VMINPS       Z23, Z25, Z23
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z15, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z18, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z21, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z15, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z18, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z21, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z15, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z18, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z21, K1, (SI)
+
+out0:
+	MOVQ    96(CX), BX
+	MOVQ    104(CX), SI
+	ADDQ    AX, SI
+	KMOVW   112(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z16, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z19, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z22, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out1
+	MOVQ    128(CX), SI
+	ADDQ    AX, SI
+	KMOVW   136(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z16, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z19, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z22, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out1
+	MOVQ    152(CX), SI
+	ADDQ    AX, SI
+	KMOVW   160(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z16, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z19, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z22, K1, (SI)
+
+out1:
+	MOVQ    184(CX), BX
+	MOVQ    192(CX), SI
+	ADDQ    AX, SI
+	KMOVW   200(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z14, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z17, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z20, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z23, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out2
+	MOVQ    216(CX), SI
+	ADDQ    AX, SI
+	KMOVW   224(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z14, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z17, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z20, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z23, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out2
+	MOVQ    240(CX), SI
+	ADDQ    AX, SI
+	KMOVW   248(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z14, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z17, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z20, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z23, K1, (SI)
+
+out2:
+	VZEROUPPER
+	RET
+
+// func convInt9x3_avx512(t *byte)
+// Requires: AVX, AVX512F, MMX+
+TEXT ·convInt9x3_avx512(SB), NOSPLIT, $0-8
+	VPXORD     Z0, Z0, Z0
+	VPXORD     Z1, Z1, Z1
+	VPXORD     Z2, Z2, Z2
+	VPXORD     Z3, Z3, Z3
+	VPXORD     Z4, Z4, Z4
+	VPXORD     Z5, Z5, Z5
+	VPXORD     Z6, Z6, Z6
+	VPXORD     Z7, Z7, Z7
+	VPXORD     Z8, Z8, Z8
+	VPXORD     Z9, Z9, Z9
+	VPXORD     Z10, Z10, Z10
+	VPXORD     Z11, Z11, Z11
+	VPXORD     Z12, Z12, Z12
+	VPXORD     Z13, Z13, Z13
+	VPXORD     Z14, Z14, Z14
+	VPXORD     Z15, Z15, Z15
+	VPXORD     Z16, Z16, Z16
+	VPXORD     Z17, Z17, Z17
+	VPXORD     Z18, Z18, Z18
+	VPXORD     Z19, Z19, Z19
+	VPXORD     Z20, Z20, Z20
+	VPXORD     Z21, Z21, Z21
+	VPXORD     Z22, Z22, Z22
+	VPXORD     Z23, Z23, Z23
+	VPXORD     Z24, Z24, Z24
+	VPXORD     Z25, Z25, Z25
+	VPXORD     Z26, Z26, Z26
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       192(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 63(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	LEAQ       (DX)(CX*2), BX
+	ADDQ       CX, BX
+	LEAQ       (BX)(CX*2), SI
+	ADDQ       CX, SI
+	MOVQ       16(AX), DI
+	MOVQ       40(AX), R8
+	MOVQ       32(AX), R9
+	ADDQ       (R8), R9
+	MOVQ       32(AX), R10
+	ADDQ       88(R8), R10
+	MOVQ       32(AX), R11
+	ADDQ       176(R8), R11
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (DI), R8
+	VMOVUPS      (R9)(R8*1), Z27
+	PREFETCHT0   192(R9)(R8*1)
+	VMOVUPS      (R10)(R8*1), Z28
+	PREFETCHT0   192(R10)(R8*1)
+	VMOVUPS      (R11)(R8*1), Z29
+	PREFETCHT0   192(R11)(R8*1)
+	VPBROADCASTD (DX), Z30
+	VPDPBUSD     Z30, Z27, Z0
+	VPDPBUSD     Z30, Z28, Z1
+	VPDPBUSD     Z30, Z29, Z2
+	VPBROADCASTD (DX)(CX*1), Z31
+	VPDPBUSD     Z31, Z27, Z3
+	VPDPBUSD     Z31, Z28, Z4
+	VPDPBUSD     Z31, Z29, Z5
+	VPBROADCASTD (DX)(CX*2), Z30
+	VPDPBUSD     Z30, Z27, Z6
+	VPDPBUSD     Z30, Z28, Z7
+	VPDPBUSD     Z30, Z29, Z8
+	VPBROADCASTD (BX), Z31
+	VPDPBUSD     Z31, Z27, Z9
+	VPDPBUSD     Z31, Z28, Z10
+	VPDPBUSD     Z31, Z29, Z11
+	VPBROADCASTD (BX)(CX*1), Z30
+	VPDPBUSD     Z30, Z27, Z12
+	VPDPBUSD     Z30, Z28, Z13
+	VPDPBUSD     Z30, Z29, Z14
+	VPBROADCASTD (BX)(CX*2), Z31
+	VPDPBUSD     Z31, Z27, Z15
+	VPDPBUSD     Z31, Z28, Z16
+	VPDPBUSD     Z31, Z29, Z17
+	VPBROADCASTD (SI), Z30
+	VPDPBUSD     Z30, Z27, Z18
+	VPDPBUSD     Z30, Z28, Z19
+	VPDPBUSD     Z30, Z29, Z20
+	VPBROADCASTD (SI)(CX*1), Z31
+	VPDPBUSD     Z31, Z27, Z21
+	VPDPBUSD     Z31, Z28, Z22
+	VPDPBUSD     Z31, Z29, Z23
+	VPBROADCASTD (SI)(CX*2), Z30
+	VPDPBUSD     Z30, Z27, Z24
+	VPDPBUSD     Z30, Z28, Z25
+	VPDPBUSD     Z30, Z29, Z26
+	MOVQ         8(DI), R8
+	VMOVUPS      (R9)(R8*1), Z27
+	PREFETCHT0   192(R9)(R8*1)
+	VMOVUPS      (R10)(R8*1), Z28
+	PREFETCHT0   192(R10)(R8*1)
+	VMOVUPS      (R11)(R8*1), Z29
+	PREFETCHT0   192(R11)(R8*1)
+	VPBROADCASTD 4(DX), Z30
+	VPDPBUSD     Z30, Z27, Z0
+	VPDPBUSD     Z30, Z28, Z1
+	VPDPBUSD     Z30, Z29, Z2
+	VPBROADCASTD 4(DX)(CX*1), Z31
+	VPDPBUSD     Z31, Z27, Z3
+	VPDPBUSD     Z31, Z28, Z4
+	VPDPBUSD     Z31, Z29, Z5
+	VPBROADCASTD 4(DX)(CX*2), Z30
+	VPDPBUSD     Z30, Z27, Z6
+	VPDPBUSD     Z30, Z28, Z7
+	VPDPBUSD     Z30, Z29, Z8
+	VPBROADCASTD 4(BX), Z31
+	VPDPBUSD     Z31, Z27, Z9
+	VPDPBUSD     Z31, Z28, Z10
+	VPDPBUSD     Z31, Z29, Z11
+	VPBROADCASTD 4(BX)(CX*1), Z30
+	VPDPBUSD     Z30, Z27, Z12
+	VPDPBUSD     Z30, Z28, Z13
+	VPDPBUSD     Z30, Z29, Z14
+	VPBROADCASTD 4(BX)(CX*2), Z31
+	VPDPBUSD     Z31, Z27, Z15
+	VPDPBUSD     Z31, Z28, Z16
+	VPDPBUSD     Z31, Z29, Z17
+	VPBROADCASTD 4(SI), Z30
+	VPDPBUSD     Z30, Z27, Z18
+	VPDPBUSD     Z30, Z28, Z19
+	VPDPBUSD     Z30, Z29, Z20
+	VPBROADCASTD 4(SI)(CX*1), Z31
+	VPDPBUSD     Z31, Z27, Z21
+	VPDPBUSD     Z31, Z28, Z22
+	VPDPBUSD     Z31, Z29, Z23
+	VPBROADCASTD 4(SI)(CX*2), Z30
+	VPDPBUSD     Z30, Z27, Z24
+	VPDPBUSD     Z30, Z28, Z25
+	VPDPBUSD     Z30, Z29, Z26
+	ADDQ         $0x08, DX
+	ADDQ         $0x08, BX
+	ADDQ         $0x08, SI
+	ADDQ         $0x10, DI
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (DI), AX
+	VMOVUPS      (R9)(AX*1), Z27
+	PREFETCHT0   192(R9)(AX*1)
+	VMOVUPS      (R10)(AX*1), Z28
+	PREFETCHT0   192(R10)(AX*1)
+	VMOVUPS      (R11)(AX*1), Z29
+	PREFETCHT0   192(R11)(AX*1)
+	VPBROADCASTD (DX), Z30
+	VPDPBUSD     Z30, Z27, Z0
+	VPDPBUSD     Z30, Z28, Z1
+	VPDPBUSD     Z30, Z29, Z2
+	VPBROADCASTD (DX)(CX*1), Z31
+	VPDPBUSD     Z31, Z27, Z3
+	VPDPBUSD     Z31, Z28, Z4
+	VPDPBUSD     Z31, Z29, Z5
+	VPBROADCASTD (DX)(CX*2), Z30
+	VPDPBUSD     Z30, Z27, Z6
+	VPDPBUSD     Z30, Z28, Z7
+	VPDPBUSD     Z30, Z29, Z8
+	VPBROADCASTD (BX), Z31
+	VPDPBUSD     Z31, Z27, Z9
+	VPDPBUSD     Z31, Z28, Z10
+	VPDPBUSD     Z31, Z29, Z11
+	VPBROADCASTD (BX)(CX*1), Z30
+	VPDPBUSD     Z30, Z27, Z12
+	VPDPBUSD     Z30, Z28, Z13
+	VPDPBUSD     Z30, Z29, Z14
+	VPBROADCASTD (BX)(CX*2), Z31
+	VPDPBUSD     Z31, Z27, Z15
+	VPDPBUSD     Z31, Z28, Z16
+	VPDPBUSD     Z31, Z29, Z17
+	VPBROADCASTD (SI), Z30
+	VPDPBUSD     Z30, Z27, Z18
+	VPDPBUSD     Z30, Z28, Z19
+	VPDPBUSD     Z30, Z29, Z20
+	VPBROADCASTD (SI)(CX*1), Z31
+	VPDPBUSD     Z31, Z27, Z21
+	VPDPBUSD     Z31, Z28, Z22
+	VPDPBUSD     Z31, Z29, Z23
+	VPBROADCASTD (SI)(CX*2), Z30
+	VPDPBUSD     Z30, Z27, Z24
+	VPDPBUSD     Z30, Z28, Z25
+	VPDPBUSD     Z30, Z29, Z26
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Z27
+	VPADDD       Z27, Z0, Z0
+	VPADDD       Z27, Z1, Z1
+	VPADDD       Z27, Z2, Z2
+	VPBROADCASTD 4(BX), Z27
+	VPADDD       Z27, Z3, Z3
+	VPADDD       Z27, Z4, Z4
+	VPADDD       Z27, Z5, Z5
+	VPBROADCASTD 8(BX), Z27
+	VPADDD       Z27, Z6, Z6
+	VPADDD       Z27, Z7, Z7
+	VPADDD       Z27, Z8, Z8
+	VPBROADCASTD 12(BX), Z27
+	VPADDD       Z27, Z9, Z9
+	VPADDD       Z27, Z10, Z10
+	VPADDD       Z27, Z11, Z11
+	VPBROADCASTD 16(BX), Z27
+	VPADDD       Z27, Z12, Z12
+	VPADDD       Z27, Z13, Z13
+	VPADDD       Z27, Z14, Z14
+	VPBROADCASTD 20(BX), Z27
+	VPADDD       Z27, Z15, Z15
+	VPADDD       Z27, Z16, Z16
+	VPADDD       Z27, Z17, Z17
+	VPBROADCASTD 24(BX), Z27
+	VPADDD       Z27, Z18, Z18
+	VPADDD       Z27, Z19, Z19
+	VPADDD       Z27, Z20, Z20
+	VPBROADCASTD 28(BX), Z27
+	VPADDD       Z27, Z21, Z21
+	VPADDD       Z27, Z22, Z22
+	VPADDD       Z27, Z23, Z23
+	VPBROADCASTD 32(BX), Z27
+	VPADDD       Z27, Z24, Z24
+	VPADDD       Z27, Z25, Z25
+	VPADDD       Z27, Z26, Z26
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Z27
+	VCVTDQ2PS    Z0, Z0
+	VMULPS       Z27, Z0, Z0
+	VCVTDQ2PS    Z1, Z1
+	VMULPS       Z27, Z1, Z1
+	VCVTDQ2PS    Z2, Z2
+	VMULPS       Z27, Z2, Z2
+	VBROADCASTSS 4(SI), Z27
+	VCVTDQ2PS    Z3, Z3
+	VMULPS       Z27, Z3, Z3
+	VCVTDQ2PS    Z4, Z4
+	VMULPS       Z27, Z4, Z4
+	VCVTDQ2PS    Z5, Z5
+	VMULPS       Z27, Z5, Z5
+	VBROADCASTSS 8(SI), Z27
+	VCVTDQ2PS    Z6, Z6
+	VMULPS       Z27, Z6, Z6
+	VCVTDQ2PS    Z7, Z7
+	VMULPS       Z27, Z7, Z7
+	VCVTDQ2PS    Z8, Z8
+	VMULPS       Z27, Z8, Z8
+	VBROADCASTSS 12(SI), Z27
+	VCVTDQ2PS    Z9, Z9
+	VMULPS       Z27, Z9, Z9
+	VCVTDQ2PS    Z10, Z10
+	VMULPS       Z27, Z10, Z10
+	VCVTDQ2PS    Z11, Z11
+	VMULPS       Z27, Z11, Z11
+	VBROADCASTSS 16(SI), Z27
+	VCVTDQ2PS    Z12, Z12
+	VMULPS       Z27, Z12, Z12
+	VCVTDQ2PS    Z13, Z13
+	VMULPS       Z27, Z13, Z13
+	VCVTDQ2PS    Z14, Z14
+	VMULPS       Z27, Z14, Z14
+	VBROADCASTSS 20(SI), Z27
+	VCVTDQ2PS    Z15, Z15
+	VMULPS       Z27, Z15, Z15
+	VCVTDQ2PS    Z16, Z16
+	VMULPS       Z27, Z16, Z16
+	VCVTDQ2PS    Z17, Z17
+	VMULPS       Z27, Z17, Z17
+	VBROADCASTSS 24(SI), Z27
+	VCVTDQ2PS    Z18, Z18
+	VMULPS       Z27, Z18, Z18
+	VCVTDQ2PS    Z19, Z19
+	VMULPS       Z27, Z19, Z19
+	VCVTDQ2PS    Z20, Z20
+	VMULPS       Z27, Z20, Z20
+	VBROADCASTSS 28(SI), Z27
+	VCVTDQ2PS    Z21, Z21
+	VMULPS       Z27, Z21, Z21
+	VCVTDQ2PS    Z22, Z22
+	VMULPS       Z27, Z22, Z22
+	VCVTDQ2PS    Z23, Z23
+	VMULPS       Z27, Z23, Z23
+	VBROADCASTSS 32(SI), Z27
+	VCVTDQ2PS    Z24, Z24
+	VMULPS       Z27, Z24, Z24
+	VCVTDQ2PS    Z25, Z25
+	VMULPS       Z27, Z25, Z25
+	VCVTDQ2PS    Z26, Z26
+	VMULPS       Z27, Z26, Z26
+
+scaled:
+	MOVQ   64(AX), BX
+	TESTQ  BX, BX
+	JZ     accDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z18, K1, Z18
+	ADDQ   DX, DI
+	VADDPS (DI), Z21, K1, Z21
+	ADDQ   DX, DI
+	VADDPS (DI), Z24, K1, Z24
+	CMPQ   SI, $0x01
+	JLE    acc0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z18, K1, Z18
+	ADDQ   DX, DI
+	VADDPS (DI), Z21, K1, Z21
+	ADDQ   DX, DI
+	VADDPS (DI), Z24, K1, Z24
+	CMPQ   SI, $0x02
+	JLE    acc0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z18, K1, Z18
+	ADDQ   DX, DI
+	VADDPS (DI), Z21, K1, Z21
+	ADDQ   DX, DI
+	VADDPS (DI), Z24, K1, Z24
+
+acc0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	ADDQ   DX, DI
+	VADDPS (DI), Z19, K1, Z19
+	ADDQ   DX, DI
+	VADDPS (DI), Z22, K1, Z22
+	ADDQ   DX, DI
+	VADDPS (DI), Z25, K1, Z25
+	CMPQ   SI, $0x01
+	JLE    acc1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	ADDQ   DX, DI
+	VADDPS (DI), Z19, K1, Z19
+	ADDQ   DX, DI
+	VADDPS (DI), Z22, K1, Z22
+	ADDQ   DX, DI
+	VADDPS (DI), Z25, K1, Z25
+	CMPQ   SI, $0x02
+	JLE    acc1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	ADDQ   DX, DI
+	VADDPS (DI), Z19, K1, Z19
+	ADDQ   DX, DI
+	VADDPS (DI), Z22, K1, Z22
+	ADDQ   DX, DI
+	VADDPS (DI), Z25, K1, Z25
+
+acc1:
+	MOVQ   184(CX), SI
+	MOVQ   192(CX), DI
+	ADDQ   BX, DI
+	KMOVW  200(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	ADDQ   DX, DI
+	VADDPS (DI), Z20, K1, Z20
+	ADDQ   DX, DI
+	VADDPS (DI), Z23, K1, Z23
+	ADDQ   DX, DI
+	VADDPS (DI), Z26, K1, Z26
+	CMPQ   SI, $0x01
+	JLE    acc2
+	MOVQ   216(CX), DI
+	ADDQ   BX, DI
+	KMOVW  224(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	ADDQ   DX, DI
+	VADDPS (DI), Z20, K1, Z20
+	ADDQ   DX, DI
+	VADDPS (DI), Z23, K1, Z23
+	ADDQ   DX, DI
+	VADDPS (DI), Z26, K1, Z26
+	CMPQ   SI, $0x02
+	JLE    acc2
+	MOVQ   240(CX), DI
+	ADDQ   BX, DI
+	KMOVW  248(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	ADDQ   DX, DI
+	VADDPS (DI), Z20, K1, Z20
+	ADDQ   DX, DI
+	VADDPS (DI), Z23, K1, Z23
+	ADDQ   DX, DI
+	VADDPS (DI), Z26, K1, Z26
+
+acc2:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Z27
+	VADDPS       Z27, Z0, Z0
+	VADDPS       Z27, Z1, Z1
+	VADDPS       Z27, Z2, Z2
+	VBROADCASTSS 4(BX), Z27
+	VADDPS       Z27, Z3, Z3
+	VADDPS       Z27, Z4, Z4
+	VADDPS       Z27, Z5, Z5
+	VBROADCASTSS 8(BX), Z27
+	VADDPS       Z27, Z6, Z6
+	VADDPS       Z27, Z7, Z7
+	VADDPS       Z27, Z8, Z8
+	VBROADCASTSS 12(BX), Z27
+	VADDPS       Z27, Z9, Z9
+	VADDPS       Z27, Z10, Z10
+	VADDPS       Z27, Z11, Z11
+	VBROADCASTSS 16(BX), Z27
+	VADDPS       Z27, Z12, Z12
+	VADDPS       Z27, Z13, Z13
+	VADDPS       Z27, Z14, Z14
+	VBROADCASTSS 20(BX), Z27
+	VADDPS       Z27, Z15, Z15
+	VADDPS       Z27, Z16, Z16
+	VADDPS       Z27, Z17, Z17
+	VBROADCASTSS 24(BX), Z27
+	VADDPS       Z27, Z18, Z18
+	VADDPS       Z27, Z19, Z19
+	VADDPS       Z27, Z20, Z20
+	VBROADCASTSS 28(BX), Z27
+	VADDPS       Z27, Z21, Z21
+	VADDPS       Z27, Z22, Z22
+	VADDPS       Z27, Z23, Z23
+	VBROADCASTSS 32(BX), Z27
+	VADDPS       Z27, Z24, Z24
+	VADDPS       Z27, Z25, Z25
+	VADDPS       Z27, Z26, Z26
+
+biased:
+	MOVQ   80(AX), BX
+	TESTQ  BX, BX
+	JZ     resDone
+	MOVQ   8(CX), SI
+	MOVQ   16(CX), DI
+	ADDQ   BX, DI
+	KMOVW  24(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z18, K1, Z18
+	ADDQ   DX, DI
+	VADDPS (DI), Z21, K1, Z21
+	ADDQ   DX, DI
+	VADDPS (DI), Z24, K1, Z24
+	CMPQ   SI, $0x01
+	JLE    res0
+	MOVQ   40(CX), DI
+	ADDQ   BX, DI
+	KMOVW  48(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z18, K1, Z18
+	ADDQ   DX, DI
+	VADDPS (DI), Z21, K1, Z21
+	ADDQ   DX, DI
+	VADDPS (DI), Z24, K1, Z24
+	CMPQ   SI, $0x02
+	JLE    res0
+	MOVQ   64(CX), DI
+	ADDQ   BX, DI
+	KMOVW  72(CX), K1
+	VADDPS (DI), Z0, K1, Z0
+	ADDQ   DX, DI
+	VADDPS (DI), Z3, K1, Z3
+	ADDQ   DX, DI
+	VADDPS (DI), Z6, K1, Z6
+	ADDQ   DX, DI
+	VADDPS (DI), Z9, K1, Z9
+	ADDQ   DX, DI
+	VADDPS (DI), Z12, K1, Z12
+	ADDQ   DX, DI
+	VADDPS (DI), Z15, K1, Z15
+	ADDQ   DX, DI
+	VADDPS (DI), Z18, K1, Z18
+	ADDQ   DX, DI
+	VADDPS (DI), Z21, K1, Z21
+	ADDQ   DX, DI
+	VADDPS (DI), Z24, K1, Z24
+
+res0:
+	MOVQ   96(CX), SI
+	MOVQ   104(CX), DI
+	ADDQ   BX, DI
+	KMOVW  112(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	ADDQ   DX, DI
+	VADDPS (DI), Z19, K1, Z19
+	ADDQ   DX, DI
+	VADDPS (DI), Z22, K1, Z22
+	ADDQ   DX, DI
+	VADDPS (DI), Z25, K1, Z25
+	CMPQ   SI, $0x01
+	JLE    res1
+	MOVQ   128(CX), DI
+	ADDQ   BX, DI
+	KMOVW  136(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	ADDQ   DX, DI
+	VADDPS (DI), Z19, K1, Z19
+	ADDQ   DX, DI
+	VADDPS (DI), Z22, K1, Z22
+	ADDQ   DX, DI
+	VADDPS (DI), Z25, K1, Z25
+	CMPQ   SI, $0x02
+	JLE    res1
+	MOVQ   152(CX), DI
+	ADDQ   BX, DI
+	KMOVW  160(CX), K1
+	VADDPS (DI), Z1, K1, Z1
+	ADDQ   DX, DI
+	VADDPS (DI), Z4, K1, Z4
+	ADDQ   DX, DI
+	VADDPS (DI), Z7, K1, Z7
+	ADDQ   DX, DI
+	VADDPS (DI), Z10, K1, Z10
+	ADDQ   DX, DI
+	VADDPS (DI), Z13, K1, Z13
+	ADDQ   DX, DI
+	VADDPS (DI), Z16, K1, Z16
+	ADDQ   DX, DI
+	VADDPS (DI), Z19, K1, Z19
+	ADDQ   DX, DI
+	VADDPS (DI), Z22, K1, Z22
+	ADDQ   DX, DI
+	VADDPS (DI), Z25, K1, Z25
+
+res1:
+	MOVQ   184(CX), SI
+	MOVQ   192(CX), DI
+	ADDQ   BX, DI
+	KMOVW  200(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	ADDQ   DX, DI
+	VADDPS (DI), Z20, K1, Z20
+	ADDQ   DX, DI
+	VADDPS (DI), Z23, K1, Z23
+	ADDQ   DX, DI
+	VADDPS (DI), Z26, K1, Z26
+	CMPQ   SI, $0x01
+	JLE    res2
+	MOVQ   216(CX), DI
+	ADDQ   BX, DI
+	KMOVW  224(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	ADDQ   DX, DI
+	VADDPS (DI), Z20, K1, Z20
+	ADDQ   DX, DI
+	VADDPS (DI), Z23, K1, Z23
+	ADDQ   DX, DI
+	VADDPS (DI), Z26, K1, Z26
+	CMPQ   SI, $0x02
+	JLE    res2
+	MOVQ   240(CX), DI
+	ADDQ   BX, DI
+	KMOVW  248(CX), K1
+	VADDPS (DI), Z2, K1, Z2
+	ADDQ   DX, DI
+	VADDPS (DI), Z5, K1, Z5
+	ADDQ   DX, DI
+	VADDPS (DI), Z8, K1, Z8
+	ADDQ   DX, DI
+	VADDPS (DI), Z11, K1, Z11
+	ADDQ   DX, DI
+	VADDPS (DI), Z14, K1, Z14
+	ADDQ   DX, DI
+	VADDPS (DI), Z17, K1, Z17
+	ADDQ   DX, DI
+	VADDPS (DI), Z20, K1, Z20
+	ADDQ   DX, DI
+	VADDPS (DI), Z23, K1, Z23
+	ADDQ   DX, DI
+	VADDPS (DI), Z26, K1, Z26
+
+res2:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXORD Z27, Z27, Z27
+	VMAXPS Z0, Z27, Z0
+	VADDPS Z27, Z0, Z0
+	VMAXPS Z1, Z27, Z1
+	VADDPS Z27, Z1, Z1
+	VMAXPS Z2, Z27, Z2
+	VADDPS Z27, Z2, Z2
+	VMAXPS Z3, Z27, Z3
+	VADDPS Z27, Z3, Z3
+	VMAXPS Z4, Z27, Z4
+	VADDPS Z27, Z4, Z4
+	VMAXPS Z5, Z27, Z5
+	VADDPS Z27, Z5, Z5
+	VMAXPS Z6, Z27, Z6
+	VADDPS Z27, Z6, Z6
+	VMAXPS Z7, Z27, Z7
+	VADDPS Z27, Z7, Z7
+	VMAXPS Z8, Z27, Z8
+	VADDPS Z27, Z8, Z8
+	VMAXPS Z9, Z27, Z9
+	VADDPS Z27, Z9, Z9
+	VMAXPS Z10, Z27, Z10
+	VADDPS Z27, Z10, Z10
+	VMAXPS Z11, Z27, Z11
+	VADDPS Z27, Z11, Z11
+	VMAXPS Z12, Z27, Z12
+	VADDPS Z27, Z12, Z12
+	VMAXPS Z13, Z27, Z13
+	VADDPS Z27, Z13, Z13
+	VMAXPS Z14, Z27, Z14
+	VADDPS Z27, Z14, Z14
+	VMAXPS Z15, Z27, Z15
+	VADDPS Z27, Z15, Z15
+	VMAXPS Z16, Z27, Z16
+	VADDPS Z27, Z16, Z16
+	VMAXPS Z17, Z27, Z17
+	VADDPS Z27, Z17, Z17
+	VMAXPS Z18, Z27, Z18
+	VADDPS Z27, Z18, Z18
+	VMAXPS Z19, Z27, Z19
+	VADDPS Z27, Z19, Z19
+	VMAXPS Z20, Z27, Z20
+	VADDPS Z27, Z20, Z20
+	VMAXPS Z21, Z27, Z21
+	VADDPS Z27, Z21, Z21
+	VMAXPS Z22, Z27, Z22
+	VADDPS Z27, Z22, Z22
+	VMAXPS Z23, Z27, Z23
+	VADDPS Z27, Z23, Z23
+	VMAXPS Z24, Z27, Z24
+	VADDPS Z27, Z24, Z24
+	VMAXPS Z25, Z27, Z25
+	VADDPS Z27, Z25, Z25
+	VMAXPS Z26, Z27, Z26
+	VADDPS Z27, Z26, Z26
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Z27
+	VBROADCASTSS 100(AX), Z28
+	VMAXPS       Z0, Z27, Z0
+	VMINPS       Z0, Z28, Z0
+	VMAXPS       Z1, Z27, Z1
+	VMINPS       Z1, Z28, Z1
+	VMAXPS       Z2, Z27, Z2
+	VMINPS       Z2, Z28, Z2
+	VMAXPS       Z3, Z27, Z3
+	VMINPS       Z3, Z28, Z3
+	VMAXPS       Z4, Z27, Z4
+	VMINPS       Z4, Z28, Z4
+	VMAXPS       Z5, Z27, Z5
+	VMINPS       Z5, Z28, Z5
+	VMAXPS       Z6, Z27, Z6
+	VMINPS       Z6, Z28, Z6
+	VMAXPS       Z7, Z27, Z7
+	VMINPS       Z7, Z28, Z7
+	VMAXPS       Z8, Z27, Z8
+	VMINPS       Z8, Z28, Z8
+	VMAXPS       Z9, Z27, Z9
+	VMINPS       Z9, Z28, Z9
+	VMAXPS       Z10, Z27, Z10
+	VMINPS       Z10, Z28, Z10
+	VMAXPS       Z11, Z27, Z11
+	VMINPS       Z11, Z28, Z11
+	VMAXPS       Z12, Z27, Z12
+	VMINPS       Z12, Z28, Z12
+	VMAXPS       Z13, Z27, Z13
+	VMINPS       Z13, Z28, Z13
+	VMAXPS       Z14, Z27, Z14
+	VMINPS       Z14, Z28, Z14
+	VMAXPS       Z15, Z27, Z15
+	VMINPS       Z15, Z28, Z15
+	VMAXPS       Z16, Z27, Z16
+	VMINPS       Z16, Z28, Z16
+	VMAXPS       Z17, Z27, Z17
+	VMINPS       Z17, Z28, Z17
+	VMAXPS       Z18, Z27, Z18
+	VMINPS       Z18, Z28, Z18
+	VMAXPS       Z19, Z27, Z19
+	VMINPS       Z19, Z28, Z19
+	VMAXPS       Z20, Z27, Z20
+	VMINPS       Z20, Z28, Z20
+	VMAXPS       Z21, Z27, Z21
+	VMINPS       Z21, Z28, Z21
+	VMAXPS       Z22, Z27, Z22
+	VMINPS       Z22, Z28, Z22
+	VMAXPS       Z23, Z27, Z23
+	VMINPS       Z23, Z28, Z23
+	VMAXPS       Z24, Z27, Z24
+	VMINPS       Z24, Z28, Z24
+	VMAXPS       Z25, Z27, Z25
+	VMINPS       Z25, Z28, Z25
+	VMAXPS       Z26, Z27, Z26
+	VMINPS       Z26, Z28, Z26
+
+active:
+	MOVQ    48(AX), AX
+	MOVQ    8(CX), BX
+	MOVQ    16(CX), SI
+	ADDQ    AX, SI
+	KMOVW   24(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z15, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z18, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z21, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z24, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out0
+	MOVQ    40(CX), SI
+	ADDQ    AX, SI
+	KMOVW   48(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z15, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z18, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z21, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z24, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out0
+	MOVQ    64(CX), SI
+	ADDQ    AX, SI
+	KMOVW   72(CX), K1
+	VMOVUPS Z0, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z3, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z6, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z9, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z12, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z15, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z18, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z21, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z24, K1, (SI)
+
+out0:
+	MOVQ    96(CX), BX
+	MOVQ    104(CX), SI
+	ADDQ    AX, SI
+	KMOVW   112(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z16, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z19, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z22, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z25, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out1
+	MOVQ    128(CX), SI
+	ADDQ    AX, SI
+	KMOVW   136(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z16, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z19, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z22, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z25, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out1
+	MOVQ    152(CX), SI
+	ADDQ    AX, SI
+	KMOVW   160(CX), K1
+	VMOVUPS Z1, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z4, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z7, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z10, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z13, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z16, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z19, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z22, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z25, K1, (SI)
+
+out1:
+	MOVQ    184(CX), BX
+	MOVQ    192(CX), SI
+	ADDQ    AX, SI
+	KMOVW   200(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z14, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z17, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z20, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z23, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z26, K1, (SI)
+	CMPQ    BX, $0x01
+	JLE     out2
+	MOVQ    216(CX), SI
+	ADDQ    AX, SI
+	KMOVW   224(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z14, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z17, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z20, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z23, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z26, K1, (SI)
+	CMPQ    BX, $0x02
+	JLE     out2
+	MOVQ    240(CX), SI
+	ADDQ    AX, SI
+	KMOVW   248(CX), K1
+	VMOVUPS Z2, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z5, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z8, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z11, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z14, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z17, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z20, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z23, K1, (SI)
+	ADDQ    DX, SI
+	VMOVUPS Z26, K1, (SI)
+
+out2:
+	VZEROUPPER
+	RET
+
+// func convInt1x3_avx2(t *byte)
+// Requires: AVX, AVX2, MMX+
+TEXT ·convInt1x3_avx2(SB), NOSPLIT, $0-8
+	VPXOR      Y0, Y0, Y0
+	VPXOR      Y1, Y1, Y1
+	VPXOR      Y2, Y2, Y2
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), DX
+	ADDQ       16(CX), DX
+	PREFETCHT0 (DX)
+	MOVQ       48(AX), DX
+	ADDQ       104(CX), DX
+	PREFETCHT0 (DX)
+	MOVQ       48(AX), DX
+	ADDQ       192(CX), DX
+	PREFETCHT0 (DX)
+	PREFETCHT0 31(DX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), CX
+	MOVQ       16(AX), DX
+	MOVQ       40(AX), BX
+	MOVQ       32(AX), SI
+	ADDQ       (BX), SI
+	MOVQ       32(AX), DI
+	ADDQ       88(BX), DI
+	MOVQ       32(AX), R8
+	ADDQ       176(BX), R8
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (DX), BX
+	VMOVUPS      (SI)(BX*1), Y3
+	PREFETCHT0   96(SI)(BX*1)
+	VMOVUPS      (DI)(BX*1), Y4
+	PREFETCHT0   96(DI)(BX*1)
+	VMOVUPS      (R8)(BX*1), Y5
+	PREFETCHT0   96(R8)(BX*1)
+	VPBROADCASTD (CX), Y8
+	VPMADDWD     Y3, Y8, Y6
+	VPADDD       Y6, Y0, Y0
+	VPMADDWD     Y4, Y8, Y7
+	VPADDD       Y7, Y1, Y1
+	VPMADDWD     Y5, Y8, Y6
+	VPADDD       Y6, Y2, Y2
+	MOVQ         8(DX), BX
+	VMOVUPS      (SI)(BX*1), Y3
+	PREFETCHT0   96(SI)(BX*1)
+	VMOVUPS      (DI)(BX*1), Y4
+	PREFETCHT0   96(DI)(BX*1)
+	VMOVUPS      (R8)(BX*1), Y5
+	PREFETCHT0   96(R8)(BX*1)
+	VPBROADCASTD 4(CX), Y8
+	VPMADDWD     Y3, Y8, Y6
+	VPADDD       Y6, Y0, Y0
+	VPMADDWD     Y4, Y8, Y7
+	VPADDD       Y7, Y1, Y1
+	VPMADDWD     Y5, Y8, Y6
+	VPADDD       Y6, Y2, Y2
+	ADDQ         $0x08, CX
+	ADDQ         $0x10, DX
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (DX), AX
+	VMOVUPS      (SI)(AX*1), Y3
+	PREFETCHT0   96(SI)(AX*1)
+	VMOVUPS      (DI)(AX*1), Y4
+	PREFETCHT0   96(DI)(AX*1)
+	VMOVUPS      (R8)(AX*1), Y5
+	PREFETCHT0   96(R8)(AX*1)
+	VPBROADCASTD (CX), Y8
+	VPMADDWD     Y3, Y8, Y6
+	VPADDD       Y6, Y0, Y0
+	VPMADDWD     Y4, Y8, Y7
+	VPADDD       Y7, Y1, Y1
+	VPMADDWD     Y5, Y8, Y6
+	VPADDD       Y6, Y2, Y2
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), DX
+	MOVQ         112(AX), BX
+	VPBROADCASTD (DX), Y3
+	VPADDD       Y3, Y0, Y0
+	VPADDD       Y3, Y1, Y1
+	VPADDD       Y3, Y2, Y2
+	TESTQ        BX, BX
+	JZ           scaled
+	VBROADCASTSS (BX), Y3
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y3, Y0, Y0
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y3, Y1, Y1
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       Y3, Y2, Y2
+
+scaled:
+	MOVQ       64(AX), DX
+	TESTQ      DX, DX
+	JZ         accDone
+	MOVQ       8(CX), BX
+	MOVQ       16(CX), SI
+	ADDQ       DX, SI
+	MOVQ       32(CX), DI
+	VMOVUPS    (DI), Y3
+	VMASKMOVPS (SI), Y3, Y4
+	VADDPS     Y4, Y0, Y4
+	VBLENDVPS  Y3, Y4, Y0, Y0
+	CMPQ       BX, $0x01
+	JLE        acc0
+	MOVQ       40(CX), SI
+	ADDQ       DX, SI
+	MOVQ       56(CX), DI
+	VMOVUPS    (DI), Y3
+	VMASKMOVPS (SI), Y3, Y4
+	VADDPS     Y4, Y0, Y4
+	VBLENDVPS  Y3, Y4, Y0, Y0
+	CMPQ       BX, $0x02
+	JLE        acc0
+	MOVQ       64(CX), SI
+	ADDQ       DX, SI
+	MOVQ       80(CX), DI
+	VMOVUPS    (DI), Y3
+	VMASKMOVPS (SI), Y3, Y4
+	VADDPS     Y4, Y0, Y4
+	VBLENDVPS  Y3, Y4, Y0, Y0
+
+acc0:
+	MOVQ       96(CX), BX
+	MOVQ       104(CX), SI
+	ADDQ       DX, SI
+	MOVQ       120(CX), DI
+	VMOVUPS    (DI), Y3
+	VMASKMOVPS (SI), Y3, Y4
+	VADDPS     Y4, Y1, Y4
+	VBLENDVPS  Y3, Y4, Y1, Y1
+	CMPQ       BX, $0x01
+	JLE        acc1
+	MOVQ       128(CX), SI
+	ADDQ       DX, SI
+	MOVQ       144(CX), DI
+	VMOVUPS    (DI), Y3
+	VMASKMOVPS (SI), Y3, Y4
+	VADDPS     Y4, Y1, Y4
+	VBLENDVPS  Y3, Y4, Y1, Y1
+	CMPQ       BX, $0x02
+	JLE        acc1
+	MOVQ       152(CX), SI
+	ADDQ       DX, SI
+	MOVQ       168(CX), DI
+	VMOVUPS    (DI), Y3
+	VMASKMOVPS (SI), Y3, Y4
+	VADDPS     Y4, Y1, Y4
+	VBLENDVPS  Y3, Y4, Y1, Y1
+
+acc1:
+	MOVQ       184(CX), BX
+	MOVQ       192(CX), SI
+	ADDQ       DX, SI
+	MOVQ       208(CX), DI
+	VMOVUPS    (DI), Y3
+	VMASKMOVPS (SI), Y3, Y4
+	VADDPS     Y4, Y2, Y4
+	VBLENDVPS  Y3, Y4, Y2, Y2
+	CMPQ       BX, $0x01
+	JLE        acc2
+	MOVQ       216(CX), SI
+	ADDQ       DX, SI
+	MOVQ       232(CX), DI
+	VMOVUPS    (DI), Y3
+	VMASKMOVPS (SI), Y3, Y4
+	VADDPS     Y4, Y2, Y4
+	VBLENDVPS  Y3, Y4, Y2, Y2
+	CMPQ       BX, $0x02
+	JLE        acc2
+	MOVQ       240(CX), SI
+	ADDQ       DX, SI
+	MOVQ       256(CX), DI
+	VMOVUPS    (DI), Y3
+	VMASKMOVPS (SI), Y3, Y4
+	VADDPS     Y4, Y2, Y4
+	VBLENDVPS  Y3, Y4, Y2, Y2
+
+acc2:
+accDone:
+	MOVQ         72(AX), DX
+	TESTQ        DX, DX
+	JZ           biased
+	VBROADCASTSS (DX), Y3
+	VADDPS       Y3, Y0, Y0
+	VADDPS       Y3, Y1, Y1
+	VADDPS       Y3, Y2, Y2
+
+biased:
+	MOVQ       80(AX), DX
+	TESTQ      DX, DX
+	JZ         resDone
+	MOVQ       8(CX), BX
+	MOVQ       16(CX), SI
+	ADDQ       DX, SI
+	MOVQ       32(CX), DI
+	VMOVUPS    (DI), Y3
+	VMASKMOVPS (SI), Y3, Y4
+	VADDPS     Y4, Y0, Y4
+	VBLENDVPS  Y3, Y4, Y0, Y0
+	CMPQ       BX, $0x01
+	JLE        res0
+	MOVQ       40(CX), SI
+	ADDQ       DX, SI
+	MOVQ       56(CX), DI
+	VMOVUPS    (DI), Y3
+	VMASKMOVPS (SI), Y3, Y4
+	VADDPS     Y4, Y0, Y4
+	VBLENDVPS  Y3, Y4, Y0, Y0
+	CMPQ       BX, $0x02
+	JLE        res0
+	MOVQ       64(CX), SI
+	ADDQ       DX, SI
+	MOVQ       80(CX), DI
+	VMOVUPS    (DI), Y3
+	VMASKMOVPS (SI), Y3, Y4
+	VADDPS     Y4, Y0, Y4
+	VBLENDVPS  Y3, Y4, Y0, Y0
+
+res0:
+	MOVQ       96(CX), BX
+	MOVQ       104(CX), SI
+	ADDQ       DX, SI
+	MOVQ       120(CX), DI
+	VMOVUPS    (DI), Y3
+	VMASKMOVPS (SI), Y3, Y4
+	VADDPS     Y4, Y1, Y4
+	VBLENDVPS  Y3, Y4, Y1, Y1
+	CMPQ       BX, $0x01
+	JLE        res1
+	MOVQ       128(CX), SI
+	ADDQ       DX, SI
+	MOVQ       144(CX), DI
+	VMOVUPS    (DI), Y3
+	VMASKMOVPS (SI), Y3, Y4
+	VADDPS     Y4, Y1, Y4
+	VBLENDVPS  Y3, Y4, Y1, Y1
+	CMPQ       BX, $0x02
+	JLE        res1
+	MOVQ       152(CX), SI
+	ADDQ       DX, SI
+	MOVQ       168(CX), DI
+	VMOVUPS    (DI), Y3
+	VMASKMOVPS (SI), Y3, Y4
+	VADDPS     Y4, Y1, Y4
+	VBLENDVPS  Y3, Y4, Y1, Y1
+
+res1:
+	MOVQ       184(CX), BX
+	MOVQ       192(CX), SI
+	ADDQ       DX, SI
+	MOVQ       208(CX), DI
+	VMOVUPS    (DI), Y3
+	VMASKMOVPS (SI), Y3, Y4
+	VADDPS     Y4, Y2, Y4
+	VBLENDVPS  Y3, Y4, Y2, Y2
+	CMPQ       BX, $0x01
+	JLE        res2
+	MOVQ       216(CX), SI
+	ADDQ       DX, SI
+	MOVQ       232(CX), DI
+	VMOVUPS    (DI), Y3
+	VMASKMOVPS (SI), Y3, Y4
+	VADDPS     Y4, Y2, Y4
+	VBLENDVPS  Y3, Y4, Y2, Y2
+	CMPQ       BX, $0x02
+	JLE        res2
+	MOVQ       240(CX), SI
+	ADDQ       DX, SI
+	MOVQ       256(CX), DI
+	VMOVUPS    (DI), Y3
+	VMASKMOVPS (SI), Y3, Y4
+	VADDPS     Y4, Y2, Y4
+	VBLENDVPS  Y3, Y4, Y2, Y2
+
+res2:
+resDone:
+	MOVQ   88(AX), DX
+	TESTQ  DX, DX
+	JZ     active
+	CMPQ   DX, $0x02
+	JEQ    clip
+	VPXOR  Y3, Y3, Y3
+	VMAXPS Y0, Y3, Y0
+	VADDPS Y3, Y0, Y0
+	VMAXPS Y1, Y3, Y1
+	VADDPS Y3, Y1, Y1
+	VMAXPS Y2, Y3, Y2
+	VADDPS Y3, Y2, Y2
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Y3
+	VBROADCASTSS 100(AX), Y4
+	VMAXPS       Y0, Y3, Y0
+	VMINPS       Y0, Y4, Y0
+	VMAXPS       Y1, Y3, Y1
+	VMINPS       Y1, Y4, Y1
+	VMAXPS       Y2, Y3, Y2
+	VMINPS       Y2, Y4, Y2
+
+active:
+	MOVQ       48(AX), AX
+	MOVQ       8(CX), DX
+	MOVQ       16(CX), BX
+	ADDQ       AX, BX
+	MOVQ       32(CX), SI
+	VMOVUPS    (SI), Y3
+	VMASKMOVPS Y0, Y3, (BX)
+	CMPQ       DX, $0x01
+	JLE        out0
+	MOVQ       40(CX), BX
+	ADDQ       AX, BX
+	MOVQ       56(CX), SI
+	VMOVUPS    (SI), Y3
+	VMASKMOVPS Y0, Y3, (BX)
+	CMPQ       DX, $0x02
+	JLE        out0
+	MOVQ       64(CX), BX
+	ADDQ       AX, BX
+	MOVQ       80(CX), SI
+	VMOVUPS    (SI), Y3
+	VMASKMOVPS Y0, Y3, (BX)
+
+out0:
+	MOVQ       96(CX), DX
+	MOVQ       104(CX), BX
+	ADDQ       AX, BX
+	MOVQ       120(CX), SI
+	VMOVUPS    (SI), Y3
+	VMASKMOVPS Y1, Y3, (BX)
+	CMPQ       DX, $0x01
+	JLE        out1
+	MOVQ       128(CX), BX
+	ADDQ       AX, BX
+	MOVQ       144(CX), SI
+	VMOVUPS    (SI), Y3
+	VMASKMOVPS Y1, Y3, (BX)
+	CMPQ       DX, $0x02
+	JLE        out1
+	MOVQ       152(CX), BX
+	ADDQ       AX, BX
+	MOVQ       168(CX), SI
+	VMOVUPS    (SI), Y3
+	VMASKMOVPS Y1, Y3, (BX)
+
+out1:
+	MOVQ       184(CX), DX
+	MOVQ       192(CX), BX
+	ADDQ       AX, BX
+	MOVQ       208(CX), SI
+	VMOVUPS    (SI), Y3
+	VMASKMOVPS Y2, Y3, (BX)
+	CMPQ       DX, $0x01
+	JLE        out2
+	MOVQ       216(CX), BX
+	ADDQ       AX, BX
+	MOVQ       232(CX), SI
+	VMOVUPS    (SI), Y3
+	VMASKMOVPS Y2, Y3, (BX)
+	CMPQ       DX, $0x02
+	JLE        out2
+	MOVQ       240(CX), BX
+	ADDQ       AX, BX
+	MOVQ       256(CX), SI
+	VMOVUPS    (SI), Y3
+	VMASKMOVPS Y2, Y3, (BX)
+
+out2:
+	VZEROUPPER
+	RET
+
+// func convInt2x3_avx2(t *byte)
+// Requires: AVX, AVX2, MMX+
+TEXT ·convInt2x3_avx2(SB), NOSPLIT, $0-8
+	VPXOR      Y0, Y0, Y0
+	VPXOR      Y1, Y1, Y1
+	VPXOR      Y2, Y2, Y2
+	VPXOR      Y3, Y3, Y3
+	VPXOR      Y4, Y4, Y4
+	VPXOR      Y5, Y5, Y5
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       192(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       32(AX), R8
+	ADDQ       88(SI), R8
+	MOVQ       32(AX), R9
+	ADDQ       176(SI), R9
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (BX), SI
+	VMOVUPS      (DI)(SI*1), Y6
+	PREFETCHT0   96(DI)(SI*1)
+	VMOVUPS      (R8)(SI*1), Y7
+	PREFETCHT0   96(R8)(SI*1)
+	VMOVUPS      (R9)(SI*1), Y8
+	PREFETCHT0   96(R9)(SI*1)
+	VPBROADCASTD (DX), Y11
+	VPMADDWD     Y6, Y11, Y9
+	VPADDD       Y9, Y0, Y0
+	VPMADDWD     Y7, Y11, Y10
+	VPADDD       Y10, Y1, Y1
+	VPMADDWD     Y8, Y11, Y9
+	VPADDD       Y9, Y2, Y2
+	VPBROADCASTD (DX)(CX*1), Y12
+	VPMADDWD     Y6, Y12, Y10
+	VPADDD       Y10, Y3, Y3
+	VPMADDWD     Y7, Y12, Y9
+	VPADDD       Y9, Y4, Y4
+	VPMADDWD     Y8, Y12, Y10
+	VPADDD       Y10, Y5, Y5
+	MOVQ         8(BX), SI
+	VMOVUPS      (DI)(SI*1), Y6
+	PREFETCHT0   96(DI)(SI*1)
+	VMOVUPS      (R8)(SI*1), Y7
+	PREFETCHT0   96(R8)(SI*1)
+	VMOVUPS      (R9)(SI*1), Y8
+	PREFETCHT0   96(R9)(SI*1)
+	VPBROADCASTD 4(DX), Y11
+	VPMADDWD     Y6, Y11, Y9
+	VPADDD       Y9, Y0, Y0
+	VPMADDWD     Y7, Y11, Y10
+	VPADDD       Y10, Y1, Y1
+	VPMADDWD     Y8, Y11, Y9
+	VPADDD       Y9, Y2, Y2
+	VPBROADCASTD 4(DX)(CX*1), Y12
+	VPMADDWD     Y6, Y12, Y10
+	VPADDD       Y10, Y3, Y3
+	VPMADDWD     Y7, Y12, Y9
+	VPADDD       Y9, Y4, Y4
+	VPMADDWD     Y8, Y12, Y10
+	VPADDD       Y10, Y5, Y5
+	ADDQ         $0x08, DX
+	ADDQ         $0x10, BX
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (BX), AX
+	VMOVUPS      (DI)(AX*1), Y6
+	PREFETCHT0   96(DI)(AX*1)
+	VMOVUPS      (R8)(AX*1), Y7
+	PREFETCHT0   96(R8)(AX*1)
+	VMOVUPS      (R9)(AX*1), Y8
+	PREFETCHT0   96(R9)(AX*1)
+	VPBROADCASTD (DX), Y11
+	VPMADDWD     Y6, Y11, Y9
+	VPADDD       Y9, Y0, Y0
+	VPMADDWD     Y7, Y11, Y10
+	VPADDD       Y10, Y1, Y1
+	VPMADDWD     Y8, Y11, Y9
+	VPADDD       Y9, Y2, Y2
+	VPBROADCASTD (DX)(CX*1), Y12
+	VPMADDWD     Y6, Y12, Y10
+	VPADDD       Y10, Y3, Y3
+	VPMADDWD     Y7, Y12, Y9
+	VPADDD       Y9, Y4, Y4
+	VPMADDWD     Y8, Y12, Y10
+	VPADDD       Y10, Y5, Y5
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Y6
+	VPADDD       Y6, Y0, Y0
+	VPADDD       Y6, Y1, Y1
+	VPADDD       Y6, Y2, Y2
+	VPBROADCASTD 4(BX), Y6
+	VPADDD       Y6, Y3, Y3
+	VPADDD       Y6, Y4, Y4
+	VPADDD       Y6, Y5, Y5
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Y6
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y6, Y0, Y0
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y6, Y1, Y1
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       Y6, Y2, Y2
+	VBROADCASTSS 4(SI), Y6
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y6, Y3, Y3
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y6, Y4, Y4
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y6, Y5, Y5
+
+scaled:
+	MOVQ       64(AX), BX
+	TESTQ      BX, BX
+	JZ         accDone
+	MOVQ       8(CX), SI
+	MOVQ       16(CX), DI
+	ADDQ       BX, DI
+	MOVQ       32(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y0, Y7
+	VBLENDVPS  Y6, Y7, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y3, Y7
+	VBLENDVPS  Y6, Y7, Y3, Y3
+	CMPQ       SI, $0x01
+	JLE        acc0
+	MOVQ       40(CX), DI
+	ADDQ       BX, DI
+	MOVQ       56(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y0, Y7
+	VBLENDVPS  Y6, Y7, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y3, Y7
+	VBLENDVPS  Y6, Y7, Y3, Y3
+	CMPQ       SI, $0x02
+	JLE        acc0
+	MOVQ       64(CX), DI
+	ADDQ       BX, DI
+	MOVQ       80(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y0, Y7
+	VBLENDVPS  Y6, Y7, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y3, Y7
+	VBLENDVPS  Y6, Y7, Y3, Y3
+
+acc0:
+	MOVQ       96(CX), SI
+	MOVQ       104(CX), DI
+	ADDQ       BX, DI
+	MOVQ       120(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y1, Y7
+	VBLENDVPS  Y6, Y7, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y4, Y7
+	VBLENDVPS  Y6, Y7, Y4, Y4
+	CMPQ       SI, $0x01
+	JLE        acc1
+	MOVQ       128(CX), DI
+	ADDQ       BX, DI
+	MOVQ       144(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y1, Y7
+	VBLENDVPS  Y6, Y7, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y4, Y7
+	VBLENDVPS  Y6, Y7, Y4, Y4
+	CMPQ       SI, $0x02
+	JLE        acc1
+	MOVQ       152(CX), DI
+	ADDQ       BX, DI
+	MOVQ       168(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y1, Y7
+	VBLENDVPS  Y6, Y7, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y4, Y7
+	VBLENDVPS  Y6, Y7, Y4, Y4
+
+acc1:
+	MOVQ       184(CX), SI
+	MOVQ       192(CX), DI
+	ADDQ       BX, DI
+	MOVQ       208(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y2, Y7
+	VBLENDVPS  Y6, Y7, Y2, Y2
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y5, Y7
+	VBLENDVPS  Y6, Y7, Y5, Y5
+	CMPQ       SI, $0x01
+	JLE        acc2
+	MOVQ       216(CX), DI
+	ADDQ       BX, DI
+	MOVQ       232(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y2, Y7
+	VBLENDVPS  Y6, Y7, Y2, Y2
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y5, Y7
+	VBLENDVPS  Y6, Y7, Y5, Y5
+	CMPQ       SI, $0x02
+	JLE        acc2
+	MOVQ       240(CX), DI
+	ADDQ       BX, DI
+	MOVQ       256(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y2, Y7
+	VBLENDVPS  Y6, Y7, Y2, Y2
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y5, Y7
+	VBLENDVPS  Y6, Y7, Y5, Y5
+
+acc2:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Y6
+	VADDPS       Y6, Y0, Y0
+	VADDPS       Y6, Y1, Y1
+	VADDPS       Y6, Y2, Y2
+	VBROADCASTSS 4(BX), Y6
+	VADDPS       Y6, Y3, Y3
+	VADDPS       Y6, Y4, Y4
+	VADDPS       Y6, Y5, Y5
+
+biased:
+	MOVQ       80(AX), BX
+	TESTQ      BX, BX
+	JZ         resDone
+	MOVQ       8(CX), SI
+	MOVQ       16(CX), DI
+	ADDQ       BX, DI
+	MOVQ       32(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y0, Y7
+	VBLENDVPS  Y6, Y7, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y3, Y7
+	VBLENDVPS  Y6, Y7, Y3, Y3
+	CMPQ       SI, $0x01
+	JLE        res0
+	MOVQ       40(CX), DI
+	ADDQ       BX, DI
+	MOVQ       56(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y0, Y7
+	VBLENDVPS  Y6, Y7, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y3, Y7
+	VBLENDVPS  Y6, Y7, Y3, Y3
+	CMPQ       SI, $0x02
+	JLE        res0
+	MOVQ       64(CX), DI
+	ADDQ       BX, DI
+	MOVQ       80(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y0, Y7
+	VBLENDVPS  Y6, Y7, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y3, Y7
+	VBLENDVPS  Y6, Y7, Y3, Y3
+
+res0:
+	MOVQ       96(CX), SI
+	MOVQ       104(CX), DI
+	ADDQ       BX, DI
+	MOVQ       120(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y1, Y7
+	VBLENDVPS  Y6, Y7, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y4, Y7
+	VBLENDVPS  Y6, Y7, Y4, Y4
+	CMPQ       SI, $0x01
+	JLE        res1
+	MOVQ       128(CX), DI
+	ADDQ       BX, DI
+	MOVQ       144(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y1, Y7
+	VBLENDVPS  Y6, Y7, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y4, Y7
+	VBLENDVPS  Y6, Y7, Y4, Y4
+	CMPQ       SI, $0x02
+	JLE        res1
+	MOVQ       152(CX), DI
+	ADDQ       BX, DI
+	MOVQ       168(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y1, Y7
+	VBLENDVPS  Y6, Y7, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y4, Y7
+	VBLENDVPS  Y6, Y7, Y4, Y4
+
+res1:
+	MOVQ       184(CX), SI
+	MOVQ       192(CX), DI
+	ADDQ       BX, DI
+	MOVQ       208(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y2, Y7
+	VBLENDVPS  Y6, Y7, Y2, Y2
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y5, Y7
+	VBLENDVPS  Y6, Y7, Y5, Y5
+	CMPQ       SI, $0x01
+	JLE        res2
+	MOVQ       216(CX), DI
+	ADDQ       BX, DI
+	MOVQ       232(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y2, Y7
+	VBLENDVPS  Y6, Y7, Y2, Y2
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y5, Y7
+	VBLENDVPS  Y6, Y7, Y5, Y5
+	CMPQ       SI, $0x02
+	JLE        res2
+	MOVQ       240(CX), DI
+	ADDQ       BX, DI
+	MOVQ       256(CX), R8
+	VMOVUPS    (R8), Y6
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y2, Y7
+	VBLENDVPS  Y6, Y7, Y2, Y2
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y6, Y7
+	VADDPS     Y7, Y5, Y7
+	VBLENDVPS  Y6, Y7, Y5, Y5
+
+res2:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXOR  Y6, Y6, Y6
+	VMAXPS Y0, Y6, Y0
+	VADDPS Y6, Y0, Y0
+	VMAXPS Y1, Y6, Y1
+	VADDPS Y6, Y1, Y1
+	VMAXPS Y2, Y6, Y2
+	VADDPS Y6, Y2, Y2
+	VMAXPS Y3, Y6, Y3
+	VADDPS Y6, Y3, Y3
+	VMAXPS Y4, Y6, Y4
+	VADDPS Y6, Y4, Y4
+	VMAXPS Y5, Y6, Y5
+	VADDPS Y6, Y5, Y5
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Y6
+	VBROADCASTSS 100(AX), Y7
+	VMAXPS       Y0, Y6, Y0
+	VMINPS       Y0, Y7, Y0
+	VMAXPS       Y1, Y6, Y1
+	VMINPS       Y1, Y7, Y1
+	VMAXPS       Y2, Y6, Y2
+	VMINPS       Y2, Y7, Y2
+	VMAXPS       Y3, Y6, Y3
+	VMINPS       Y3, Y7, Y3
+	VMAXPS       Y4, Y6, Y4
+	VMINPS       Y4, Y7, Y4
+	VMAXPS       Y5, Y6, Y5
+	VMINPS       Y5, Y7, Y5
+
+active:
+	MOVQ       48(AX), AX
+	MOVQ       8(CX), BX
+	MOVQ       16(CX), SI
+	ADDQ       AX, SI
+	MOVQ       32(CX), DI
+	VMOVUPS    (DI), Y6
+	VMASKMOVPS Y0, Y6, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y3, Y6, (SI)
+	CMPQ       BX, $0x01
+	JLE        out0
+	MOVQ       40(CX), SI
+	ADDQ       AX, SI
+	MOVQ       56(CX), DI
+	VMOVUPS    (DI), Y6
+	VMASKMOVPS Y0, Y6, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y3, Y6, (SI)
+	CMPQ       BX, $0x02
+	JLE        out0
+	MOVQ       64(CX), SI
+	ADDQ       AX, SI
+	MOVQ       80(CX), DI
+	VMOVUPS    (DI), Y6
+	VMASKMOVPS Y0, Y6, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y3, Y6, (SI)
+
+out0:
+	MOVQ       96(CX), BX
+	MOVQ       104(CX), SI
+	ADDQ       AX, SI
+	MOVQ       120(CX), DI
+	VMOVUPS    (DI), Y6
+	VMASKMOVPS Y1, Y6, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y4, Y6, (SI)
+	CMPQ       BX, $0x01
+	JLE        out1
+	MOVQ       128(CX), SI
+	ADDQ       AX, SI
+	MOVQ       144(CX), DI
+	VMOVUPS    (DI), Y6
+	VMASKMOVPS Y1, Y6, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y4, Y6, (SI)
+	CMPQ       BX, $0x02
+	JLE        out1
+	MOVQ       152(CX), SI
+	ADDQ       AX, SI
+	MOVQ       168(CX), DI
+	VMOVUPS    (DI), Y6
+	VMASKMOVPS Y1, Y6, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y4, Y6, (SI)
+
+out1:
+	MOVQ       184(CX), BX
+	MOVQ       192(CX), SI
+	ADDQ       AX, SI
+	MOVQ       208(CX), DI
+	VMOVUPS    (DI), Y6
+	VMASKMOVPS Y2, Y6, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y5, Y6, (SI)
+	CMPQ       BX, $0x01
+	JLE        out2
+	MOVQ       216(CX), SI
+	ADDQ       AX, SI
+	MOVQ       232(CX), DI
+	VMOVUPS    (DI), Y6
+	VMASKMOVPS Y2, Y6, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y5, Y6, (SI)
+	CMPQ       BX, $0x02
+	JLE        out2
+	MOVQ       240(CX), SI
+	ADDQ       AX, SI
+	MOVQ       256(CX), DI
+	VMOVUPS    (DI), Y6
+	VMASKMOVPS Y2, Y6, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y5, Y6, (SI)
+
+out2:
+	VZEROUPPER
+	RET
+
+// func convInt3x3_avx2(t *byte)
+// Requires: AVX, AVX2, MMX+
+TEXT ·convInt3x3_avx2(SB), NOSPLIT, $0-8
+	VPXOR      Y0, Y0, Y0
+	VPXOR      Y1, Y1, Y1
+	VPXOR      Y2, Y2, Y2
+	VPXOR      Y3, Y3, Y3
+	VPXOR      Y4, Y4, Y4
+	VPXOR      Y5, Y5, Y5
+	VPXOR      Y6, Y6, Y6
+	VPXOR      Y7, Y7, Y7
+	VPXOR      Y8, Y8, Y8
+	MOVQ       t+0(FP), AX
+	MOVQ       40(AX), CX
+	MOVQ       56(AX), DX
+	MOVQ       48(AX), BX
+	ADDQ       16(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       104(CX), BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	MOVQ       48(AX), BX
+	ADDQ       192(CX), BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	ADDQ       DX, BX
+	PREFETCHT0 (BX)
+	PREFETCHT0 31(BX)
+	MOVQ       t+0(FP), AX
+	MOVQ       8(AX), CX
+	MOVQ       (AX), DX
+	MOVQ       16(AX), BX
+	MOVQ       40(AX), SI
+	MOVQ       32(AX), DI
+	ADDQ       (SI), DI
+	MOVQ       32(AX), R8
+	ADDQ       88(SI), R8
+	MOVQ       32(AX), R9
+	ADDQ       176(SI), R9
+	MOVQ       24(AX), AX
+	SUBQ       $0x02, AX
+	JLT        odd
+
+two:
+	MOVQ         (BX), SI
+	VMOVUPS      (DI)(SI*1), Y9
+	PREFETCHT0   96(DI)(SI*1)
+	VMOVUPS      (R8)(SI*1), Y10
+	PREFETCHT0   96(R8)(SI*1)
+	VMOVUPS      (R9)(SI*1), Y11
+	PREFETCHT0   96(R9)(SI*1)
+	VPBROADCASTD (DX), Y14
+	VPMADDWD     Y9, Y14, Y12
+	VPADDD       Y12, Y0, Y0
+	VPMADDWD     Y10, Y14, Y13
+	VPADDD       Y13, Y1, Y1
+	VPMADDWD     Y11, Y14, Y12
+	VPADDD       Y12, Y2, Y2
+	VPBROADCASTD (DX)(CX*1), Y15
+	VPMADDWD     Y9, Y15, Y13
+	VPADDD       Y13, Y3, Y3
+	VPMADDWD     Y10, Y15, Y12
+	VPADDD       Y12, Y4, Y4
+	VPMADDWD     Y11, Y15, Y13
+	VPADDD       Y13, Y5, Y5
+	VPBROADCASTD (DX)(CX*2), Y14
+	VPMADDWD     Y9, Y14, Y12
+	VPADDD       Y12, Y6, Y6
+	VPMADDWD     Y10, Y14, Y13
+	VPADDD       Y13, Y7, Y7
+	VPMADDWD     Y11, Y14, Y12
+	VPADDD       Y12, Y8, Y8
+	MOVQ         8(BX), SI
+	VMOVUPS      (DI)(SI*1), Y9
+	PREFETCHT0   96(DI)(SI*1)
+	VMOVUPS      (R8)(SI*1), Y10
+	PREFETCHT0   96(R8)(SI*1)
+	VMOVUPS      (R9)(SI*1), Y11
+	PREFETCHT0   96(R9)(SI*1)
+	VPBROADCASTD 4(DX), Y14
+	VPMADDWD     Y9, Y14, Y12
+	VPADDD       Y12, Y0, Y0
+	VPMADDWD     Y10, Y14, Y13
+	VPADDD       Y13, Y1, Y1
+	VPMADDWD     Y11, Y14, Y12
+	VPADDD       Y12, Y2, Y2
+	VPBROADCASTD 4(DX)(CX*1), Y15
+	VPMADDWD     Y9, Y15, Y13
+	VPADDD       Y13, Y3, Y3
+	VPMADDWD     Y10, Y15, Y12
+	VPADDD       Y12, Y4, Y4
+	VPMADDWD     Y11, Y15, Y13
+	VPADDD       Y13, Y5, Y5
+	VPBROADCASTD 4(DX)(CX*2), Y14
+	VPMADDWD     Y9, Y14, Y12
+	VPADDD       Y12, Y6, Y6
+	VPMADDWD     Y10, Y14, Y13
+	VPADDD       Y13, Y7, Y7
+	VPMADDWD     Y11, Y14, Y12
+	VPADDD       Y12, Y8, Y8
+	ADDQ         $0x08, DX
+	ADDQ         $0x10, BX
+	SUBQ         $0x02, AX
+	JGE          two
+
+odd:
+	ADDQ         $0x02, AX
+	JZ           summed
+	MOVQ         (BX), AX
+	VMOVUPS      (DI)(AX*1), Y9
+	PREFETCHT0   96(DI)(AX*1)
+	VMOVUPS      (R8)(AX*1), Y10
+	PREFETCHT0   96(R8)(AX*1)
+	VMOVUPS      (R9)(AX*1), Y11
+	PREFETCHT0   96(R9)(AX*1)
+	VPBROADCASTD (DX), Y14
+	VPMADDWD     Y9, Y14, Y12
+	VPADDD       Y12, Y0, Y0
+	VPMADDWD     Y10, Y14, Y13
+	VPADDD       Y13, Y1, Y1
+	VPMADDWD     Y11, Y14, Y12
+	VPADDD       Y12, Y2, Y2
+	VPBROADCASTD (DX)(CX*1), Y15
+	VPMADDWD     Y9, Y15, Y13
+	VPADDD       Y13, Y3, Y3
+	VPMADDWD     Y10, Y15, Y12
+	VPADDD       Y12, Y4, Y4
+	VPMADDWD     Y11, Y15, Y13
+	VPADDD       Y13, Y5, Y5
+	VPBROADCASTD (DX)(CX*2), Y14
+	VPMADDWD     Y9, Y14, Y12
+	VPADDD       Y12, Y6, Y6
+	VPMADDWD     Y10, Y14, Y13
+	VPADDD       Y13, Y7, Y7
+	VPMADDWD     Y11, Y14, Y12
+	VPADDD       Y12, Y8, Y8
+
+summed:
+	MOVQ         t+0(FP), AX
+	MOVQ         40(AX), CX
+	MOVQ         56(AX), DX
+	MOVQ         104(AX), BX
+	MOVQ         112(AX), SI
+	VPBROADCASTD (BX), Y9
+	VPADDD       Y9, Y0, Y0
+	VPADDD       Y9, Y1, Y1
+	VPADDD       Y9, Y2, Y2
+	VPBROADCASTD 4(BX), Y9
+	VPADDD       Y9, Y3, Y3
+	VPADDD       Y9, Y4, Y4
+	VPADDD       Y9, Y5, Y5
+	VPBROADCASTD 8(BX), Y9
+	VPADDD       Y9, Y6, Y6
+	VPADDD       Y9, Y7, Y7
+	VPADDD       Y9, Y8, Y8
+	TESTQ        SI, SI
+	JZ           scaled
+	VBROADCASTSS (SI), Y9
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y9, Y0, Y0
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y9, Y1, Y1
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       Y9, Y2, Y2
+	VBROADCASTSS 4(SI), Y9
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y9, Y3, Y3
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y9, Y4, Y4
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y9, Y5, Y5
+	VBROADCASTSS 8(SI), Y9
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y9, Y6, Y6
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       Y9, Y7, Y7
+	VCVTDQ2PS    Y8, Y8
+	VMULPS       Y9, Y8, Y8
+
+scaled:
+	MOVQ       64(AX), BX
+	TESTQ      BX, BX
+	JZ         accDone
+	MOVQ       8(CX), SI
+	MOVQ       16(CX), DI
+	ADDQ       BX, DI
+	MOVQ       32(CX), R8
+	VMOVUPS    (R8), Y9
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y0, Y10
+	VBLENDVPS  Y9, Y10, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y3, Y10
+	VBLENDVPS  Y9, Y10, Y3, Y3
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y6, Y10
+	VBLENDVPS  Y9, Y10, Y6, Y6
+	CMPQ       SI, $0x01
+	JLE        acc0
+	MOVQ       40(CX), DI
+	ADDQ       BX, DI
+	MOVQ       56(CX), R8
+	VMOVUPS    (R8), Y9
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y0, Y10
+	VBLENDVPS  Y9, Y10, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y3, Y10
+	VBLENDVPS  Y9, Y10, Y3, Y3
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y6, Y10
+	VBLENDVPS  Y9, Y10, Y6, Y6
+	CMPQ       SI, $0x02
+	JLE        acc0
+	MOVQ       64(CX), DI
+	ADDQ       BX, DI
+	MOVQ       80(CX), R8
+	VMOVUPS    (R8), Y9
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y0, Y10
+	VBLENDVPS  Y9, Y10, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y3, Y10
+	VBLENDVPS  Y9, Y10, Y3, Y3
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y6, Y10
+	VBLENDVPS  Y9, Y10, Y6, Y6
+
+acc0:
+	MOVQ       96(CX), SI
+	MOVQ       104(CX), DI
+	ADDQ       BX, DI
+	MOVQ       120(CX), R8
+	VMOVUPS    (R8), Y9
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y1, Y10
+	VBLENDVPS  Y9, Y10, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y4, Y10
+	VBLENDVPS  Y9, Y10, Y4, Y4
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y7, Y10
+	VBLENDVPS  Y9, Y10, Y7, Y7
+	CMPQ       SI, $0x01
+	JLE        acc1
+	MOVQ       128(CX), DI
+	ADDQ       BX, DI
+	MOVQ       144(CX), R8
+	VMOVUPS    (R8), Y9
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y1, Y10
+	VBLENDVPS  Y9, Y10, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y4, Y10
+	VBLENDVPS  Y9, Y10, Y4, Y4
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y7, Y10
+	VBLENDVPS  Y9, Y10, Y7, Y7
+	CMPQ       SI, $0x02
+	JLE        acc1
+	MOVQ       152(CX), DI
+	ADDQ       BX, DI
+	MOVQ       168(CX), R8
+	VMOVUPS    (R8), Y9
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y1, Y10
+	VBLENDVPS  Y9, Y10, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y4, Y10
+	VBLENDVPS  Y9, Y10, Y4, Y4
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y7, Y10
+	VBLENDVPS  Y9, Y10, Y7, Y7
+
+acc1:
+	MOVQ       184(CX), SI
+	MOVQ       192(CX), DI
+	ADDQ       BX, DI
+	MOVQ       208(CX), R8
+	VMOVUPS    (R8), Y9
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y2, Y10
+	VBLENDVPS  Y9, Y10, Y2, Y2
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y5, Y10
+	VBLENDVPS  Y9, Y10, Y5, Y5
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y8, Y10
+	VBLENDVPS  Y9, Y10, Y8, Y8
+	CMPQ       SI, $0x01
+	JLE        acc2
+	MOVQ       216(CX), DI
+	ADDQ       BX, DI
+	MOVQ       232(CX), R8
+	VMOVUPS    (R8), Y9
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y2, Y10
+	VBLENDVPS  Y9, Y10, Y2, Y2
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y5, Y10
+	VBLENDVPS  Y9, Y10, Y5, Y5
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y8, Y10
+	VBLENDVPS  Y9, Y10, Y8, Y8
+	CMPQ       SI, $0x02
+	JLE        acc2
+	MOVQ       240(CX), DI
+	ADDQ       BX, DI
+	MOVQ       256(CX), R8
+	VMOVUPS    (R8), Y9
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y2, Y10
+	VBLENDVPS  Y9, Y10, Y2, Y2
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y5, Y10
+	VBLENDVPS  Y9, Y10, Y5, Y5
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y8, Y10
+	VBLENDVPS  Y9, Y10, Y8, Y8
+
+acc2:
+accDone:
+	MOVQ         72(AX), BX
+	TESTQ        BX, BX
+	JZ           biased
+	VBROADCASTSS (BX), Y9
+	VADDPS       Y9, Y0, Y0
+	VADDPS       Y9, Y1, Y1
+	VADDPS       Y9, Y2, Y2
+	VBROADCASTSS 4(BX), Y9
+	VADDPS       Y9, Y3, Y3
+	VADDPS       Y9, Y4, Y4
+	VADDPS       Y9, Y5, Y5
+	VBROADCASTSS 8(BX), Y9
+	VADDPS       Y9, Y6, Y6
+	VADDPS       Y9, Y7, Y7
+	VADDPS       Y9, Y8, Y8
+
+biased:
+	MOVQ       80(AX), BX
+	TESTQ      BX, BX
+	JZ         resDone
+	MOVQ       8(CX), SI
+	MOVQ       16(CX), DI
+	ADDQ       BX, DI
+	MOVQ       32(CX), R8
+	VMOVUPS    (R8), Y9
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y0, Y10
+	VBLENDVPS  Y9, Y10, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y3, Y10
+	VBLENDVPS  Y9, Y10, Y3, Y3
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y6, Y10
+	VBLENDVPS  Y9, Y10, Y6, Y6
+	CMPQ       SI, $0x01
+	JLE        res0
+	MOVQ       40(CX), DI
+	ADDQ       BX, DI
+	MOVQ       56(CX), R8
+	VMOVUPS    (R8), Y9
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y0, Y10
+	VBLENDVPS  Y9, Y10, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y3, Y10
+	VBLENDVPS  Y9, Y10, Y3, Y3
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y6, Y10
+	VBLENDVPS  Y9, Y10, Y6, Y6
+	CMPQ       SI, $0x02
+	JLE        res0
+	MOVQ       64(CX), DI
+	ADDQ       BX, DI
+	MOVQ       80(CX), R8
+	VMOVUPS    (R8), Y9
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y0, Y10
+	VBLENDVPS  Y9, Y10, Y0, Y0
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y3, Y10
+	VBLENDVPS  Y9, Y10, Y3, Y3
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y6, Y10
+	VBLENDVPS  Y9, Y10, Y6, Y6
+
+res0:
+	MOVQ       96(CX), SI
+	MOVQ       104(CX), DI
+	ADDQ       BX, DI
+	MOVQ       120(CX), R8
+	VMOVUPS    (R8), Y9
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y1, Y10
+	VBLENDVPS  Y9, Y10, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y4, Y10
+	VBLENDVPS  Y9, Y10, Y4, Y4
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y7, Y10
+	VBLENDVPS  Y9, Y10, Y7, Y7
+	CMPQ       SI, $0x01
+	JLE        res1
+	MOVQ       128(CX), DI
+	ADDQ       BX, DI
+	MOVQ       144(CX), R8
+	VMOVUPS    (R8), Y9
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y1, Y10
+	VBLENDVPS  Y9, Y10, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y4, Y10
+	VBLENDVPS  Y9, Y10, Y4, Y4
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y7, Y10
+	VBLENDVPS  Y9, Y10, Y7, Y7
+	CMPQ       SI, $0x02
+	JLE        res1
+	MOVQ       152(CX), DI
+	ADDQ       BX, DI
+	MOVQ       168(CX), R8
+	VMOVUPS    (R8), Y9
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y1, Y10
+	VBLENDVPS  Y9, Y10, Y1, Y1
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y4, Y10
+	VBLENDVPS  Y9, Y10, Y4, Y4
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y7, Y10
+	VBLENDVPS  Y9, Y10, Y7, Y7
+
+res1:
+	MOVQ       184(CX), SI
+	MOVQ       192(CX), DI
+	ADDQ       BX, DI
+	MOVQ       208(CX), R8
+	VMOVUPS    (R8), Y9
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y2, Y10
+	VBLENDVPS  Y9, Y10, Y2, Y2
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y5, Y10
+	VBLENDVPS  Y9, Y10, Y5, Y5
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y8, Y10
+	VBLENDVPS  Y9, Y10, Y8, Y8
+	CMPQ       SI, $0x01
+	JLE        res2
+	MOVQ       216(CX), DI
+	ADDQ       BX, DI
+	MOVQ       232(CX), R8
+	VMOVUPS    (R8), Y9
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y2, Y10
+	VBLENDVPS  Y9, Y10, Y2, Y2
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y5, Y10
+	VBLENDVPS  Y9, Y10, Y5, Y5
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y8, Y10
+	VBLENDVPS  Y9, Y10, Y8, Y8
+	CMPQ       SI, $0x02
+	JLE        res2
+	MOVQ       240(CX), DI
+	ADDQ       BX, DI
+	MOVQ       256(CX), R8
+	VMOVUPS    (R8), Y9
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y2, Y10
+	VBLENDVPS  Y9, Y10, Y2, Y2
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y5, Y10
+	VBLENDVPS  Y9, Y10, Y5, Y5
+	ADDQ       DX, DI
+	VMASKMOVPS (DI), Y9, Y10
+	VADDPS     Y10, Y8, Y10
+	VBLENDVPS  Y9, Y10, Y8, Y8
+
+res2:
+resDone:
+	MOVQ   88(AX), BX
+	TESTQ  BX, BX
+	JZ     active
+	CMPQ   BX, $0x02
+	JEQ    clip
+	VPXOR  Y9, Y9, Y9
+	VMAXPS Y0, Y9, Y0
+	VADDPS Y9, Y0, Y0
+	VMAXPS Y1, Y9, Y1
+	VADDPS Y9, Y1, Y1
+	VMAXPS Y2, Y9, Y2
+	VADDPS Y9, Y2, Y2
+	VMAXPS Y3, Y9, Y3
+	VADDPS Y9, Y3, Y3
+	VMAXPS Y4, Y9, Y4
+	VADDPS Y9, Y4, Y4
+	VMAXPS Y5, Y9, Y5
+	VADDPS Y9, Y5, Y5
+	VMAXPS Y6, Y9, Y6
+	VADDPS Y9, Y6, Y6
+	VMAXPS Y7, Y9, Y7
+	VADDPS Y9, Y7, Y7
+	VMAXPS Y8, Y9, Y8
+	VADDPS Y9, Y8, Y8
+	JMP    active
+
+clip:
+	VBROADCASTSS 96(AX), Y9
+	VBROADCASTSS 100(AX), Y10
+	VMAXPS       Y0, Y9, Y0
+	VMINPS       Y0, Y10, Y0
+	VMAXPS       Y1, Y9, Y1
+	VMINPS       Y1, Y10, Y1
+	VMAXPS       Y2, Y9, Y2
+	VMINPS       Y2, Y10, Y2
+	VMAXPS       Y3, Y9, Y3
+	VMINPS       Y3, Y10, Y3
+	VMAXPS       Y4, Y9, Y4
+	VMINPS       Y4, Y10, Y4
+	VMAXPS       Y5, Y9, Y5
+	VMINPS       Y5, Y10, Y5
+	VMAXPS       Y6, Y9, Y6
+	VMINPS       Y6, Y10, Y6
+	VMAXPS       Y7, Y9, Y7
+	VMINPS       Y7, Y10, Y7
+	VMAXPS       Y8, Y9, Y8
+	VMINPS       Y8, Y10, Y8
+
+active:
+	MOVQ       48(AX), AX
+	MOVQ       8(CX), BX
+	MOVQ       16(CX), SI
+	ADDQ       AX, SI
+	MOVQ       32(CX), DI
+	VMOVUPS    (DI), Y9
+	VMASKMOVPS Y0, Y9, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y3, Y9, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y6, Y9, (SI)
+	CMPQ       BX, $0x01
+	JLE        out0
+	MOVQ       40(CX), SI
+	ADDQ       AX, SI
+	MOVQ       56(CX), DI
+	VMOVUPS    (DI), Y9
+	VMASKMOVPS Y0, Y9, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y3, Y9, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y6, Y9, (SI)
+	CMPQ       BX, $0x02
+	JLE        out0
+	MOVQ       64(CX), SI
+	ADDQ       AX, SI
+	MOVQ       80(CX), DI
+	VMOVUPS    (DI), Y9
+	VMASKMOVPS Y0, Y9, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y3, Y9, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y6, Y9, (SI)
+
+out0:
+	MOVQ       96(CX), BX
+	MOVQ       104(CX), SI
+	ADDQ       AX, SI
+	MOVQ       120(CX), DI
+	VMOVUPS    (DI), Y9
+	VMASKMOVPS Y1, Y9, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y4, Y9, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y7, Y9, (SI)
+	CMPQ       BX, $0x01
+	JLE        out1
+	MOVQ       128(CX), SI
+	ADDQ       AX, SI
+	MOVQ       144(CX), DI
+	VMOVUPS    (DI), Y9
+	VMASKMOVPS Y1, Y9, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y4, Y9, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y7, Y9, (SI)
+	CMPQ       BX, $0x02
+	JLE        out1
+	MOVQ       152(CX), SI
+	ADDQ       AX, SI
+	MOVQ       168(CX), DI
+	VMOVUPS    (DI), Y9
+	VMASKMOVPS Y1, Y9, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y4, Y9, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y7, Y9, (SI)
+
+out1:
+	MOVQ       184(CX), BX
+	MOVQ       192(CX), SI
+	ADDQ       AX, SI
+	MOVQ       208(CX), DI
+	VMOVUPS    (DI), Y9
+	VMASKMOVPS Y2, Y9, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y5, Y9, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y8, Y9, (SI)
+	CMPQ       BX, $0x01
+	JLE        out2
+	MOVQ       216(CX), SI
+	ADDQ       AX, SI
+	MOVQ       232(CX), DI
+	VMOVUPS    (DI), Y9
+	VMASKMOVPS Y2, Y9, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y5, Y9, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y8, Y9, (SI)
+	CMPQ       BX, $0x02
+	JLE        out2
+	MOVQ       240(CX), SI
+	ADDQ       AX, SI
+	MOVQ       256(CX), DI
+	VMOVUPS    (DI), Y9
+	VMASKMOVPS Y2, Y9, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y5, Y9, (SI)
+	ADDQ       DX, SI
+	VMASKMOVPS Y8, Y9, (SI)
+
+out2:
+	VZEROUPPER
+	RET
+
 // func pool1_avx512(t *byte)
 // Requires: AVX, AVX512DQ, AVX512F
 TEXT ·pool1_avx512(SB), NOSPLIT, $0-8

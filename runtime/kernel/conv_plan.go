@@ -31,12 +31,12 @@ type convPanel struct{ at, n int }
 
 var plans = sync.Pool{New: func() any { return new(convPlan) }}
 
-// lay makes the plan of a convolution with oh×ow outputs, at least one.
-func (pl *convPlan) lay(p Conv2D, oh, ow int) {
+// lay makes the plan of a convolution with oh×ow outputs, at least one, for kernels that take so many lanes.
+func (pl *convPlan) lay(p Conv2D, oh, ow, lanes int) {
 	pl.p, pl.oh, pl.ow = p, oh, ow
 	pl.h = (p.H + p.PadTop + p.PadBottom + p.StrideH - 1) / p.StrideH
 	pl.w = (p.W + p.PadLeft + p.PadRight + p.StrideW - 1) / p.StrideW
-	part, lanes := pl.h*pl.w, cur.conv.lanes
+	part := pl.h * pl.w
 	n := (oh-1)*pl.w + ow
 	pl.inPlace = p.StrideH == 1 && p.StrideW == 1 && p.PadTop|p.PadLeft|p.PadBottom|p.PadRight == 0 && n >= lanes
 	pl.plane, pl.slack = part*p.StrideH*p.StrideW, lanes

@@ -1,6 +1,7 @@
 package kernel
 
 import (
+	"math"
 	"math/bits"
 	"unsafe"
 )
@@ -25,6 +26,11 @@ type convTile struct {
 	res    *float32
 	act    int // tileNone, tileRelu or tileClip
 	lo, hi float32
+
+	// Of integer products, whose a and src are words of codes (see ConvInt8Weights): acc is nil, and a row's sums are numbers
+	// once its offset is added and they are multiplied by its factor. Without factors the results are the int32.
+	offset *int32
+	factor *float32
 }
 
 // convVec says where the positions of one vector lie: from byte src on in a row of the input, and in n segments, each at
@@ -55,6 +61,8 @@ type convSeg struct {
 var (
 	_ = [1]int{}[unsafe.Offsetof(convTile{}.hi)-100]
 	_ = [1]int{}[unsafe.Offsetof(convTile{}.vecs)-40]
+	_ = [1]int{}[unsafe.Offsetof(convTile{}.offset)-104]
+	_ = [1]int{}[unsafe.Offsetof(convTile{}.factor)-112]
 	_ = [1]int{}[unsafe.Offsetof(convVec{}.segs)-16]
 	_ = [1]int{}[unsafe.Sizeof(convVec{})-88]
 	_ = [1]int{}[unsafe.Sizeof(convSeg{})-24]
@@ -103,6 +111,34 @@ func eightLanes(mr int, compute func(t *convTile, rows, vecs int)) *convKernels 
 		k.pool[v] = func(t *byte) { (*convTile)(unsafe.Pointer(t)).maxima(v) }
 	}
 	return k
+}
+
+// genericConvInt are the kernels for pairs of int16 in plain Go.
+var genericConvInt = eightLanes(4, (*convTile).computeInt)
+
+func (t *convTile) computeInt(rows, vecs int) {
+	offs := unsafe.Slice(t.offs, t.k)
+	for _, vec := range unsafe.Slice(t.vecs, vecs) {
+		for r := range rows {
+			var sums [8]int32
+			for p, a := range intsOf(at(t.a, r*t.lda, t.k)) {
+				lo, hi := int32(int16(a)), a>>16
+				for i, x := range intsOf(at(t.src, vec.src+offs[p], 8)) {
+					sums[i] += lo*int32(int16(x)) + hi*(x>>16)
+				}
+			}
+			var s [8]float32
+			for i, v := range sums {
+				v += unsafe.Slice(t.offset, r+1)[r]
+				if t.factor == nil {
+					s[i] = math.Float32frombits(uint32(v))
+				} else {
+					s[i] = float32(v) * unsafe.Slice(t.factor, r+1)[r]
+				}
+			}
+			t.segments(&vec, r, s[:])
+		}
+	}
 }
 
 func (t *convTile) compute(rows, vecs int) {

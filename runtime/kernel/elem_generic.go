@@ -6,6 +6,8 @@ import "math"
 var generic = impl{
 	name:      "none",
 	conv:      genericConv,
+	convPairs: genericConvInt,
+	fastInt8:  true,
 	copyRows:  copyRowsGeneric,
 	splitRows: splitRowsGeneric,
 	tiles:     []*tile[float32]{{mr: 4, nr: 8, mc: 128, kern: genericKernels(rowFloat[float32])}},

@@ -10,6 +10,9 @@ import (
 // Int8 is the element of integer products.
 type Int8 interface{ ~int8 | ~uint8 }
 
+// FastInt8 reports whether the level in use multiplies codes at least as fast as float32.
+func FastInt8() bool { return cur.fastInt8 }
+
 // PackedInt8 is a right-hand side of integer products, in the layout that the level's loops want. It is immutable and safe
 // for concurrent use.
 //
@@ -33,14 +36,14 @@ func PackInt8[T Int8](k, n int, b []T, ldb int, transB bool, zero []T) *PackedIn
 
 // tileInt8 lists the tiles that PackedInt8 is made for, and wordInt8 says how many rows a word of it holds.
 func tileInt8() []*tile[int32] {
-	if cur.tilesL != nil {
-		return cur.tilesL
+	if cur.tilesQ != nil {
+		return cur.tilesQ
 	}
 	return cur.tilesI
 }
 
 func wordInt8() int {
-	if cur.tilesL != nil {
+	if cur.tilesQ != nil {
 		return 4
 	}
 	return 2
@@ -55,7 +58,7 @@ func newPackedInt8[T Int8](k, n int, b []T, ldb int, transB bool, zero []T, t *t
 	} else {
 		need("PackInt8", len(b), k, n, ldb)
 	}
-	p := &PackedInt8{K: k, N: n, quads: cur.tilesL != nil}
+	p := &PackedInt8{K: k, N: n, quads: cur.tilesQ != nil}
 	per := wordInt8()
 	p.p = packed[int32]{k: (k + per - 1) / per, n: n, t: t, data: data}
 	if !p.quads {

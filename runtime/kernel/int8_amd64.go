@@ -4,95 +4,50 @@
 
 package kernel
 
-// gemm9x48vnniL1 computes 1 rows of 48 columns; see kernFunc.
+// gemm9x48vnni1 computes 1 rows of 48 columns; see kernFunc.
 //
 //go:noescape
-func gemm9x48vnniL1(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
+func gemm9x48vnni1(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
 
-// gemm9x48vnniL2 computes 2 rows of 48 columns; see kernFunc.
+// gemm9x48vnni2 computes 2 rows of 48 columns; see kernFunc.
 //
 //go:noescape
-func gemm9x48vnniL2(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
+func gemm9x48vnni2(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
 
-// gemm9x48vnniL3 computes 3 rows of 48 columns; see kernFunc.
+// gemm9x48vnni3 computes 3 rows of 48 columns; see kernFunc.
 //
 //go:noescape
-func gemm9x48vnniL3(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
+func gemm9x48vnni3(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
 
-// gemm9x48vnniL4 computes 4 rows of 48 columns; see kernFunc.
+// gemm9x48vnni4 computes 4 rows of 48 columns; see kernFunc.
 //
 //go:noescape
-func gemm9x48vnniL4(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
+func gemm9x48vnni4(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
 
-// gemm9x48vnniL5 computes 5 rows of 48 columns; see kernFunc.
+// gemm9x48vnni5 computes 5 rows of 48 columns; see kernFunc.
 //
 //go:noescape
-func gemm9x48vnniL5(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
+func gemm9x48vnni5(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
 
-// gemm9x48vnniL6 computes 6 rows of 48 columns; see kernFunc.
+// gemm9x48vnni6 computes 6 rows of 48 columns; see kernFunc.
 //
 //go:noescape
-func gemm9x48vnniL6(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
+func gemm9x48vnni6(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
 
-// gemm9x48vnniL7 computes 7 rows of 48 columns; see kernFunc.
+// gemm9x48vnni7 computes 7 rows of 48 columns; see kernFunc.
 //
 //go:noescape
-func gemm9x48vnniL7(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
+func gemm9x48vnni7(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
 
-// gemm9x48vnniL8 computes 8 rows of 48 columns; see kernFunc.
+// gemm9x48vnni8 computes 8 rows of 48 columns; see kernFunc.
 //
 //go:noescape
-func gemm9x48vnniL8(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
+func gemm9x48vnni8(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
 
-// gemm9x48vnniL9 computes 9 rows of 48 columns; see kernFunc.
+// gemm9x48vnni9 computes 9 rows of 48 columns; see kernFunc.
 //
 //go:noescape
-func gemm9x48vnniL9(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
-
-// gemm9x48vnniR1 computes 1 rows of 48 columns; see kernFunc.
-//
-//go:noescape
-func gemm9x48vnniR1(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
-
-// gemm9x48vnniR2 computes 2 rows of 48 columns; see kernFunc.
-//
-//go:noescape
-func gemm9x48vnniR2(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
-
-// gemm9x48vnniR3 computes 3 rows of 48 columns; see kernFunc.
-//
-//go:noescape
-func gemm9x48vnniR3(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
-
-// gemm9x48vnniR4 computes 4 rows of 48 columns; see kernFunc.
-//
-//go:noescape
-func gemm9x48vnniR4(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
-
-// gemm9x48vnniR5 computes 5 rows of 48 columns; see kernFunc.
-//
-//go:noescape
-func gemm9x48vnniR5(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
-
-// gemm9x48vnniR6 computes 6 rows of 48 columns; see kernFunc.
-//
-//go:noescape
-func gemm9x48vnniR6(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
-
-// gemm9x48vnniR7 computes 7 rows of 48 columns; see kernFunc.
-//
-//go:noescape
-func gemm9x48vnniR7(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
-
-// gemm9x48vnniR8 computes 8 rows of 48 columns; see kernFunc.
-//
-//go:noescape
-func gemm9x48vnniR8(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
-
-// gemm9x48vnniR9 computes 9 rows of 48 columns; see kernFunc.
-//
-//go:noescape
-func gemm9x48vnniR9(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
+func gemm9x48vnni9(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k int, acc int)
 
 // vecQuads sets each of n words to the bytes of one column of four rows, ld bytes apart, the first row's lowest, with the bits of flip inverted; n is a multiple of 16.
 //

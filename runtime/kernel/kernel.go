@@ -31,12 +31,14 @@ type impl struct {
 	tiles  []*tile[float32] // for packed products
 	tilesD []*tile[float64]
 	tilesI []*tile[int32] // pairs of int16
-	tilesL []*tile[int32] // unsigned bytes of A in fours with signed ones of B; nil: none
-	tilesR []*tile[int32] // signed bytes of A in fours with unsigned ones of B; nil: none
+	tilesQ []*tile[int32] // bytes in fours, unsigned of A with signed ones of B; nil: none
 
 	copyRows  func(dst *float32, ldd int, x *float32, ldx, n, rows int)       // see copyRowsGeneric; at least one row and element
 	splitRows func(even, odd *float32, ldd int, x *float32, ldx, n, rows int) // see splitRowsGeneric
 	conv      *convKernels                                                    // tiles of convolutions
+	convQuads *convKernels                                                    // tiles of convolutions of bytes in fours, signed of the weights with unsigned ones of the input; nil: none
+	convPairs *convKernels                                                    // tiles of convolutions of pairs of int16
+	fastInt8  bool                                                            // integer products are no slower than those of float32
 	thin      [5]*tile[float32]                                               // by row count: few rows, B read in place; nil: none
 	trans8    func(dst *float32, ldd int, x *float32, ldx, n int)             // 8 rows to 8 columns; nil: none
 

@@ -18,7 +18,7 @@ func simdLevels() []*impl {
 	if fma && x.HasAVX512F && x.HasAVX512BW && x.HasAVX512DQ && x.HasAVX512VL {
 		l := avx512
 		if !x.HasAVX512VNNI {
-			l.tilesI, l.tilesL, l.tilesR, l.quads = avx2.tilesI, nil, nil, nil
+			l.tilesI, l.tilesQ, l.convQuads, l.quads = avx2.tilesI, nil, nil, nil
 		}
 		ls = append(ls, &l)
 	}
@@ -36,8 +36,7 @@ var (
 	tile14x16d = &tile[float64]{mr: 14, nr: 16, mc: 112, kern: []kernFunc[float64]{nil, gemm14x16avx512d1, gemm14x16avx512d2, gemm14x16avx512d3, gemm14x16avx512d4, gemm14x16avx512d5, gemm14x16avx512d6, gemm14x16avx512d7, gemm14x16avx512d8, gemm14x16avx512d9, gemm14x16avx512d10, gemm14x16avx512d11, gemm14x16avx512d12, gemm14x16avx512d13, gemm14x16avx512d14}}
 	tile6x8d   = &tile[float64]{mr: 6, nr: 8, mc: 72, kern: []kernFunc[float64]{nil, gemm6x8avx2d1, gemm6x8avx2d2, gemm6x8avx2d3, gemm6x8avx2d4, gemm6x8avx2d5, gemm6x8avx2d6}}
 	tile9x48i  = &tile[int32]{mr: 9, nr: 48, mc: 252, kern: []kernFunc[int32]{nil, gemm9x48avx512i1, gemm9x48avx512i2, gemm9x48avx512i3, gemm9x48avx512i4, gemm9x48avx512i5, gemm9x48avx512i6, gemm9x48avx512i7, gemm9x48avx512i8, gemm9x48avx512i9}}
-	tileVNNIL  = &tile[int32]{mr: 9, nr: 48, mc: 252, kern: []kernFunc[int32]{nil, gemm9x48vnniL1, gemm9x48vnniL2, gemm9x48vnniL3, gemm9x48vnniL4, gemm9x48vnniL5, gemm9x48vnniL6, gemm9x48vnniL7, gemm9x48vnniL8, gemm9x48vnniL9}}
-	tileVNNIR  = &tile[int32]{mr: 9, nr: 48, mc: 252, kern: []kernFunc[int32]{nil, gemm9x48vnniR1, gemm9x48vnniR2, gemm9x48vnniR3, gemm9x48vnniR4, gemm9x48vnniR5, gemm9x48vnniR6, gemm9x48vnniR7, gemm9x48vnniR8, gemm9x48vnniR9}}
+	tileVNNI   = &tile[int32]{mr: 9, nr: 48, mc: 252, kern: []kernFunc[int32]{nil, gemm9x48vnni1, gemm9x48vnni2, gemm9x48vnni3, gemm9x48vnni4, gemm9x48vnni5, gemm9x48vnni6, gemm9x48vnni7, gemm9x48vnni8, gemm9x48vnni9}}
 	tile4x16i  = &tile[int32]{mr: 4, nr: 16, mc: 144, kern: []kernFunc[int32]{nil, gemm4x16avx2i1, gemm4x16avx2i2, gemm4x16avx2i3, gemm4x16avx2i4}}
 )
 
@@ -63,6 +62,8 @@ var (
 var (
 	convAVX512 = &convKernels{lanes: 16, mr: 9, kern: [7][]func(*byte){1: {nil, conv1x1_avx512, conv2x1_avx512, conv3x1_avx512, conv4x1_avx512, conv5x1_avx512, conv6x1_avx512, conv7x1_avx512, conv8x1_avx512, conv9x1_avx512}, 2: {nil, conv1x2_avx512, conv2x2_avx512, conv3x2_avx512, conv4x2_avx512, conv5x2_avx512, conv6x2_avx512, conv7x2_avx512, conv8x2_avx512, conv9x2_avx512}, 3: {nil, conv1x3_avx512, conv2x3_avx512, conv3x3_avx512, conv4x3_avx512, conv5x3_avx512, conv6x3_avx512, conv7x3_avx512, conv8x3_avx512, conv9x3_avx512}, 6: {nil, conv1x6_avx512}},
 		pool: [7]func(*byte){1: pool1_avx512, 2: pool2_avx512, 3: pool3_avx512, 6: pool6_avx512}}
-	convAVX2 = &convKernels{lanes: 8, mr: 4, kern: [7][]func(*byte){1: {nil, conv1x1_avx2, conv2x1_avx2, conv3x1_avx2, conv4x1_avx2}, 2: {nil, conv1x2_avx2, conv2x2_avx2, conv3x2_avx2, conv4x2_avx2}, 3: {nil, conv1x3_avx2, conv2x3_avx2, conv3x3_avx2, conv4x3_avx2}, 6: {nil, conv1x6_avx2}},
+	convIntAVX512 = &convKernels{lanes: 16, mr: 9, kern: [7][]func(*byte){1: {nil, convInt1x1_avx512, convInt2x1_avx512, convInt3x1_avx512, convInt4x1_avx512, convInt5x1_avx512, convInt6x1_avx512, convInt7x1_avx512, convInt8x1_avx512, convInt9x1_avx512}, 2: {nil, convInt1x2_avx512, convInt2x2_avx512, convInt3x2_avx512, convInt4x2_avx512, convInt5x2_avx512, convInt6x2_avx512, convInt7x2_avx512, convInt8x2_avx512, convInt9x2_avx512}, 3: {nil, convInt1x3_avx512, convInt2x3_avx512, convInt3x3_avx512, convInt4x3_avx512, convInt5x3_avx512, convInt6x3_avx512, convInt7x3_avx512, convInt8x3_avx512, convInt9x3_avx512}}}
+	convIntAVX2   = &convKernels{lanes: 8, mr: 3, kern: [7][]func(*byte){1: {nil, convInt1x1_avx2, convInt2x1_avx2, convInt3x1_avx2}, 2: {nil, convInt1x2_avx2, convInt2x2_avx2, convInt3x2_avx2}, 3: {nil, convInt1x3_avx2, convInt2x3_avx2, convInt3x3_avx2}}}
+	convAVX2      = &convKernels{lanes: 8, mr: 4, kern: [7][]func(*byte){1: {nil, conv1x1_avx2, conv2x1_avx2, conv3x1_avx2, conv4x1_avx2}, 2: {nil, conv1x2_avx2, conv2x2_avx2, conv3x2_avx2, conv4x2_avx2}, 3: {nil, conv1x3_avx2, conv2x3_avx2, conv3x3_avx2, conv4x3_avx2}, 6: {nil, conv1x6_avx2}},
 		pool: [7]func(*byte){1: pool1_avx2, 2: pool2_avx2, 3: pool3_avx2, 6: pool6_avx2}}
 )

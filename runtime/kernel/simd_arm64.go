@@ -35,6 +35,7 @@ func simdLevels() []*impl {
 	l.clip = with2(vecClip_neon)
 	l.axpy = with(vecAxpy_neon)
 	l.conv = eightLanes(8, (*convTile).computeNEON)
+	l.fastInt8 = false
 	l.expSum = expSumNEON
 	l.max = greatest(4, vecMax_neon)
 	l.affine = with2(vecAffine_neon)

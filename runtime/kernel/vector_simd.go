@@ -9,9 +9,11 @@ var (
 		tiles:     []*tile[float32]{tile9x48, tile14x32},
 		tilesD:    []*tile[float64]{tile14x16d},
 		tilesI:    []*tile[int32]{tile9x48i},
-		tilesL:    []*tile[int32]{tileVNNIL},
-		tilesR:    []*tile[int32]{tileVNNIR},
+		tilesQ:    []*tile[int32]{tileVNNI},
 		conv:      convAVX512,
+		convQuads: convIntAVX512,
+		convPairs: convIntAVX2,
+		fastInt8:  true,
 		copyRows:  copyRows,
 		splitRows: splitRows,
 		binary: [numBinary]func(dst, a, b []float32){
@@ -65,6 +67,8 @@ var (
 		tilesD:    []*tile[float64]{tile6x8d},
 		tilesI:    []*tile[int32]{tile4x16i},
 		conv:      convAVX2,
+		convPairs: convIntAVX2,
+		fastInt8:  true,
 		copyRows:  copyRows,
 		splitRows: splitRows,
 		binary: [numBinary]func(dst, a, b []float32){

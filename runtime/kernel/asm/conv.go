@@ -24,6 +24,8 @@ const (
 	tileAct  = 88
 	tileLo   = 96
 	tileHi   = 100
+	tileOff  = 104
+	tileMul  = 112
 
 	vecSrc  = 0
 	vecN    = 8
@@ -49,7 +51,16 @@ func convolutions() {
 		{widths[1], ys, 3, 4}, {widths[1], ys, 2, 4}, {widths[1], ys, 1, 4}, {widths[1], ys, 6, 1},
 	} {
 		for rows := 1; rows <= c.mr; rows++ {
-			(&convKernel{w: c.w, f: &family{elem: "float32", size: 4, vec: c.w.bytes}, rows: rows, nv: c.nv}).emit(c.regs)
+			(&convKernel{w: c.w, f: &family{elem: "float32", size: 4, vec: c.w.bytes, mul: fma}, rows: rows, nv: c.nv}).emit(c.regs)
+		}
+	}
+	for nv := 1; nv <= 3; nv++ {
+		for rows := 1; rows <= 9; rows++ {
+			f := &family{elem: "int32", size: 4, vec: 64, mul: func(b, a, _, acc reg.VecPhysical) { vpdpbusd(a, b, acc) }}
+			(&convKernel{w: widths[0], f: f, rows: rows, nv: nv}).emit(zs)
+		}
+		for rows := 1; rows <= 3; rows++ {
+			(&convKernel{w: widths[1], f: &family{elem: "int32", size: 4, vec: 32, mul: madd, temps: 2}, rows: rows, nv: nv}).emit(ys)
 		}
 	}
 	pools()
@@ -81,7 +92,11 @@ type convKernel struct {
 }
 
 func (c *convKernel) emit(regs []reg.VecPhysical) {
-	name := fmt.Sprintf("conv%dx%d_%s", c.rows, c.nv, c.w.name)
+	kind := ""
+	if c.f.elem == "int32" {
+		kind = "Int"
+	}
+	name := fmt.Sprintf("conv%s%dx%d_%s", kind, c.rows, c.nv, c.w.name)
 	TEXT(name, NOSPLIT, "func(t *byte)")
 	Doc(fmt.Sprintf("%s computes %d output channels at %d vectors of positions; see convTile.", name, c.rows, c.nv))
 	Pragma("noescape")
@@ -99,6 +114,9 @@ func (c *convKernel) emit(regs []reg.VecPhysical) {
 	}
 	vecs := field(tileVecs)
 	c.ldc = field(tileLdc)
+	if kind != "" {
+		c.scale(field(tileOff), field(tileMul))
+	}
 	c.add("acc", field(tileAcc), vecs)
 	bias := field(tileBias)
 	TESTQ(bias, bias)
@@ -140,6 +158,28 @@ func (c *convKernel) prefetch() {
 	}
 }
 
+// scale makes numbers of sums of integer products: plus a row's offset, times its factor; without factors they stay integers.
+func (c *convKernel) scale(off, factor reg.Register) {
+	for r := range c.rows {
+		c.f.broadcast(operand.Mem{Base: off, Disp: 4 * r}, c.free[0])
+		for v := range c.nv {
+			s := c.sums[r*c.nv+v]
+			VPADDD(c.free[0], s, s)
+		}
+	}
+	TESTQ(factor, factor)
+	JZ(operand.LabelRef("scaled"))
+	for r := range c.rows {
+		VBROADCASTSS(operand.Mem{Base: factor, Disp: 4 * r}, c.free[0])
+		for v := range c.nv {
+			s := c.sums[r*c.nv+v]
+			VCVTDQ2PS(s, s)
+			VMULPS(c.free[0], s, s)
+		}
+	}
+	Label("scaled")
+}
+
 // products sums over the contraction axis, two steps at a time.
 func (c *convKernel) products() {
 	t := Load(Param("t"), GP64())
@@ -157,7 +197,7 @@ func (c *convKernel) products() {
 		a = append(a, p)
 	}
 	offs, b, k := field(tileOffs), c.sources(t), field(tileK)
-	bv, bcast := c.free[:c.nv], c.free[c.nv:]
+	bv, temps, bcast := c.free[:c.nv], c.free[c.nv:c.nv+c.f.temps], c.free[c.nv+c.f.temps:]
 	if len(bcast) > 4 {
 		bcast = bcast[:4]
 	}
@@ -177,9 +217,13 @@ func (c *convKernel) products() {
 				at.Index, at.Scale = lda, uint8(r%3)
 			}
 			av := bcast[r%len(bcast)]
-			VBROADCASTSS(at, av)
+			c.f.broadcast(at, av)
 			for v := range c.nv {
-				VFMADD231PS(bv[v], av, c.sums[r*c.nv+v])
+				var tmp reg.VecPhysical
+				if c.f.temps > 0 {
+					tmp = temps[(r*c.nv+v)%c.f.temps]
+				}
+				c.f.mul(bv[v], av, tmp, c.sums[r*c.nv+v])
 			}
 		}
 	}

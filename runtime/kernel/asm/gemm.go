@@ -29,14 +29,17 @@ type family struct {
 	temps  int // registers that mul needs besides
 }
 
+func fma(b, a, _, acc reg.VecPhysical) { VFMADD231PS(b, a, acc) }
+
+// madd multiplies pairs of int16.
+func madd(b, a, tmp, acc reg.VecPhysical) {
+	VPMADDWD(b, a, tmp)
+	VPADDD(tmp, acc, acc)
+}
+
 func families() []family {
-	fma := func(b, a, _, acc reg.VecPhysical) { VFMADD231PS(b, a, acc) }
 	fmaD := func(b, a, _, acc reg.VecPhysical) { VFMADD231PD(b, a, acc) }
 	vnni := func(b, a, _, acc reg.VecPhysical) { vpdpwssd(b, a, acc) }
-	madd := func(b, a, tmp, acc reg.VecPhysical) {
-		VPMADDWD(b, a, tmp)
-		VPADDD(tmp, acc, acc)
-	}
 	return []family{
 		{name: "gemm9x48avx512r", elem: "float32", size: 4, vec: 64, mr: 9, nv: 3, mul: fma},
 		{name: "gemm14x32avx512r", elem: "float32", size: 4, vec: 64, mr: 14, nv: 2, mul: fma},
