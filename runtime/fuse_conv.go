@@ -1,12 +1,14 @@
 package runtime
 
 import (
+	"encoding/binary"
 	"math"
 	"slices"
 
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/op"
 	"github.com/qsimc/qsimc/runtime/kernel"
+	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
 // convolution is the state of a joined convolution.
@@ -83,19 +85,24 @@ func (f *fuser) normalized(n int, c *convolution) bool {
 		return false
 	}
 	eps := float64(st.node.Float("epsilon", 1e-5))
-	w, old := ir.NewTensor(ir.Float32, c.weight.Shape()...), ir.Data[float32](c.weight)
-	v, bias, per := ir.Data[float32](w), make([]float32, m), len(old)/max(m, 1)
-	for k := range m {
-		by := float64(p[0][k]) / math.Sqrt(float64(p[3][k])+eps)
-		for j := k * per; j < (k+1)*per; j++ {
-			v[j] = float32(float64(old[j]) * by)
+	// The weight is read as the file has it: where that is not aligned, a copy would cost as much as the rest.
+	w, old := ir.NewTensor(ir.Float32, c.weight.Shape()...), c.weight.Bytes()
+	v, bias, per := ir.Data[float32](w), make([]float32, m), c.weight.Len()/max(m, 1)
+	par.For(m, 1+(1<<14)/max(per, 1), func(lo, hi int) {
+		for k := lo; k < hi; k++ {
+			by := float64(p[0][k]) / math.Sqrt(float64(p[3][k])+eps)
+			from := old[4*k*per : 4*(k+1)*per]
+			for j := range v[k*per : (k+1)*per] {
+				x := math.Float32frombits(binary.LittleEndian.Uint32(from[4*j:]))
+				v[k*per+j] = float32(float64(x) * by)
+			}
+			b := -float64(p[2][k])
+			if c.bias != nil {
+				b += float64(c.bias[k])
+			}
+			bias[k] = float32(float64(b*by) + float64(p[1][k]))
 		}
-		b := -float64(p[2][k])
-		if c.bias != nil {
-			b += float64(c.bias[k])
-		}
-		bias[k] = float32(float64(b*by) + float64(p[1][k]))
-	}
+	})
 	c.weight, c.bias = w, bias
 	return true
 }
