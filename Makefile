@@ -1,4 +1,4 @@
-# Targets: fmt lint test race fuzz interop claims report-check qemu bench generate check. `check` is what CI runs.
+# Targets: fmt lint test race fuzz interop claims report-check qemu bench generate check. `check` is what CI runs, and claims where ../shared is.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME   ?= 30s
 ROUNDS     ?= 21
@@ -44,7 +44,7 @@ report-check:
 qemu:
 	sh .ci/qemu
 
-# What the paper says of its formats, measured on opt-mini over COUNT sequences; 64 are those of docs/formats.md.
+# What the paper says of its formats, measured on opt-mini over COUNT sequences; 64 are those of docs/paper.md.
 claims:
 	@test -f ../shared/unpack.sh || { echo "claims: ../shared, where opt-mini is, is wanted"; exit 1; }
 	go run ./.ci/claims -count $(COUNT) -calib $(COUNT) "$$(sh ../shared/unpack.sh)"
