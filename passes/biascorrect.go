@@ -106,7 +106,7 @@ func (u *Unit) measureShifts(ctx context.Context, cs []*correction, o calib.Opti
 		}
 	}
 	q.Report, q.entry, q.Log = &Report{}, &PassEntry{}, u.Log
-	if err := fakeQuant(ctx, q, FakeQuantOptions{Range: "max"}); err != nil {
+	if err := fakeQuant(ctx, q, FakeQuantOptions{Range: "max", Style: "plain"}); err != nil {
 		return err
 	}
 	var stops []calib.Stop

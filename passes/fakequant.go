@@ -17,7 +17,7 @@ import (
 type FakeQuantOptions struct {
 	Measure int    `opt:"measure" doc:"samples over which the report measures activations (clipped and zero shares, SQNR); 0: none"`
 	Range   string `opt:"range" enum:"max|mse|mse-exact" doc:"how the ranges of weights are found that no earlier pass rounded: max is their own; mse is the published GPTQ's grid, the part from 0.21 to 1 of each group's range with the least sum of |error|^2.4; mse-exact is the part with the least squared error, on a grid down to 2^-16 that is refined (calibrate: seqmse looks at outputs instead)"`
-	Style   string `opt:"style" enum:"plain|ort" doc:"ort: quantize as ONNX Runtime wants it to run integer kernels: also results of products, for all that read them, behind activations, with shared parameters where elements are only rearranged"`
+	Style   string `opt:"style" enum:"plain|ort|qoperator" doc:"ort: quantize as ONNX Runtime wants it to run integer kernels: also results of Conv and Gemm, for all that read them, behind activations, with shared parameters where elements are only rearranged; qoperator: as ort, and results of MatMul, for operators that compute in integers from end to end"`
 }
 
 // FakeQuant inserts the quantizers that the policy asks for.
@@ -91,8 +91,8 @@ func fakeQuant(ctx context.Context, u *Unit, o FakeQuantOptions) error {
 	in := newInserter(u, ds)
 	in.ranges = o.Range
 	in.gather()
-	if o.Style == "ort" {
-		in.styleORT()
+	if o.Style != "plain" {
+		in.styleORT(o.Style == "qoperator")
 	}
 	if !u.DryRun {
 		if err := in.selectSeq(); err != nil {
@@ -107,7 +107,7 @@ func fakeQuant(ctx context.Context, u *Unit, o FakeQuantOptions) error {
 		if err := in.seqMSE(ctx); err != nil {
 			return err
 		}
-		if o.Style == "ort" {
+		if o.Style != "plain" {
 			in.shareORT()
 		}
 		if err := in.measure(ctx, o.Measure); err != nil {

@@ -14,11 +14,17 @@ func integerPair(s numfmt.Scheme) bool {
 	return s.Format.Kind == numfmt.Int && s.Format.Bits == 8 && s.Scaled() && !s.Dynamic && s.Gran == numfmt.PerTensor && s.Arith == numfmt.ArithONNX
 }
 
+// weight8 reports whether QLinearMatMul takes the weight: 8 bits, one scale for the tensor or each channel.
+func weight8(s numfmt.Scheme) bool {
+	return s.Format.Kind == numfmt.Int && s.Format.Bits == 8 && s.Scaled() && (s.Gran == numfmt.PerTensor || s.Gran == numfmt.PerAxis) && s.Arith == numfmt.ArithONNX
+}
+
 // styleORT arranges the quantizers as ONNX Runtime's graph optimizer wants them to form integer kernels. Convolutions and
 // Gemms whose operands are quantized get a quantizer at their result, behind an activation that the quantizer can take in; a
 // quantized value is quantized for all that read it; and 8-bit schemes become uint8 with a zero point: its kernels for x86
-// take no other, and only with 0 as the least code may an activation be left out.
-func (in *inserter) styleORT() {
+// take no other, and only with 0 as the least code may an activation be left out. With matmuls, products of MatMul, those of
+// attention too, get a quantizer at their results as well: QLinearMatMul gives quantized numbers alone.
+func (in *inserter) styleORT(matmuls bool) {
 	unsigned, err := numfmt.ParseScheme("uint8", numfmt.Input)
 	if err != nil {
 		panic("BUG: passes: " + err.Error())
@@ -39,18 +45,20 @@ func (in *inserter) styleORT() {
 		added++
 	}
 	for _, d := range in.decisions {
-		if d.Kind != Linear || d.Linear.OutAxis != 0 && d.OpType() != "Gemm" {
+		matmul := d.OpType() == "MatMul"
+		if matmul && !matmuls || !matmul && d.Kind != Linear || !matmul && d.Linear.OutAxis != 0 && d.OpType() != "Gemm" {
 			continue
 		}
 		var x *quantizer
-		weight := false
+		operands := 0
 		for i := range d.Choices {
 			q := in.of[&d.Choices[i]]
 			switch {
 			case q == nil:
-			case q.role == numfmt.Weight:
-				weight = true
+			case q.role == numfmt.Weight && (!matmul || weight8(q.key.scheme)):
+				operands++
 			case q.role == numfmt.Input && integerPair(q.key.scheme):
+				operands++
 				x = q
 			}
 		}
@@ -61,7 +69,7 @@ func (in *inserter) styleORT() {
 			}
 		}
 		key := quantKey{value: y, graph: d.Node.Graph()}
-		if x == nil || !weight || byValue[key] != nil {
+		if x == nil || operands != 2 || byValue[key] != nil {
 			continue
 		}
 		add(key, x.key.scheme, d.Node)

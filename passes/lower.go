@@ -12,7 +12,7 @@ import (
 
 // LowerOptions are the options of the pass lower.
 type LowerOptions struct {
-	Format   string `opt:"format" enum:"qdq|fakequant|qoperator|matmulnbits" doc:"what quantizers become: qdq is QuantizeLinear and DequantizeLinear where ONNX has the type and the granularity, else as fakequant; fakequant is exact simulation of activations in float operators; qoperator is qdq with QLinearConv, QLinearMatMul and QGemm in place of products whose operands and results are quantized (fakequant style=ort quantizes results); matmulnbits is qdq, but products of float activations with integer weights of 2, 4 or 8 bits become com.microsoft.MatMulNBits"`
+	Format   string `opt:"format" enum:"qdq|fakequant|qoperator|matmulnbits" doc:"what quantizers become: qdq is QuantizeLinear and DequantizeLinear where ONNX has the type and the granularity, else as fakequant; fakequant is exact simulation of activations in float operators; qoperator is qdq with QLinearConv, QLinearMatMul and QGemm in place of products whose operands and results are quantized (fakequant style=qoperator quantizes results; --format qoperator sets it); matmulnbits is qdq, but products of float activations with integer weights of 2, 4 or 8 bits become com.microsoft.MatMulNBits"`
 	Accuracy int    `opt:"accuracy" doc:"accuracy_level of MatMulNBits: 0 is the runtime's choice, 1 float32, 2 float16, 3 bfloat16, 4 int8"`
 	Opset    int    `opt:"opset" doc:"opset of the result; 0: the smallest that can carry it, not below the model's"`
 	Style    string `opt:"style" enum:"plain|ort" doc:"ort: biases of products of quantized operands become int32, as ONNX Runtime's integer kernels add them, and activations that a quantizer takes in are left out"`

@@ -189,14 +189,15 @@ func (f *rewriteFlags) lowerOptions(c *cobra.Command, p *passes.Pipeline) (*pass
 	if c.Flags().Changed("opset") {
 		opts = append(opts, "opset="+strconv.Itoa(f.opset))
 	}
+	place := f.style
 	if f.format == "qoperator" && !c.Flags().Changed("qdq-style") {
-		f.style = "ort" // operators on quantized numbers want quantized results
+		f.style, place = "ort", "qoperator" // operators on quantized numbers want quantized results
 	}
 	if c.Flags().Changed("qdq-style") || f.style == "ort" {
 		opts = append(opts, "style="+f.style)
 		if p.Has("fakequant") {
 			var err error
-			if p, err = p.With("fakequant", "style="+f.style); err != nil {
+			if p, err = p.With("fakequant", "style="+place); err != nil {
 				return nil, usageError{err}
 			}
 		}

@@ -5,9 +5,11 @@ import (
 	"errors"
 	"fmt"
 	"io/fs"
+	"maps"
 	"math"
 	"os"
 	"path/filepath"
+	"slices"
 )
 
 // Cache keeps calibrated ranges on disk, so that a second run with the same model, samples and calibrator does not run the
@@ -24,7 +26,7 @@ type cached struct {
 	Hi []uint32 `json:"hi"`
 }
 
-// OpenCache reads a cache file; one that does not exist is an empty cache.
+// OpenCache reads a cache file; one that does not exist is an empty cache, one that is damaged an error.
 func OpenCache(path string) (*Cache, error) {
 	c := &Cache{path: path, ranges: map[string]cached{}}
 	data, err := os.ReadFile(path)
@@ -35,7 +37,14 @@ func OpenCache(path string) (*Cache, error) {
 		return nil, fmt.Errorf("calibration cache: %w", err)
 	}
 	if err := json.Unmarshal(data, &c.ranges); err != nil {
-		return nil, fmt.Errorf("calibration cache %s: %w", path, err)
+		return nil, fmt.Errorf("calibration cache %s: %w: delete it, or name another file", path, err)
+	}
+	for _, key := range slices.Sorted(maps.Keys(c.ranges)) {
+		r := c.ranges[key]
+		if len(r.Lo) != len(r.Hi) || len(r.Lo) == 0 {
+			return nil, fmt.Errorf("calibration cache %s: entry %q has %d lower and %d upper bounds, wanted as many of both: delete it, or name another file",
+				path, key, len(r.Lo), len(r.Hi))
+		}
 	}
 	return c, nil
 }
@@ -43,7 +52,7 @@ func OpenCache(path string) (*Cache, error) {
 // Get returns the ranges stored under a key.
 func (c *Cache) Get(key string) (lo, hi []float32, ok bool) {
 	r, ok := c.ranges[key]
-	if !ok || len(r.Lo) != len(r.Hi) || len(r.Lo) == 0 {
+	if !ok {
 		return nil, nil, false
 	}
 	for i := range r.Lo {

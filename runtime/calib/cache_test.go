@@ -5,6 +5,7 @@ import (
 	"os"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/qsimc/qsimc/runtime/calib"
@@ -32,10 +33,12 @@ func TestCache(t *testing.T) {
 	if _, _, ok := c.Get("other"); ok {
 		t.Error("found a key that was never stored")
 	}
-	if err := os.WriteFile(path, []byte("{"), 0o644); err != nil {
-		t.Fatal(err)
-	}
-	if _, err := calib.OpenCache(path); err == nil {
-		t.Error("a broken file was read")
+	for _, broken := range []string{"{", "[1]", `{"k":{"lo":[1],"hi":[]}}`, `{"k":{"lo":["x"],"hi":[1]}}`, `{"k":{}}`} {
+		if err := os.WriteFile(path, []byte(broken), 0o644); err != nil {
+			t.Fatal(err)
+		}
+		if _, err := calib.OpenCache(path); err == nil || !strings.Contains(err.Error(), path) {
+			t.Errorf("%s was read: %v", broken, err)
+		}
 	}
 }
