@@ -90,7 +90,7 @@ func TestIntegerExecution(t *testing.T) {
 		"Conv of single channels": {`m (float[N,3,7] x) => (float[N,3,5] y) ` + consts + ` {` + x + `
 			dw = DequantizeLinear (wd, one)
 			y = Conv <group = 3> (dx, dw)
-		}`, ir.Tensors{"x": ramp(2, 3, 7)}, []string{"QuantizeLinear", "DequantizeLinear", "Conv"}},
+		}`, ir.Tensors{"x": ramp(2, 3, 7)}, []string{"QuantizeLinear", "DequantizeLinear", "convolution"}},
 		"a scale along the contracted axis": {`m (float[N,4] x) => (float[N,3] y) ` + consts + ` {` + x + `
 			dw = DequantizeLinear <axis = 0> (w, sk, zk)
 			y = MatMul (dx, dw)
