@@ -62,12 +62,15 @@ func TestRPTQLayouts(t *testing.T) {
 policy:
   default: {weights: int4/axis=out/asym, inputs: int8}
   head: {weights: none, inputs: none}
-passes: [fold, "rptq layout=`+layout+`", gptq, fakequant, lower]
+passes: [fold, "rptq range=max layout=`+layout+`", gptq, fakequant, lower]
 `, "nano_calib_128.npy", 3)
 		ppl[layout] = metric(t, models[layout], "ppl", "nano_eval_128.npy", 3)
 	}
 	if r := ppl["gather"]/ppl["axis"] - 1; math.Abs(r) > .003 {
 		t.Errorf("perplexities %v differ by %.2f %%, want at most 0.3 %%", ppl, 100*r)
+	}
+	if abfp := perplexity(t, load(t, "opt-nano"), "opt-nano", "abfp-w4a8", "nano_eval_128.npy", 3); ppl["axis"] > 1.1*abfp {
+		t.Errorf("perplexity %.3f at W4A8, want at most 1.1 times that of ABFP, %.3f", ppl["axis"], abfp)
 	}
 	gathered := 0
 	for n := range models["gather"].Graph.Nodes() {
