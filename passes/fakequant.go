@@ -17,11 +17,12 @@ import (
 type FakeQuantOptions struct {
 	Measure int    `opt:"measure" doc:"samples over which the report measures activations (clipped and zero shares, SQNR); 0: none"`
 	Range   string `opt:"range" enum:"max|mse|mse-exact" doc:"how the ranges of weights are found that no earlier pass rounded: max is their own; mse is the published GPTQ's grid, the part from 0.21 to 1 of each group's range with the least sum of |error|^2.4; mse-exact is the part with the least squared error, on a grid down to 2^-16 that is refined (calibrate: seqmse looks at outputs instead)"`
+	Conv    string `opt:"conv" enum:"channels|im2col" doc:"along what the blocks of convolutions run where both operands have blocks: the input channels of each tap, or the flattened axis of channels and taps (im2col), for which the convolution becomes one that lays out patches and one that multiplies them"`
 	Style   string `opt:"style" enum:"plain|ort|qoperator" doc:"ort: quantize as ONNX Runtime wants it to run integer kernels: also results of Conv and Gemm, for all that read them, behind activations, with shared parameters where elements are only rearranged; qoperator: as ort, and results of MatMul, for operators that compute in integers from end to end"`
 }
 
 // FakeQuant inserts the quantizers that the policy asks for.
-var FakeQuant = Define("fakequant", fakeQuantDoc, FakeQuantOptions{Measure: 4, Range: "max", Style: "plain"}, fakeQuant)
+var FakeQuant = Define("fakequant", fakeQuantDoc, FakeQuantOptions{Measure: 4, Range: "max", Conv: "channels", Style: "plain"}, fakeQuant)
 
 var fakeQuantDoc = `decides every site by the policy and inserts qsimc.FakeQuant nodes
 
@@ -87,6 +88,14 @@ func fakeQuant(ctx context.Context, u *Unit, o FakeQuantOptions) error {
 	ds, err := u.Policy.Decide(u.sites())
 	if err != nil {
 		return err
+	}
+	if o.Conv == "im2col" && !u.DryRun {
+		if err := u.unfold(ds); err != nil {
+			return err
+		}
+		if ds, err = u.Policy.Decide(u.sites()); err != nil {
+			return err
+		}
 	}
 	in := newInserter(u, ds)
 	in.ranges = o.Range

@@ -157,6 +157,10 @@ func (f *finder) product(n *ir.Node) {
 		s.Float = "its operator is unknown"
 		return
 	}
+	if laysOutPatches(n) {
+		s.Float = "its one-hot weight only lays out the patches of its input"
+		return
+	}
 	if d.Linear != nil {
 		if l, ok := d.Linear(n); ok && f.linear(s, l) {
 			return
