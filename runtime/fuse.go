@@ -62,6 +62,7 @@ func (p *Program) fuse(pl *plan, plain bool) *plan {
 		switch f.steps[i].node.Op.Type {
 		case "MatMul", "Gemm":
 			f.linear(i)
+			f.product(i)
 		case "Conv":
 			f.conv(i)
 		}

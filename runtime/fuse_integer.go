@@ -7,6 +7,7 @@ import (
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/op"
 	"github.com/qsimc/qsimc/runtime/kernel"
+	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
 // Products of dequantized operands run on the codes: Σ (x-zx)·(w-zw) is summed exactly in int32 and multiplied by both
@@ -296,4 +297,72 @@ func (f *fuser) unread() {
 			f.users[s] = slices.DeleteFunc(f.users[s], func(u int) bool { return u == i })
 		}
 	}
+}
+
+// product is the state of a product of two dequantized stacks of matrices, as attention has them.
+type product struct {
+	a, b  coded
+	scale float32
+}
+
+// product makes a MatMul of two dequantized operands, neither of them constant, run on their codes.
+func (f *fuser) product(i int) {
+	st := &f.steps[i]
+	if f.plain || !f.is(i, "MatMul") || st.state != nil {
+		return
+	}
+	a, ok1 := f.coded(st.in[0])
+	b, ok2 := f.coded(st.in[1])
+	if !ok1 || !ok2 || f.constant(a.slot) != nil || f.constant(b.slot) != nil || !normal(a.scale*b.scale) {
+		return
+	}
+	joined := f.join(productDef, &product{a, b, a.scale * b.scale}, []int{a.slot, b.slot}, i)
+	f.onCodes(joined, a)
+	// The second operand is input 1 of what is part 1 now.
+	own := len(f.p.consts)
+	f.p.consts = append(f.p.consts, nil)
+	b.deq.out, b.deq.free = []int{own}, nil
+	last := &joined.parts[1]
+	last.in[1] = own
+	last.free = append(last.free, own)
+	joined.parts = append([]step{b.deq}, joined.parts...)
+}
+
+var productDef = &op.Def{Name: "product on codes", Eval: func(c *op.Call) ([]*ir.Tensor, error) {
+	p, a, b := c.State.(*product), c.In[0], c.In[1]
+	sa, sb := a.Shape(), b.Shape()
+	last := len(sa) - 1
+	if len(sa) < 2 || len(sb) != len(sa) || !slices.Equal(sa[:last-1], sb[:last-1]) || sa[last] != sb[last-1] || sa[last] > maxDepth ||
+		a.Elem() != p.a.elem || b.Elem() != p.b.elem {
+		return nil, errUnfit
+	}
+	m, k, n := sa[last-1], sa[last], sb[last]
+	shape := slices.Clone(sa)
+	shape[last] = n
+	out, err := c.New(ir.Float32, shape...)
+	if err != nil || out.Len() == 0 {
+		return []*ir.Tensor{out}, err
+	}
+	y := ir.Data[float32](out)
+	switch {
+	case p.a.elem == ir.Int8 && p.b.elem == ir.Int8:
+		multiplyStacks(p, m, n, k, y, ir.Data[int8](a), ir.Data[int8](b))
+	case p.a.elem == ir.Int8:
+		multiplyStacks(p, m, n, k, y, ir.Data[int8](a), ir.Data[uint8](b))
+	case p.b.elem == ir.Int8:
+		multiplyStacks(p, m, n, k, y, ir.Data[uint8](a), ir.Data[int8](b))
+	default:
+		multiplyStacks(p, m, n, k, y, ir.Data[uint8](a), ir.Data[uint8](b))
+	}
+	return []*ir.Tensor{out}, nil
+}}
+
+func multiplyStacks[A, B kernel.Int8](p *product, m, n, k int, y []float32, a []A, b []B) {
+	scale := slices.Repeat([]float32{p.scale}, n)
+	za, zb := []A{A(p.a.zero)}, []B{B(p.b.zero)}
+	par.For(len(y)/(m*n), 1, func(lo, hi int) {
+		for i := lo; i < hi; i++ {
+			kernel.MatMulInt8Scaled(m, n, k, a[i*m*k:(i+1)*m*k], k, za, b[i*k*n:(i+1)*k*n], n, false, zb, scale, y[i*m*n:(i+1)*m*n], n, nil)
+		}
+	})
 }

@@ -76,6 +76,16 @@ func TestIntegerExecution(t *testing.T) {
 			dw = DequantizeLinear <axis = 1> (w, sw, zw)
 			y = MatMul (dx, dw)
 		}`, ir.Tensors{"x": ramp(2, 4)}, []string{"QuantizeLinear", "linear on codes"}},
+		"a product of two quantized activations": {`m (float[2,3,5,4] x, float[2,3,4,6] v) => (float[2,3,5,6] y) ` + consts + ` {` + x + `
+			qv = QuantizeLinear (v, sx, zu)
+			dv = DequantizeLinear (qv, sx, zu)
+			y = MatMul (dx, dv)
+		}`, ir.Tensors{"x": ramp(2, 3, 5, 4), "v": ramp(2, 3, 4, 6)}, []string{"QuantizeLinear", "QuantizeLinear", "product on codes"}},
+		"such a product whose stacks broadcast": {`m (float[A,5,4] x, float[B,4,6] v) => (float[C,5,6] y) ` + consts + ` {` + x + `
+			qv = QuantizeLinear (v, sx, zu)
+			dv = DequantizeLinear (qv, sx, zu)
+			y = MatMul (dx, dv)
+		}`, ir.Tensors{"x": ramp(3, 5, 4), "v": ramp(1, 4, 6)}, []string{"QuantizeLinear", "QuantizeLinear", "product on codes"}},
 		"Conv, bias, residual, activation": {`m (float[N,4,5,6] x, float[N,3,5,6] r) => (float[N,3,5,6] y) ` + consts + ` {` + x + `
 			dw = DequantizeLinear <axis = 0> (wc, sw, zw)
 			p = Conv <pads = [1, 1, 1, 1]> (dx, dw, b)
