@@ -118,7 +118,7 @@ func (u *Unit) measureShifts(ctx context.Context, cs []*correction, o calib.Opti
 		by[c.add] = c
 		stops = append(stops, calib.Stop{Node: c.add, Probes: []calib.Probe{{Value: c.add.In(0), Into: c.quant}}})
 	}
-	return calib.SweepNodes(ctx, q.Model, u.Samples, stops, o, func(w *runtime.Walk, n *ir.Node) error {
+	return calib.SweepNodes(ctx, q.Model, nil, u.Samples, stops, o, func(w *runtime.Walk, n *ir.Node) error {
 		c := by[n]
 		want, got := c.float.mean(), c.quant.mean()
 		c.by = make([]float64, len(want))

@@ -20,17 +20,21 @@ type GPTQOptions struct {
 	ActOrder bool    `opt:"actorder" doc:"round the columns with the largest inputs first; scales of blocks are then fitted before the rounding"`
 	Stats    string  `opt:"stats" enum:"fresh|stale|static" doc:"what the scales of blocks are fitted to: the weights as compensated so far, the same as of the last 128th column (as the reference does), or the original weights"`
 	Grid     string  `opt:"grid" enum:"policy|shifted" doc:"policy: as the weight's scheme says; shifted: the reference's symmetric grid, for unsigned schemes such as uint4: step 2·amax/(2^b-1), zero point 2^(b-1)"`
+	Drift    float64 `opt:"drift" doc:"share, 0 to 1, of what quantization before a product has changed in its inputs that its weight makes up for; 0 leaves out the second walk"`
 	Inputs   string  `opt:"inputs" enum:"quantized|float" doc:"whether the inputs that a weight is fitted to are quantized as the policy says"`
 }
 
 // GPTQ rounds weights so that the error of their products is small, not that of each weight.
-var GPTQ = Define("gptq", gptqDoc, GPTQOptions{Damp: 0.01, Stats: "fresh", Grid: "policy", Inputs: "quantized"}, gptq)
+var GPTQ = Define("gptq", gptqDoc, GPTQOptions{Damp: 0.01, Stats: "fresh", Grid: "policy", Drift: 0.75, Inputs: "quantized"}, gptq)
 
 const gptqDoc = `rounds weights column by column, making up for each error in the columns that follow (Frantar et al. 2022)
 
 Every weight of MatMul, Gemm and Conv that the policy quantizes is rounded onto its scheme's grid with the Gram matrix of its
 inputs over the samples. The model is walked once in the order of its nodes: the inputs of a weight come from the weights
-already rounded before it, and are quantized as the policy says. Groups of a convolution are rounded apart. A weight is left to
+already rounded before it, and are quantized as the policy says. The model as it is is walked beside: the weight is fitted to
+bring its product, on these inputs, near to what the weight as it was gives on the inputs as they were, for a share drift of the
+way (as asymmetric calibration in Li et al. 2025, GPTAQ, but by least squares before the rounding); not where rptq has clustered
+the inputs. Groups of a convolution are rounded apart. A weight is left to
 rounding to nearest where that has the smaller error on the samples, where its inputs tell nothing, where it is shared, and in a
 ConvTranspose. fakequant then stores the codes found here.`
 
@@ -58,6 +62,9 @@ func gptq(ctx context.Context, u *Unit, o GPTQOptions) error {
 	if o.Damp <= 0 || o.Damp > 1 {
 		return fmt.Errorf("damp=%v: want a share of the mean diagonal between 0 and 1", o.Damp)
 	}
+	if !(o.Drift >= 0 && o.Drift <= 1) {
+		return fmt.Errorf("drift=%v: want a share between 0 and 1", o.Drift)
+	}
 	if err := refuseQuantized(u); err != nil {
 		return err
 	}
@@ -77,7 +84,12 @@ func gptq(ctx context.Context, u *Unit, o GPTQOptions) error {
 		return err
 	}
 	g := &gptqSweep{u: u, o: o, by: map[*ir.Node]*gptqSite{}, factors: map[*calib.Gram][]*gramFactor{}, users: map[*calib.Gram]int{}}
-	if err := calib.SweepNodes(ctx, work, u.Samples, g.stops(sites), calib.Options{Jobs: u.Jobs, Runtime: u.Runtime}, g.at); err != nil {
+	stops := g.stops(sites)
+	var beside *ir.Model
+	if slices.ContainsFunc(stops, func(s calib.Stop) bool { return s.Beside != nil }) {
+		beside = u.Model
+	}
+	if err := calib.SweepNodes(ctx, work, beside, u.Samples, stops, calib.Options{Jobs: u.Jobs, Runtime: u.Runtime}, g.at); err != nil {
 		return err
 	}
 	for _, s := range sites {
@@ -247,6 +259,7 @@ func (g *gptqSweep) stops(sites []*gptqSite) []calib.Stop {
 	type key struct {
 		value *ir.Value
 		axis  int
+		drift bool
 	}
 	shared := map[key]*calib.Gram{}
 	var stops []calib.Stop
@@ -254,7 +267,7 @@ func (g *gptqSweep) stops(sites []*gptqSite) []calib.Stop {
 		if s.view.conv {
 			s.gram = calib.NewConvGram(s.node, s.view.shape)
 		} else {
-			k := key{s.value, fromStart(s.Linear.XAxis, s.value)}
+			k := key{s.value, fromStart(s.Linear.XAxis, s.value), g.drifts(s)}
 			if shared[k] == nil {
 				shared[k] = calib.NewGram(s.Linear.XAxis)
 			}
@@ -262,10 +275,20 @@ func (g *gptqSweep) stops(sites []*gptqSite) []calib.Stop {
 		}
 		g.users[s.gram]++
 		g.by[s.node] = s
-		stops = append(stops, calib.Stop{Node: s.node, Probes: []calib.Probe{{Value: s.value, Into: s.gram}}})
+		stop := calib.Stop{Node: s.node}
+		if g.drifts(s) {
+			stop.Beside = &calib.Beside{Value: s.value, Node: s.Node, Other: s.Node.In(s.Linear.X), Into: s.gram}
+		} else {
+			stop.Probes = []calib.Probe{{Value: s.value, Into: s.gram}}
+		}
+		stops = append(stops, stop)
 	}
 	return stops
 }
+
+// drifts reports whether a site's weight makes up for the drift of its inputs. Inputs that rptq has clustered may lie in another
+// order in the model beside, and their quantization is in both.
+func (g *gptqSweep) drifts(s *gptqSite) bool { return g.o.Drift > 0 && s.clusters == nil }
 
 // at rounds the weight of a node that the walk has come to.
 func (g *gptqSweep) at(w *runtime.Walk, n *ir.Node) error {
@@ -279,7 +302,7 @@ func (g *gptqSweep) at(w *runtime.Walk, n *ir.Node) error {
 	}
 	if g.users[s.gram]--; g.users[s.gram] == 0 {
 		delete(g.factors, s.gram)
-		s.gram.H = nil
+		s.gram.H, s.gram.D = nil, nil
 	}
 	old := op.ConstantOf(s.root)
 	t, err := tensorAs(old.Elem(), q, old.Shape())
@@ -327,21 +350,26 @@ func (g *gptqSweep) round(s *gptqSite) ([]float32, error) {
 	before, after := 0.0, 0.0
 	for i, f := range factors {
 		part := s.view.matrix(x, i)
-		r, err := gptqRound(grid.weight(part, i), f)
+		w := grid.weight(part, i)
+		if s.gram.D != nil {
+			f.shift(w.rows, w.target, part, s.gram.D[i], g.o.Drift)
+		}
+		r, err := gptqRound(w, f)
 		if err != nil {
 			return nil, fmt.Errorf("weight %q: %w", s.root.Name, err)
 		}
 		grid.store(r.params, i)
 		s.view.put(q, r.q, i)
-		after += gramError(s.view.rows, s.view.cols, r.q, part, s.gram.H[i])
-		before += gramError(s.view.rows, s.view.cols, s.view.matrix(nearest, i), part, s.gram.H[i])
+		after += r.errorOf(f, w.target)
+		before += gramError(s.view.rows, s.view.cols, s.view.matrix(nearest, i), w.target, s.gram.H[i])
 	}
-	if !(after < before) && s.clusters != nil { // kept all the same: rounding to nearest would lose the clusters' scales
+	better := after < before*(1-1e-6) // both are known to about seven digits
+	if !better && s.clusters != nil { // kept all the same: rounding to nearest would lose the clusters' scales
 		g.u.did(s.Name, fmt.Sprintf("rounded to nearest, for each of %d clusters: the error of gptq would be %.3g, it is %.3g", s.groups, after, before))
 		s.q = nearest
 		return nearest, nil
 	}
-	if !(after < before) {
+	if !better {
 		g.u.skip(s.Name, fmt.Sprintf("its error would be %.3g, that of rounding to nearest is %.3g; its weight is rounded to nearest", after, before))
 		return nearest, nil
 	}

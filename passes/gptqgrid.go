@@ -172,7 +172,7 @@ func (g *weightGrid) static() bool {
 
 // weight describes a group's matrix to gptqRound.
 func (g *weightGrid) weight(m []float32, group int) *gptqWeight {
-	w := &gptqWeight{rows: g.view.rows, cols: g.view.cols, w: m, scheme: g.scheme, stale: g.opt.Stats == "stale"}
+	w := &gptqWeight{rows: g.view.rows, cols: g.view.cols, target: float64s(m), scheme: g.scheme, stale: g.opt.Stats == "stale"}
 	if g.clusters != nil {
 		w.group, w.groups, w.params, w.stale = g.clusters, len(g.rows), g.rows, false
 		return w

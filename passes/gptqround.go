@@ -19,6 +19,7 @@ type gramFactor struct {
 	dead  []bool    // by column: its input is always 0
 	lower []float64 // Uᵀ with UᵀU = H⁻¹, k×k row-major
 	damp  float64   // the share of the mean diagonal that was added
+	mean  float64   // the mean diagonal of columns that are not dead
 }
 
 var errNotDefinite = errors.New("the Gram matrix is not positive definite, even with a thousand times the damping")
@@ -48,6 +49,7 @@ func factorGram(k int, h []float64, damp float64, order []int) (*gramFactor, err
 		return nil, errors.New("its input is always 0")
 	}
 	mean /= float64(live)
+	f.mean = mean
 	u := make([]float64, k*k)
 	for try := 0; ; try++ {
 		f.damp = damp * math.Pow10(try)
@@ -84,11 +86,11 @@ func descending(k int, h []float64) []int {
 	return order
 }
 
-// gptqWeight is a weight as GPTQ sees it: rows×cols, a row for each output channel, row-major, with the groups of columns that share
-// a scale in each row.
+// gptqWeight is a weight as GPTQ sees it: rows×cols, a row for each output channel, row-major, with the groups of columns that
+// share a scale in each row.
 type gptqWeight struct {
 	rows, cols int
-	w          []float32
+	target     []float64 // what is rounded: the weight, or what makes up for its inputs' drift
 	scheme     numfmt.Scheme
 	group      []int // column → group
 	groups     int
@@ -219,7 +221,7 @@ func (c *gptqRows) round(blocks []int, starts map[int][]int) (loss float64, err 
 	for p, col := range c.f.order {
 		if !c.f.dead[col] {
 			for r := range n {
-				c.t[p*n+r] = float64(c.w.w[(c.first+r)*k+col])
+				c.t[p*n+r] = c.w.target[(c.first+r)*k+col]
 			}
 		}
 	}
@@ -328,22 +330,75 @@ func (c *gptqRows) fit(groups []int) error {
 	return nil
 }
 
-// gramError is tr(E·H·Eᵀ) for E = q-w, rows×k, and h's lower triangle: the summed squared error of the product on the inputs.
-func gramError(rows, k int, q, w []float32, h []float64) float64 {
-	e, t := make([]float64, rows*k), make([]float64, rows*k)
-	for i := range e {
-		e[i] = float64(q[i]) - float64(w[i])
-	}
-	full := slices.Clone(h)
-	kernel.MirrorLower(k, full, k)
-	kernel.MatMul64(rows, k, k, e, k, false, full, k, false, t, k, false)
-	sum := 0.0
-	for i := range rows {
-		row := 0.0
-		for j, v := range t[i*k : (i+1)*k] {
-			row += v * e[i*k+j]
+// errorOf is tr(E·H·Eᵀ), E = q-target, of a rounding: twice its loss, less what the damping adds. H is that of the factor.
+func (r *gptqRounded) errorOf(f *gramFactor, target []float64) float64 {
+	norm := 0.0
+	for i, v := range r.q {
+		if d := float64(v) - target[i]; !f.dead[i%f.k] {
+			norm += d * d
 		}
-		sum += row
 	}
-	return sum
+	return 2*r.loss - f.damp*f.mean*norm
+}
+
+// gramError is tr(E·H·Eᵀ) for E = q-w, rows×k, and h's lower triangle: the summed squared error of the product on the inputs.
+// Products E·H are float32.
+func gramError(rows, k int, q []float32, w, h []float64) float64 {
+	unit := 0.0
+	for i := range k {
+		unit = max(unit, h[i*k+i])
+	}
+	if unit == 0 {
+		return 0
+	}
+	e, t, full := make([]float32, rows*k), make([]float32, rows*k), make([]float32, k*k)
+	for i := range e {
+		e[i] = float32(float64(q[i]) - w[i])
+	}
+	for i := range k {
+		for j := range i + 1 {
+			v := float32(h[i*k+j] / unit)
+			full[i*k+j], full[j*k+i] = v, v
+		}
+	}
+	kernel.MatMul(rows, k, k, e, k, false, full, k, false, t, k, false)
+	sum := 0.0
+	for i, v := range t {
+		sum += float64(v) * float64(e[i])
+	}
+	return sum * unit
+}
+
+// float64s widens values.
+func float64s(x []float32) []float64 {
+	y := make([]float64, len(x))
+	for i, v := range x {
+		y[i] = float64(v)
+	}
+	return y
+}
+
+// shift moves a rows×k target by a share of w·D·(H+λ)⁻¹: with D = Σ(z-x)ᵀ·x that is the least squares answer, damped as the
+// rounding is, to what w·(z-x) adds to the products w·x. Dead columns stay.
+func (f *gramFactor) shift(rows int, target []float64, w []float32, d []float64, share float64) {
+	k := f.k
+	a, b := make([]float64, rows*k), make([]float64, rows*k)
+	kernel.MatMul64(rows, k, k, float64s(w), k, false, d, k, false, a, k, false)
+	for r := range rows { // in the order of positions
+		for p, c := range f.order {
+			if !f.dead[c] {
+				b[r*k+p] = a[r*k+c]
+			}
+		}
+	}
+	// (H+λ)⁻¹ = UᵀU
+	kernel.MatMul64(rows, k, k, b, k, false, f.lower, k, false, a, k, false)
+	kernel.MatMul64(rows, k, k, a, k, false, f.lower, k, true, b, k, false)
+	for r := range rows {
+		for p, c := range f.order {
+			if !f.dead[c] {
+				target[r*k+c] += share * b[r*k+p]
+			}
+		}
+	}
 }

@@ -110,7 +110,7 @@ func TestGPTQGolden30(t *testing.T) {
 			t.Errorf("%s: loss %.8f, want %.8f", c.name, r.loss, c.loss)
 		}
 		for i, want := range c.errors {
-			if got := gramError(1, 4, r.q[i*4:][:4], goldenW[i*4:][:4], goldenH); math.Abs(got-want) > 5e-5 {
+			if got := gramError(1, 4, r.q[i*4:][:4], float64s(goldenW[i*4:][:4]), goldenH); math.Abs(got-want) > 5e-5 {
 				t.Errorf("%s: row %d: e·H·eᵀ = %.5f, want %.4f", c.name, i, got, want)
 			}
 		}
@@ -124,7 +124,7 @@ func TestGPTQGolden30(t *testing.T) {
 		t.Errorf("rounding to nearest: codes (-want +got):\n%s", d)
 	}
 	for i, want := range []float64{.2085, .0213} {
-		if got := gramError(1, 4, near[i*4:][:4], goldenW[i*4:][:4], goldenH); math.Abs(got-want) > 5e-5 {
+		if got := gramError(1, 4, near[i*4:][:4], float64s(goldenW[i*4:][:4]), goldenH); math.Abs(got-want) > 5e-5 {
 			t.Errorf("rounding to nearest: row %d: e·H·eᵀ = %.5f, want %.4f", i, got, want)
 		}
 	}
@@ -328,7 +328,11 @@ func TestGPTQEqualsElimination(t *testing.T) {
 			if err := g.scheme.Apply(near, w, g.layout, g.nearest); err != nil {
 				t.Fatal(err)
 			}
-			if a, b := gramError(c.rows, c.k, got.q, w, h), gramError(c.rows, c.k, near, w, h); a >= b && c.rows > 3 {
+			a, b := gramError(c.rows, c.k, got.q, problem.target, h), gramError(c.rows, c.k, near, problem.target, h)
+			if told := got.errorOf(f, problem.target); math.Abs(told-a) > 1e-4*a {
+				t.Errorf("error by the loss %v, by the Gram matrix %v", told, a)
+			}
+			if a >= b && c.rows > 3 {
 				t.Errorf("error %v, rounding to nearest has %v", a, b)
 			}
 			g.store(got.params, 0)
@@ -367,5 +371,54 @@ func TestFactorGramDamping(t *testing.T) {
 	}
 	if _, err = factorGram(2, make([]float64, 4), .01, nil); err == nil {
 		t.Error("a Gram matrix of zeros was factored")
+	}
+}
+
+// What shift adds to a target is the ridge regression of w·(z-x) on x: its gradient vanishes, dead columns stay.
+func TestShift(t *testing.T) {
+	t.Parallel()
+	const rows, k, n = 5, 12, 40
+	r := rand.New(rand.NewPCG(3, 4))
+	x, d, w := make([]float64, n*k), make([]float64, n*k), make([]float32, rows*k)
+	for i := range x {
+		if x[i], d[i] = r.NormFloat64(), .1*r.NormFloat64(); i%k == 7 {
+			x[i] = 0 // dead
+		}
+	}
+	for i := range w {
+		w[i] = float32(r.NormFloat64())
+	}
+	h, cross := make([]float64, k*k), make([]float64, k*k)
+	for i := range n {
+		for a := range k {
+			for b := range k {
+				h[a*k+b] += x[i*k+a] * x[i*k+b]
+				cross[a*k+b] += d[i*k+a] * x[i*k+b]
+			}
+		}
+	}
+	for _, order := range [][]int{nil, descending(k, h)} {
+		f, err := factorGram(k, h, .01, order)
+		if err != nil {
+			t.Fatal(err)
+		}
+		got := float64s(w)
+		f.shift(rows, got, w, cross, 1)
+		for i := range rows {
+			for c := range k {
+				s := got[i*k+c] - float64(w[i*k+c])
+				if c == 7 && s != 0 {
+					t.Errorf("row %d: dead column moved by %v", i, s)
+				}
+				want, have := 0.0, f.damp*f.mean*s
+				for j := range k {
+					want += float64(w[i*k+j]) * cross[j*k+c]
+					have += (got[i*k+j] - float64(w[i*k+j])) * h[j*k+c]
+				}
+				if math.Abs(want-have) > 1e-9 {
+					t.Errorf("order %v: row %d, column %d: s·(H+λ) = %v, want %v", order, i, c, have, want)
+				}
+			}
+		}
 	}
 }

@@ -36,8 +36,9 @@ type WalkOptions struct {
 	Options
 	Jobs int // samples at a time; 0: one for each core
 	// Held bounds the bytes of values that wait in memory for the next nodes; what is beyond goes to a temporary file. 0: a
-	// quarter of the memory limit.
-	Held int64
+	// quarter of the memory limit, divided by the number of walks that Share it (0 is 1).
+	Held  int64
+	Share int64
 }
 
 // NewWalk compiles the model. ctx stops that, and what Replace computes.
@@ -47,7 +48,7 @@ func NewWalk(ctx context.Context, m *ir.Model, o WalkOptions) (*Walk, error) {
 		return nil, err
 	}
 	if o.Held == 0 {
-		o.Held = p.limit / 4
+		o.Held = p.limit / 4 / max(o.Share, 1)
 	}
 	if o.Jobs == 0 {
 		o.Jobs = Cores()
@@ -104,12 +105,35 @@ func (w *Walk) reads(st *step) []int {
 // Run feeds all samples and walks. Before each of the nodes, which belong to the model's main graph, it calls at, in the
 // order of execution; nodes that were folded into constants are passed over. What follows the last node is not run. It
 // fails where there are no samples.
-func (w *Walk) Run(ctx context.Context, samples ir.Samples, nodes []*ir.Node, at func(*ir.Node) error) (err error) {
-	defer func() {
+func (w *Walk) Run(ctx context.Context, samples ir.Samples, nodes []*ir.Node, at func(*ir.Node) error) error {
+	for n, err := range w.Stops(ctx, samples, nodes) {
+		if err == nil {
+			err = at(n)
+		}
+		if err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// Stops walks as Run does, one node at a time, so that two walks can go side by side. An error ends it.
+func (w *Walk) Stops(ctx context.Context, samples ir.Samples, nodes []*ir.Node) iter.Seq2[*ir.Node, error] {
+	return func(yield func(*ir.Node, error) bool) {
+		err := w.walk(ctx, samples, nodes, func(n *ir.Node) bool { return yield(n, nil) })
 		if cerr := w.store.close(); err == nil {
 			err = cerr
 		}
-	}()
+		if err != nil && err != errStopped {
+			yield(nil, err)
+		}
+	}
+}
+
+// errStopped says that who walks has seen enough.
+var errStopped = errors.New("stopped")
+
+func (w *Walk) walk(ctx context.Context, samples ir.Samples, nodes []*ir.Node, at func(*ir.Node) bool) error {
 	stops := map[int][]*ir.Node{}
 	var order []int
 	for _, n := range nodes {
@@ -133,8 +157,8 @@ func (w *Walk) Run(ctx context.Context, samples ir.Samples, nodes []*ir.Node, at
 			}
 		}
 		for _, n := range stops[i] {
-			if err := at(n); err != nil {
-				return err
+			if !at(n) {
+				return errStopped
 			}
 		}
 	}
@@ -227,26 +251,31 @@ func (w *Walk) sample(r *run, live map[int]*kept, from, to int) error {
 
 // Each shows a value of the main graph that the node at hand reads to see, for all samples in their order.
 func (w *Walk) Each(v *ir.Value, see func(sample int, t *ir.Tensor) error) error {
-	s, ok := w.slots[v]
-	if !ok {
-		return fmt.Errorf("value %q is not computed", v.Name)
-	}
-	for i, live := range w.samples {
-		t := w.p.consts[s]
-		if k := live[s]; k != nil {
-			var err error
-			if t, err = w.store.get(k); err != nil {
-				return err
-			}
-		}
-		if t == nil {
-			return fmt.Errorf("value %q does not live here", v.Name)
+	for i := range w.samples {
+		t, err := w.Value(v, i)
+		if err != nil {
+			return err
 		}
 		if err := see(i, t); err != nil {
 			return fmt.Errorf("sample %d: value %q: %w", i, v.Name, err)
 		}
 	}
 	return nil
+}
+
+// Value is a value of the main graph that the node at hand reads, for one sample.
+func (w *Walk) Value(v *ir.Value, sample int) (*ir.Tensor, error) {
+	s, ok := w.slots[v]
+	if !ok {
+		return nil, fmt.Errorf("value %q is not computed", v.Name)
+	}
+	if k := w.samples[sample][s]; k != nil {
+		return w.store.get(k)
+	}
+	if t := w.p.consts[s]; t != nil {
+		return t, nil
+	}
+	return nil, fmt.Errorf("value %q does not live here", v.Name)
 }
 
 // Replace gives a constant of the main graph another value of the same type and shape for the rest of the walk, and

@@ -16,6 +16,8 @@ type Gram struct {
 	K    int         // length of a row; 0 before the first sample
 	H    [][]float64 // by group of a convolution, else one: K×K, row-major, the lower triangle
 	Rows int         // rows seen, of each group
+	// D sums (z-x)ᵀ·x over the rows x and those that lie beside them, z; K×K, row-major, by group. Nil: no two of them differ.
+	D [][]float64
 
 	axis   int // the contraction axis of the value
 	conv   *ir.Node
@@ -37,11 +39,56 @@ func (g *Gram) Ordered() bool { return true }
 
 // Observe adds one sample.
 func (g *Gram) Observe(_, _ int, t *ir.Tensor) error {
+	return g.rows(t, g.add)
+}
+
+// ObserveBeside adds one sample to H, and to D by what differs from it in a tensor of the same shape.
+func (g *Gram) ObserveBeside(_ int, t, beside *ir.Tensor) error {
+	x, ok := t.Float32s()
+	z, ok2 := beside.Float32s()
+	if !ok || !ok2 || len(x) != len(z) {
+		return fmt.Errorf("%v and %v beside it cannot be compared", t.Type(), beside.Type())
+	}
+	diff, same := make([]float32, len(x)), true
+	for i, v := range x {
+		diff[i] = z[i] - v
+		same = same && diff[i] == 0
+	}
+	if same {
+		return g.Observe(0, 0, t)
+	}
+	var left []float32
+	err := g.rows(ir.Floats(diff, t.Shape()...), func(_ int, rows []float32, n, k int) error {
+		left = append(left, rows[:n*k]...)
+		return nil
+	})
+	if err != nil {
+		return err
+	}
+	return g.rows(t, func(group int, rows []float32, n, k int) error {
+		if err := g.add(group, rows, n, k); err != nil {
+			return err
+		}
+		if g.D == nil {
+			g.D = g.square(k)
+		}
+		kernel.CrossAdd(n, k, k, left, k, rows, k, g.D[group], k)
+		left = left[n*k:]
+		return finite(k, g.D[group])
+	})
+}
+
+// square makes a k×k matrix for each group.
+func (g *Gram) square(k int) [][]float64 {
 	groups := 1
 	if g.conv != nil {
 		groups = int(g.conv.Int("group", 1))
 	}
-	return g.rows(t, func(group int, rows []float32, n, k int) error { return g.add(group, groups, rows, n, k) })
+	all := make([][]float64, groups)
+	for i := range all {
+		all[i] = make([]float64, k*k)
+	}
+	return all
 }
 
 // rows shows the rows of a tensor that the weights multiply, in pieces of n rows of length k. They are overwritten between
@@ -89,12 +136,9 @@ func (g *Gram) rows(t *ir.Tensor, visit func(group int, rows []float32, n, k int
 }
 
 // add takes n rows of length k.
-func (g *Gram) add(group, groups int, rows []float32, n, k int) error {
+func (g *Gram) add(group int, rows []float32, n, k int) error {
 	if g.H == nil {
-		g.K, g.H = k, make([][]float64, groups)
-		for i := range g.H {
-			g.H[i] = make([]float64, k*k)
-		}
+		g.K, g.H = k, g.square(k)
 	}
 	if k != g.K {
 		return fmt.Errorf("rows of %d values, earlier ones had %d", k, g.K)
@@ -103,8 +147,13 @@ func (g *Gram) add(group, groups int, rows []float32, n, k int) error {
 		g.Rows += n
 	}
 	kernel.SyrkAdd(n, k, rows, k, g.H[group], k)
+	return finite(k, g.H[group])
+}
+
+// finite looks at the diagonal.
+func finite(k int, h []float64) error {
 	for i := range k {
-		if d := g.H[group][i*k+i]; math.IsNaN(d) || math.IsInf(d, 0) {
+		if d := h[i*k+i]; math.IsNaN(d) || math.IsInf(d, 0) {
 			return fmt.Errorf("channel %d holds NaN, infinity or values whose squares overflow", i)
 		}
 	}

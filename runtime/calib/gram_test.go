@@ -114,3 +114,44 @@ func TestGramConv(t *testing.T) {
 		}
 	}
 }
+
+// The second matrix sums what lies beside less what is there, times what is there: of rows, and of a convolution's patches.
+func TestGramBeside(t *testing.T) {
+	t.Parallel()
+	g := calib.NewGram(-1)
+	x := ir.Floats([]float32{1, 2, 3, -1}, 2, 2)
+	if err := g.ObserveBeside(0, x, x); err != nil || g.D != nil {
+		t.Fatalf("equal tensors: D %v, error %v", g.D, err)
+	}
+	if err := g.ObserveBeside(1, x, ir.Floats([]float32{2, 2, 3, 1}, 2, 2)); err != nil {
+		t.Fatal(err)
+	}
+	// differences 1 0, 0 2
+	if d := cmp.Diff([]float64{1, 2, 6, -2}, g.D[0]); d != "" {
+		t.Errorf("D (-want +got):\n%s", d)
+	}
+	if d := cmp.Diff([]float64{20, 10}, []float64{g.H[0][0], g.H[0][3]}); d != "" {
+		t.Errorf("H (-want +got):\n%s", d)
+	}
+	if err := g.ObserveBeside(2, x, ir.Floats([]float32{2}, 1)); err == nil {
+		t.Error("another size was taken")
+	}
+	m, err := ir.Parse("conv", []byte(`<ir_version: 10, opset_import: ["" : 21]> conv (float[1,2,3] x) => (float[1,2,2] y)
+<float[2,1,2] w = {1, 0, 0, 1}> { y = Conv <group = 2> (x, w) }`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := op.Infer(m); err != nil {
+		t.Fatal(err)
+	}
+	for n := range m.Graph.Nodes() {
+		g = calib.NewConvGram(n, []int{2, 1, 2})
+	}
+	if err := g.ObserveBeside(0, ir.Floats([]float32{1, 2, 3, 4, 5, 6}, 1, 2, 3), ir.Floats([]float32{1, 2, 3, 4, 6, 6}, 1, 2, 3)); err != nil {
+		t.Fatal(err)
+	}
+	// The second group's patches 4 5, 5 6 differ by 0 1, 1 0.
+	if d := cmp.Diff([][]float64{{0, 0, 0, 0}, {5, 6, 4, 5}}, g.D); d != "" {
+		t.Errorf("D of a convolution (-want +got):\n%s", d)
+	}
+}

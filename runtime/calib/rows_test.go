@@ -118,7 +118,7 @@ net (float[4,3,2] x) => (float[4,3,2] y)
 			u := probes[i].Value.Uses()[0]
 			stops = append(stops, calib.Stop{Node: u.Node, Probes: probes[i : i+1]})
 		}
-		if err := calib.SweepNodes(t.Context(), m, samples, stops, calib.Options{}, func(*runtime.Walk, *ir.Node) error { return nil }); err != nil {
+		if err := calib.SweepNodes(t.Context(), m, nil, samples, stops, calib.Options{}, func(*runtime.Walk, *ir.Node) error { return nil }); err != nil {
 			t.Fatal(err)
 		}
 		check("node by node", by)

@@ -31,27 +31,45 @@ func MatMul64(m, n, k int, a []float64, lda int, transA bool, b []float64, ldb i
 func SyrkAdd(rows, n int, x []float32, ldx int, h []float64, ldh int) {
 	need("SyrkAdd: x", len(x), rows, n, ldx)
 	need("SyrkAdd: h", len(h), n, n, ldh)
+	crossAdd(rows, n, n, x, ldx, x, ldx, h, ldh, true)
+}
+
+// CrossAdd adds Yᵀ·X to the m×n float64 matrix h, Y rows×m and X rows×n in float32; it sums as SyrkAdd does.
+func CrossAdd(rows, m, n int, y []float32, ldy int, x []float32, ldx int, h []float64, ldh int) {
+	need("CrossAdd: y", len(y), rows, m, ldy)
+	need("CrossAdd: x", len(x), rows, n, ldx)
+	need("CrossAdd: h", len(h), m, n, ldh)
+	crossAdd(rows, m, n, y, ldy, x, ldx, h, ldh, false)
+}
+
+// crossAdd adds Yᵀ·X to h; lower leaves out what is above the diagonal.
+func crossAdd(rows, m, n int, y []float32, ldy int, x []float32, ldx int, h []float64, ldh int, lower bool) {
 	for r0 := 0; r0 < rows; r0 += kc {
 		rb := min(kc, rows-r0)
-		xs := x[r0*ldx:]
-		p, free := packScratch(rb, n, matrixSource(xs, ldx, false))
-		left := scratch(n * rb)
-		Transpose(rb, n, left.f, rb, xs, ldx)
-		syrkSlab(p, left.f, h, ldh)
+		p, free := packScratch(rb, n, matrixSource(x[r0*ldx:], ldx, false))
+		left := scratch(m * rb)
+		Transpose(rb, m, left.f, rb, y[r0*ldy:], ldy)
+		crossSlab(p, m, left.f, h, ldh, lower)
 		release(left)
 		free()
 	}
 }
 
-// syrkSlab adds left·p, left being p transposed, to the lower triangle of h.
-func syrkSlab(p *packed[float32], left []float32, h []float64, ldh int) {
+// crossSlab adds left·p to h, left having m rows; lower leaves out what is above the diagonal.
+func crossSlab(p *packed[float32], m int, left []float32, h []float64, ldh int, lower bool) {
 	type task struct{ r0, r1, p0, p1 int }
 	nr, n := p.t.nr, p.n
 	high, wide := p.t.mc/2, max(1, 240/nr)
+	end := func(row int) int { // of the columns wanted in all rows up to row
+		if lower {
+			return min(row+1, n)
+		}
+		return n
+	}
 	var tasks []task
-	for r0 := 0; r0 < n; r0 += high {
-		r1 := min(r0+high, n)
-		for p0 := 0; p0*nr < r1; p0 += wide {
+	for r0 := 0; r0 < m; r0 += high {
+		r1 := min(r0+high, m)
+		for p0 := 0; p0*nr < end(r1-1); p0 += wide {
 			tasks = append(tasks, task{r0, r1, p0, min(p0+wide, p.panels())})
 		}
 	}
@@ -61,12 +79,13 @@ func syrkSlab(p *packed[float32], left []float32, h []float64, ldh int) {
 		defer release(out)
 		for _, t := range tasks[lo:hi] {
 			c0 := t.p0 * nr
-			for j := t.p0; j < t.p1 && j*nr < t.r1; j++ {
+			for j := t.p0; j < t.p1 && j*nr < end(t.r1-1); j++ {
 				tiles(p.t, 0, t.r1-t.r0, left[t.r0*p.k:], p.k, p.panel(0, p.k, j), nr, out.f[j*nr-c0:], ld, p.k, min(nr, n-j*nr), false)
 			}
-			for i := max(t.r0, c0); i < t.r1; i++ {
-				w := min(i+1, t.p1*nr, n) - c0
-				cur.add64(h[i*ldh+c0:][:w], out.f[(i-t.r0)*ld:][:w])
+			for i := t.r0; i < t.r1; i++ {
+				if w := min(end(i), t.p1*nr) - c0; w > 0 {
+					cur.add64(h[i*ldh+c0:][:w], out.f[(i-t.r0)*ld:][:w])
+				}
 			}
 		}
 	})

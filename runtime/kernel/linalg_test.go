@@ -207,6 +207,31 @@ func TestSyrkAdd(t *testing.T) {
 	})
 }
 
+func TestCrossAdd(t *testing.T) {
+	kernel.EachLevel(t, func(t *testing.T) {
+		for _, s := range [][3]int{{1, 1, 1}, {5, 33, 7}, {400, 250, 300}, {20, 3, 500}} {
+			rows, m, n := s[0], s[1], s[2]
+			y, x := randn(rows*m, 1), randn(rows*n, 2)
+			h := make([]float64, m*n)
+			kernel.CrossAdd(rows, m, n, y, m, x, n, h, n)
+			kernel.CrossAdd(rows, m, n, y, m, x, n, h, n)
+			for i := range m {
+				for j := 0; j < n; j += 1 + n/40 {
+					var want, mag float64
+					for r := range rows {
+						v := 2 * float64(y[r*m+i]) * float64(x[r*n+j])
+						want += v
+						mag += math.Abs(v)
+					}
+					if math.Abs(h[i*n+j]-want) > 2e-6*mag {
+						t.Fatalf("%v: (%d,%d): got %v, want %v", s, i, j, h[i*n+j], want)
+					}
+				}
+			}
+		}
+	})
+}
+
 func TestLinalgBitsAgree(t *testing.T) {
 	n := 300
 	h := spd(n)
