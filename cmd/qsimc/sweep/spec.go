@@ -73,31 +73,31 @@ type RecipeSpec struct {
 
 // TableSpec is a table of the results: a row for each model, a column for each recipe or fixed text.
 type TableSpec struct {
-	Title   string       `yaml:"title"`
-	Rows    []string     `yaml:"rows"` // models, or model/data
-	Columns []ColumnSpec `yaml:"columns"`
+	Title   string       `yaml:"title" json:"title"`
+	Rows    []string     `yaml:"rows" json:"rows"` // models, or model/data
+	Columns []ColumnSpec `yaml:"columns" json:"columns"`
 }
 
 // ColumnSpec is a column of a table.
 type ColumnSpec struct {
-	Head   string `yaml:"head"`
-	Recipe string `yaml:"recipe"` // whose metric is shown
-	Text   string `yaml:"text"`   // shown in every row instead
+	Head   string `yaml:"head" json:"head"`
+	Recipe string `yaml:"recipe" json:"recipe"` // whose metric is shown
+	Text   string `yaml:"text" json:"text"`     // shown in every row instead
 }
 
 // ClaimSpec is a statement and the comparisons that decide whether it holds.
 type ClaimSpec struct {
-	Name   string      `yaml:"name"`
-	Says   string      `yaml:"says"`
-	Checks []CheckSpec `yaml:"checks"`
+	Name   string      `yaml:"name" json:"name"`
+	Says   string      `yaml:"says" json:"says"`
+	Checks []CheckSpec `yaml:"checks" json:"checks"`
 }
 
 // CheckSpec compares two expressions, see Eval.
 type CheckSpec struct {
-	Left     string  `yaml:"left"`
-	Relation string  `yaml:"relation"` // <, <=, >, >= or ==
-	Right    string  `yaml:"right"`
-	Within   float64 `yaml:"within"` // of ==: the relative difference allowed
+	Left     string  `yaml:"left" json:"left"`
+	Relation string  `yaml:"relation" json:"relation"` // <, <=, >, >= or ==
+	Right    string  `yaml:"right" json:"right"`
+	Within   float64 `yaml:"within" json:"within"` // of ==: the relative difference allowed
 }
 
 // Float is the name of the recipe that changes nothing. Every sweep has it.
