@@ -1,4 +1,4 @@
-# Targets: fmt lint test race fuzz interop claims report-check qemu bench generate check. `check` is what CI runs, and claims where ../shared is.
+# Targets: fmt lint test race fuzz interop claims report-check qemu memory memory-small bench bench-peers bench-static generate check. `check` is what CI runs, and claims where ../shared is.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME   ?= 30s
 ROUNDS     ?= 21
@@ -6,7 +6,7 @@ COUNT      ?= 16
 PYTHON     ?= python3
 VENV       ?= .venv
 
-.PHONY: fmt lint test race fuzz interop claims report-check qemu bench bench-peers generate fresh check
+.PHONY: fmt lint test race fuzz interop claims report-check qemu memory memory-small bench bench-peers bench-static generate fresh check
 
 fmt:
 	gofmt -l -w $$(git ls-files '*.go')
@@ -58,6 +58,21 @@ bench-peers: $(VENV)/.ready
 	go build -o $(VENV)/qsimc ./cmd/qsimc
 	$(VENV)/bin/python .ci/bench/peers.py $(VENV)/engine "$$(sh ../shared/unpack.sh)" $(VENV)/peers.md --rounds $(ROUNDS) --qsimc $(VENV)/qsimc
 
+# Anonymous memory of a weight-only rewrite of a model of 6 GB, which must stay below 1 GB and the largest tensor; memory-small is
+# the same at a tenth of the size, with a bound that goes with it.
+memory: $(VENV)/.ready
+	go build -o $(VENV)/qsimc ./cmd/qsimc
+	$(VENV)/bin/python .ci/bench/memory.py $(VENV)/qsimc $(VENV) --gb 6
+
+memory-small: $(VENV)/.ready
+	go build -o $(VENV)/qsimc ./cmd/qsimc
+	$(VENV)/bin/python .ci/bench/memory.py $(VENV)/qsimc $(VENV) --gb 0.6 --limit 450e6
+
+# Static quantization of a model of OPT-125M's shape beside ONNX Runtime's tool: time and memory.
+bench-static: $(VENV)/.ready
+	go build -o $(VENV)/qsimc ./cmd/qsimc
+	$(VENV)/bin/python .ci/bench/quantize_static.py $(VENV)/qsimc $(VENV)
+
 generate:
 	go generate ./...
 
@@ -65,4 +80,4 @@ generate:
 fresh: generate
 	@git diff --exit-code --stat || { echo "generated files are stale: commit what 'make generate' changed"; exit 1; }
 
-check: test lint race interop report-check qemu fuzz fresh
+check: test lint race interop report-check memory-small qemu fuzz fresh

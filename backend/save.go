@@ -9,6 +9,7 @@ import (
 	"path/filepath"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/ir/store"
 )
 
 // Options say how a model is stored.
@@ -144,6 +145,7 @@ func writeTensor(w io.Writer, t *ir.Tensor) error {
 		return err
 	}
 	_, err := w.Write(t.Bytes())
+	store.Release(t.Bytes())
 	return err
 }
 

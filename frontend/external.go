@@ -10,6 +10,7 @@ import (
 	"strconv"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/ir/store"
 )
 
 // Folder is the file system of a folder as external data may see it: no name leads out of it, neither by .. nor through a
@@ -122,7 +123,7 @@ func (d *decoder) open(location string) (*dataFile, error) {
 		}
 		defer in.Close()
 		if file, ok := in.(*os.File); ok {
-			if f.mapped, err = mapFile(file, f.size); err != nil {
+			if f.mapped, err = store.Map(file, f.size); err != nil {
 				return nil, err
 			}
 		}

@@ -14,6 +14,7 @@ import (
 
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/op"
+	"github.com/qsimc/qsimc/ir/store"
 )
 
 // Load reads a model and infers the types of its values. Files named .onnxtxt or .txt are in ONNX's text syntax, all others in
@@ -69,7 +70,7 @@ func contents(path string) ([]byte, error) {
 		return nil, err
 	}
 	if info.Mode().IsRegular() && info.Size() > mapAbove {
-		b, err := mapFile(f, info.Size())
+		b, err := store.Map(f, info.Size())
 		if b != nil || err != nil {
 			return b, err
 		}

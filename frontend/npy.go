@@ -13,6 +13,7 @@ import (
 	"strings"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/ir/store"
 )
 
 // NumPy's array files: a magic number, a header with the literal of a Python dictionary, then the elements. Arrays are read
@@ -141,7 +142,7 @@ func npyFile(path string) (*array, error) {
 		return nil, fmt.Errorf("%s: %v%v wants %d bytes, the file has %d", path, a.elem, a.shape, want, info.Size())
 	}
 	if info.Size() > mapAbove {
-		all, err := mapFile(f, info.Size())
+		all, err := store.Map(f, info.Size())
 		if err != nil {
 			return nil, err
 		}

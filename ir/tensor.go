@@ -3,6 +3,7 @@ package ir
 import (
 	"fmt"
 	"math"
+	"runtime"
 	"slices"
 	"sync"
 	"unsafe"
@@ -209,8 +210,11 @@ func (t *Tensor) Bytes() []byte {
 	return t.data
 }
 
-// Data views the elements as a slice of T, whose width must be that of the element type. The view shares storage unless
-// the bytes are misaligned for T (mapped files), in which case one aligned copy is made and kept.
+// unaligned tells whether the processor reads numbers at any address: tensors of mapped files lie where the file has them.
+const unaligned = runtime.GOARCH == "amd64" || runtime.GOARCH == "arm64"
+
+// Data views the elements as a slice of T, whose width must be that of the element type. The view shares storage; only on
+// processors that cannot read numbers at any address, bytes misaligned for T are copied once and the copy is kept.
 func Data[T Element](t *Tensor) []T {
 	var z T
 	size := int(unsafe.Sizeof(z))
@@ -221,7 +225,7 @@ func Data[T Element](t *Tensor) []T {
 	if len(b) == 0 {
 		return []T{}
 	}
-	if uintptr(unsafe.Pointer(&b[0]))%uintptr(size) != 0 {
+	if !unaligned && uintptr(unsafe.Pointer(&b[0]))%uintptr(size) != 0 {
 		t.alignOnce.Do(func() {
 			t.aligned = alignedBytes(len(b))
 			copy(t.aligned, b)

@@ -26,11 +26,25 @@ func (in *inserter) fitWeights() error {
 		if err := in.fitWeight(q); err != nil {
 			return fmt.Errorf("weight %q: %w", q.key.value.Name, err)
 		}
+		if err := in.keepParams(q); err != nil {
+			return fmt.Errorf("weight %q: %w", q.key.value.Name, err)
+		}
 		if !in.u.hasFit(q.key.value) {
 			in.u.Fits.keep(q)
 		}
+		release(op.ConstantOf(q.key.value))
 	}
 	in.u.progress("weights", len(weights), len(weights))
+	return nil
+}
+
+// keepParams takes a weight's parameters out of memory; those of blocks are no small part of the weight.
+func (in *inserter) keepParams(q *quantizer) (err error) {
+	for _, v := range []*[]float32{&q.params.Scale, &q.params.Zero, &q.params.Code} {
+		if *v, err = in.u.keepFloats(*v); err != nil {
+			return err
+		}
+	}
 	return nil
 }
 

@@ -106,6 +106,9 @@ func gptq(ctx context.Context, u *Unit, o GPTQOptions) error {
 				return fmt.Errorf("weight %q: %w", root.Name, err)
 			}
 		}
+		if t, err = u.keep(t); err != nil {
+			return err
+		}
 		v := setConstant(root, t)
 		if s.clusters == nil {
 			u.SetFit(v, s.weight.Scheme, s.layout.Axis, s.params)

@@ -338,6 +338,12 @@ func (k kept) Observe(_, sample int, t *ir.Tensor) error {
 	if k.k.seen[k.v] == nil {
 		k.k.seen[k.v] = map[int]*ir.Tensor{}
 	}
+	if t.Elem() != ir.String {
+		var err error
+		if t, err = ir.TensorOf(t.Elem(), t.Shape(), slices.Clone(t.Bytes())); err != nil {
+			return err
+		}
+	}
 	k.k.seen[k.v][sample] = t
 	return nil
 }

@@ -48,6 +48,7 @@ const (
 
 // lowered is one FakeQuant node with the way it is written.
 type lowered struct {
+	u       *Unit
 	node    *ir.Node
 	fq      *op.FakeQuant
 	form    form
@@ -81,6 +82,9 @@ func lower(_ context.Context, u *Unit, o LowerOptions) error {
 		u.at(l.base())
 		if err := w.write(l); err != nil {
 			return fmt.Errorf("value %q: %w", l.base(), err)
+		}
+		if l.weight != nil {
+			release(l.weight)
 		}
 		u.edit()
 	}
@@ -158,7 +162,7 @@ func (w *lowering) choose(n *ir.Node) (l *lowered, opset int, err error) {
 	if err != nil {
 		return nil, 0, err
 	}
-	l = &lowered{node: n, fq: f, weight: op.ConstantOf(n.In(0))}
+	l = &lowered{u: w.u, node: n, fq: f, weight: op.ConstantOf(n.In(0))}
 	if f.Scheme.Scaled() && !f.Scheme.Dynamic && (n.In(1) == nil || op.ConstantOf(n.In(1)) == nil) {
 		return nil, 0, errors.New("the scale of a static scheme is no constant")
 	}

@@ -164,8 +164,12 @@ func (l *lowered) nbits(k int) (*nbits, error) {
 	if err != nil {
 		return nil, err
 	}
-	g := l.node.Graph()
-	b.codes, b.scales = g.Const(l.base()+"_quantized", t), g.Const(l.base()+"_block_scale", ir.Floats(scales, b.n, blocks))
+	if b.codes, err = l.constant("_quantized", t); err != nil {
+		return nil, err
+	}
+	if b.scales, err = l.constant("_block_scale", ir.Floats(scales, b.n, blocks)); err != nil {
+		return nil, err
+	}
 	if !allMiddle {
 		if data, err = numfmt.Pack(elem, zeros); err != nil {
 			return nil, err
@@ -173,7 +177,9 @@ func (l *lowered) nbits(k int) (*nbits, error) {
 		if t, err = ir.TensorOf(ir.Uint8, []int{b.n, len(data) / b.n}, data); err != nil {
 			return nil, err
 		}
-		b.zeros = g.Const(l.base()+"_block_zero_point", t)
+		if b.zeros, err = l.constant("_block_zero_point", t); err != nil {
+			return nil, err
+		}
 	}
 	return b, nil
 }

@@ -59,8 +59,11 @@ func (l *lowered) writeCodes() error {
 			return err
 		}
 	}
-	q, err := ir.TensorOf(ir.DType(codes.Elem), l.weight.Shape(), codes.Data)
+	t, err := ir.TensorOf(ir.DType(codes.Elem), l.weight.Shape(), codes.Data)
 	if err != nil {
+		return err
+	}
+	if t, err = l.u.keep(t); err != nil {
 		return err
 	}
 	scale, zero, err := l.constants(p, shape)
@@ -85,7 +88,12 @@ func (l *lowered) writeCodes() error {
 		scale.SetConst(t)
 		attrs = append(attrs, ir.IntAttr("output_dtype", int64(ir.Float32)))
 	}
-	return l.dequantize(l.node.Graph().Const(l.base()+"_quantized", q), scale, zero, attrs)
+	return l.dequantize(l.node.Graph().Const(l.base()+"_quantized", t), scale, zero, attrs)
+}
+
+// constant adds a constant named after the weight and the suffix.
+func (l *lowered) constant(suffix string, t *ir.Tensor) (*ir.Value, error) {
+	return l.u.constant(l.node.Graph(), l.base()+suffix, t)
 }
 
 // coarse stores a two-level scheme's scales in their small type and dequantizes them by the coarse scales.
@@ -157,7 +165,10 @@ func (l *lowered) writeFolded() error {
 	if err := l.fq.Scheme.Apply(y, x, layout, p); err != nil {
 		return err
 	}
-	v := l.node.Graph().Const(l.base()+"_quantized", ir.Floats(y, l.weight.Shape()...))
+	v, err := l.constant("_quantized", ir.Floats(y, l.weight.Shape()...))
+	if err != nil {
+		return err
+	}
 	v.Doc = op.QuantizedDoc(l.fq.Scheme)
 	return l.finish(v, "_quantized_Cast")
 }
@@ -176,7 +187,10 @@ func (l *lowered) writeHalved() error {
 	if err != nil {
 		return err
 	}
-	v := l.node.Graph().Const(l.base()+"_quantized", t)
+	v, err := l.constant("_quantized", t)
+	if err != nil {
+		return err
+	}
 	v.Doc = op.QuantizedDoc(l.fq.Scheme)
 	if to := l.node.Out(0).Type.Elem; to != t.Elem() {
 		if v, err = l.insert("_quantized_Cast", "Cast", []*ir.Value{v}, ir.IntAttr("to", int64(to))); err != nil {
@@ -207,7 +221,14 @@ func (l *lowered) constants(p numfmt.Params, shape []int) (scale, zero *ir.Value
 	if err != nil {
 		return nil, nil, err
 	}
-	return own(g, l.node, 1, l.base()+"_scale", ir.Floats(stored, shape...)), own(g, l.node, 2, l.base()+"_zero_point", zt), nil
+	st, err := l.u.keep(ir.Floats(stored, shape...))
+	if err != nil {
+		return nil, nil, err
+	}
+	if zt, err = l.u.keep(zt); err != nil {
+		return nil, nil, err
+	}
+	return own(g, l.node, 1, l.base()+"_scale", st), own(g, l.node, 2, l.base()+"_zero_point", zt), nil
 }
 
 // zeros makes a tensor of zero points, which are integers: quantizing one with scale 1 and no offset gives its code.

@@ -26,18 +26,11 @@ type tally struct {
 	signal, noise    float64
 }
 
+// atOnce is the number of values that are measured in one go.
+const atOnce = 1 << 20
+
 // add measures the quantizer on x. Dynamic schemes are fitted to x itself.
 func (m *measures) add(sample int, s numfmt.Scheme, l numfmt.Layout, p numfmt.Params, x []float32) error {
-	q := make([]float32, len(x))
-	var err error
-	if s.Dynamic || !s.Scaled() {
-		err = s.ApplyDynamic(q, x, l)
-	} else {
-		err = s.Apply(q, x, l, p)
-	}
-	if err != nil {
-		return err
-	}
 	if m.samples == nil {
 		m.samples = map[int]*tally{}
 	}
@@ -46,6 +39,35 @@ func (m *measures) add(sample int, s numfmt.Scheme, l numfmt.Layout, p numfmt.Pa
 		t = &tally{}
 		m.samples[sample] = t
 	}
+	if s.Dynamic || !s.Scaled() {
+		q := make([]float32, len(x))
+		if err := s.ApplyDynamic(q, x, l); err != nil {
+			return err
+		}
+		m.compare(t, x, q)
+		return nil
+	}
+	var q []float32
+	for part := range l.Parts(p, atOnce) {
+		v := x[part.From:part.To]
+		if q == nil {
+			q = make([]float32, len(v))
+		}
+		if err := s.Apply(q[:len(v)], v, part.Layout, part.Params); err != nil {
+			return err
+		}
+		m.compare(t, v, q[:len(v)])
+		n, err := clipped(s, part.Layout, part.Params, v)
+		if err != nil {
+			return err
+		}
+		t.clipped += n
+	}
+	return nil
+}
+
+// compare adds values and what they became to a sample's tally.
+func (m *measures) compare(t *tally, x, q []float32) {
 	t.n += len(x)
 	for i, v := range x {
 		d := float64(q[i]) - float64(v)
@@ -56,12 +78,6 @@ func (m *measures) add(sample int, s numfmt.Scheme, l numfmt.Layout, p numfmt.Pa
 		}
 		m.amax = max(m.amax, v, -v)
 	}
-	if s.Dynamic || !s.Scaled() {
-		return nil
-	}
-	n, err := clipped(s, l, p, x)
-	t.clipped += n
-	return err
 }
 
 // clipped counts the values that lie beyond the largest or smallest that their group can hold, by more than rounding of the

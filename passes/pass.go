@@ -10,6 +10,7 @@ import (
 
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/numfmt"
+	"github.com/qsimc/qsimc/ir/store"
 	"github.com/qsimc/qsimc/runtime"
 	"github.com/qsimc/qsimc/runtime/calib"
 )
@@ -195,6 +196,7 @@ type Unit struct {
 	Profile       bool            // fakequant fills Report.Profiles
 	Fits          *Fits           // what fakequant fits is kept here and taken from here; nil: each run fits anew
 	Stats         *calib.Stats    // what calibration has seen is kept here and taken from here; nil: each run looks anew
+	Scratch       *store.Scratch  // where results go that would not fit into memory; nil: all stay there
 	Debug         Debug
 
 	entry  *PassEntry // of the pass at work

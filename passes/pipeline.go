@@ -206,6 +206,9 @@ func (p *Pipeline) step(ctx context.Context, u *Unit, i int) error {
 		}
 	}
 	if err == nil {
+		err = u.settle()
+	}
+	if err == nil {
 		u.Log.Info("pass done", "pass", s.pass.Name, "edits", u.entry.Edits, "skipped", len(u.entry.Skipped), "seconds", u.entry.Seconds)
 		return nil
 	}

@@ -11,8 +11,10 @@ import (
 // arena recycles the storage of tensors that died, so that a program allocates nothing for results once it has run. It
 // belongs to a program; all of its runs share it.
 type arena struct {
-	mu   sync.Mutex
-	free map[int][][]uint64 // by number of words
+	mu    sync.Mutex
+	free  map[int][][]uint64 // by number of words
+	bound int                // of the words in free; 0: none
+	held  int
 }
 
 // buffer is the storage behind one or more tensors of a run: reshapes and other views share it.
@@ -35,6 +37,7 @@ func (a *arena) get(bytes int) *buffer {
 	if l := a.free[c]; len(l) > 0 {
 		w := l[len(l)-1]
 		a.free[c] = l[:len(l)-1]
+		a.held -= c
 		return &buffer{words: w}
 	}
 	return &buffer{words: make([]uint64, c)}
@@ -46,6 +49,10 @@ func (a *arena) put(b *buffer) {
 	if a.free == nil {
 		a.free = map[int][][]uint64{}
 	}
+	if a.bound > 0 && a.held+len(b.words) > a.bound {
+		return
+	}
+	a.held += len(b.words)
 	a.free[len(b.words)] = append(a.free[len(b.words)], b.words)
 }
 

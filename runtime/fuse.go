@@ -82,6 +82,9 @@ func (p *Program) fuse(pl *plan, plain bool) *plan {
 	fast := &plan{graph: pl.graph, inputs: pl.inputs, outputs: pl.outputs}
 	for i, st := range f.steps {
 		if !f.gone[i] {
+			for _, part := range st.parts {
+				st.needs = append(st.needs, part.needs...)
+			}
 			fast.steps = append(fast.steps, st)
 		}
 	}

@@ -2,6 +2,7 @@ package runtime_test
 
 import (
 	"context"
+	"errors"
 	"fmt"
 	"math"
 	"os"
@@ -220,6 +221,26 @@ m (float[N,64] x) => (float[N,64] y) {
 		return s.HeapAlloc
 	}
 	few := runs(10)
+	lend := func(n int) uint64 {
+		var before, after goruntime.MemStats
+		in := ir.Tensors{"x": ramp(64, 64)}
+		goruntime.ReadMemStats(&before)
+		for range n {
+			if err := p.Lend(context.Background(), in, func(out ir.Tensors) error {
+				if out["y"].Len() != 64*64 {
+					return errors.New("no result")
+				}
+				return nil
+			}); err != nil {
+				t.Fatal(err)
+			}
+		}
+		goruntime.ReadMemStats(&after)
+		return (after.TotalAlloc - before.TotalAlloc) / uint64(n)
+	}
+	if lend(1); lend(1000) > 64*64*4/2 {
+		t.Errorf("a run allocates %d bytes where results of %d bytes are lent", lend(1000), 64*64*4)
+	}
 	if many := runs(1000); many > few+few/10+1<<20 {
 		t.Errorf("%d bytes alive after 1000 runs, %d after 10", many, few)
 	}

@@ -17,19 +17,23 @@ import (
 
 // Program is a compiled model. It is immutable and safe for concurrent runs.
 type Program struct {
-	form   *op.CanonicalForm
-	main   *plan
-	fast   *plan // main with steps joined, for runs that nobody watches
-	plans  map[*ir.Graph]*plan
-	slots  map[*ir.Value]int
-	consts []*ir.Tensor        // initial contents of a run's frame: constants and what folds to constants
-	origin map[int][]*ir.Value // slot → values of the compiled model, for Watch
-	folded []int               // slots whose contents were computed at compile time, in order
-	folds  []step              // the steps that computed them
-	limit  int64
-	held   int64 // bytes of what was folded
-	poison bool
-	arena  arena
+	form    *op.CanonicalForm
+	main    *plan
+	fast    *plan // main with steps joined, for runs that nobody watches
+	plans   map[*ir.Graph]*plan
+	slots   map[*ir.Value]int
+	consts  []*ir.Tensor        // initial contents of a run's frame: constants and what folds to constants
+	origin  map[int][]*ir.Value // slot → values of the compiled model, for Watch
+	folded  []int               // slots whose contents were computed at compile time, in order
+	folds   []step              // the steps that computed them
+	limit   int64
+	held    int64         // bytes of what was folded and packed
+	hold    int64         // bound for held, beyond which weights are made ready when they are needed
+	later   map[int]*step // slot → the step that makes a large constant when it is needed
+	streams bool          // some weights are made ready only when they are needed
+	poison  bool
+	idle    map[*ir.Node]bool // nodes that a selection leaves out; nil: not a selection
+	arena   arena
 }
 
 // plan is the order of execution of one graph.
@@ -47,6 +51,8 @@ type step struct {
 	in    []int // slot per input, -1 where absent
 	out   []int
 	free  []int   // slots whose last use this is
+	needs []*step // steps that make large constants, to be run before this one
+	lazy  bool    // state is made when the step runs, and dropped
 	parts []step  // of a joined step: what it stands for
 	quant *blocks // quantizes the first result in place; nil: none
 }
@@ -66,6 +72,10 @@ func (u *Unsupported) Is(target error) bool { return target == op.ErrUnsupported
 type Options struct {
 	// MaxMemory bounds the bytes of tensors alive at once in a run; 0: DefaultMaxMemory.
 	MaxMemory int64
+	// Hold bounds the bytes of weights that a program keeps in the form that kernels want, packed or dequantized; 0: half of
+	// MaxMemory. Weights beyond it are made ready for each run when their turn comes, and dropped: a model may be larger than
+	// memory.
+	Hold int64
 	// Poison fills the storage handed to kernels with ones: NaN, -1. It finds kernels that lean on zeroed memory.
 	Poison bool
 	// Plain runs simulations of quantizers operator by operator, as other runtimes do, instead of as one kernel each, and
@@ -79,6 +89,11 @@ func Compile(m *ir.Model) (*Program, error) { return CompileWith(context.Backgro
 
 // CompileWith is Compile with options. Compiling evaluates what is constant, which may take as long as a run: ctx stops it.
 func CompileWith(ctx context.Context, m *ir.Model, o Options) (*Program, error) {
+	return compile(ctx, m, o, nil)
+}
+
+// compile compiles a model, or the part of it that computes certain values.
+func compile(ctx context.Context, m *ir.Model, o Options, values []*ir.Value) (*Program, error) {
 	form, err := op.Canonicalize(m)
 	if err != nil {
 		return nil, err
@@ -90,9 +105,15 @@ func CompileWith(ctx context.Context, m *ir.Model, o Options) (*Program, error) 
 		op.Recognize(form.Model)
 	}
 	form.Model.Graph.Prune()
-	p := &Program{form: form, plans: map[*ir.Graph]*plan{}, slots: map[*ir.Value]int{}, origin: map[int][]*ir.Value{}, limit: o.MaxMemory, poison: o.Poison}
+	p := &Program{form: form, plans: map[*ir.Graph]*plan{}, slots: map[*ir.Value]int{}, origin: map[int][]*ir.Value{}, limit: o.MaxMemory, poison: o.Poison, later: map[int]*step{}}
 	if p.limit == 0 {
 		p.limit = DefaultMaxMemory()
+	}
+	if p.hold = o.Hold; p.hold == 0 {
+		p.hold = p.limit / 2
+	}
+	if values != nil {
+		p.idle = idle(form, values)
 	}
 	for v := range form.Model.Graph.Values() {
 		if t := v.Const(); t != nil {
@@ -108,7 +129,12 @@ func CompileWith(ctx context.Context, m *ir.Model, o Options) (*Program, error) 
 	if p.main, err = p.plan(ctx, form.Model.Graph); err != nil {
 		return nil, err
 	}
-	p.fast = p.fuse(p.main, o.Plain)
+	if p.streams {
+		p.arena.bound = int(p.hold / 8)
+	}
+	if p.idle == nil {
+		p.fast = p.fuse(p.main, o.Plain)
+	}
 	for g := range m.Graphs() {
 		for v := range g.Values() {
 			if w := form.Map.Values[v]; w != nil {
@@ -162,6 +188,9 @@ func (p *Program) plan(ctx context.Context, g *ir.Graph) (*plan, error) {
 		if err := ctx.Err(); err != nil {
 			return nil, err
 		}
+		if p.idle[n] {
+			continue
+		}
 		d, _ := op.Lookup(n)
 		st := step{node: n, def: d}
 		for i := range n.NumIn() {
@@ -182,16 +211,27 @@ func (p *Program) plan(ctx context.Context, g *ir.Graph) (*plan, error) {
 		if done {
 			continue
 		}
-		if d.Prepare != nil {
+		if d.Prepare != nil && !p.postpone(&st) {
 			c := op.NewCall(n, d, nil, nil, p.known(st.in))
 			if st.state, err = d.Prepare(c); err != nil {
 				return nil, fmt.Errorf("node %v: %w", n, err)
 			}
+			p.packed(&st)
 		}
+		st.needs = p.needs(st.in)
 		pl.steps = append(pl.steps, st)
 	}
-	for _, o := range g.Outputs() {
-		pl.outputs = append(pl.outputs, p.slot(o.Value))
+	outputs := g.Outputs()
+	if p.idle != nil && g == p.form.Model.Graph {
+		outputs = nil
+	}
+	for _, o := range outputs {
+		s := p.slot(o.Value)
+		if late := p.later[s]; late != nil {
+			pl.steps = append(pl.steps, *late)
+			delete(p.later, s)
+		}
+		pl.outputs = append(pl.outputs, s)
 	}
 	p.lifetimes(pl)
 	return pl, nil
@@ -213,13 +253,21 @@ func (p *Program) fold(ctx context.Context, st *step) (bool, error) {
 		return false, nil
 	}
 	in := p.known(st.in)
+	late := false
 	for i, s := range st.in {
 		if s >= 0 && in[i] == nil {
-			return false, nil
+			if p.later[s] == nil {
+				return false, nil
+			}
+			late = true
 		}
 	}
 	if len(st.in) == 0 && st.node.Op.Type != "Constant" {
 		return false, nil // a generator, evaluated once a run
+	}
+	if late || p.tooLarge(st) {
+		p.foldLater(st)
+		return true, nil
 	}
 	var state any
 	var err error

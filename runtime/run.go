@@ -39,33 +39,54 @@ func (p *Program) Run(ctx context.Context, in ir.Tensors) (ir.Tensors, error) {
 // Watch is Run, and shows every computed value of the compiled model to see, in order of execution. An error of see stops
 // the run.
 func (p *Program) Watch(ctx context.Context, in ir.Tensors, see func(*ir.Value, *ir.Tensor) error) (ir.Tensors, error) {
-	r := &run{p: p, ctx: ctx, frame: append([]*ir.Tensor(nil), p.consts...), see: see, recycle: see == nil}
+	return p.start(ctx, see).all(in)
+}
+
+func (p *Program) start(ctx context.Context, see func(*ir.Value, *ir.Tensor) error) *run {
+	r := &run{p: p, ctx: ctx, frame: slices.Clone(p.consts), see: see, recycle: see == nil}
 	if r.recycle {
 		r.owner = make([]*buffer, len(r.frame))
 	}
+	return r
+}
+
+// all runs the program from inputs to outputs.
+func (r *run) all(in ir.Tensors) (ir.Tensors, error) {
 	if err := r.feed(in); err != nil {
 		return nil, err
 	}
-	if see != nil {
-		for _, s := range p.folded {
+	pl := r.p.fast
+	if r.see != nil {
+		pl = r.p.main
+		for _, s := range r.p.folded {
 			if err := r.show(s); err != nil {
 				return nil, err
 			}
 		}
-	}
-	pl := p.fast
-	if see != nil {
-		pl = p.main
 	}
 	outs, err := r.plan(pl)
 	if err != nil {
 		return nil, err
 	}
 	result := ir.Tensors{}
-	for i, o := range p.form.Model.Graph.Outputs() {
+	for i, o := range r.p.form.Model.Graph.Outputs() {
 		result[o.Name] = outs[i]
 	}
 	return result, nil
+}
+
+// Lend is Run for callers that are done with the outputs when use returns: their storage is used again, so that a program that
+// has run once allocates no more for results.
+func (p *Program) Lend(ctx context.Context, in ir.Tensors, use func(out ir.Tensors) error) error {
+	r := p.start(ctx, nil)
+	out, err := r.all(in)
+	if err == nil {
+		err = use(out)
+	}
+	for s := range r.owner {
+		r.release(s)
+	}
+	return err
 }
 
 // run is the state of one execution.
@@ -75,6 +96,8 @@ type run struct {
 	frame []*ir.Tensor
 	live  int64
 	see   func(*ir.Value, *ir.Tensor) error
+
+	shown map[int]bool // late constants that see has seen
 
 	recycle bool      // storage of dead tensors is used again: nobody but the frame holds them
 	owner   []*buffer // by slot: the storage of its tensor if it came from the arena
@@ -141,6 +164,13 @@ func (r *run) plan(pl *plan) ([]*ir.Tensor, error) {
 }
 
 func (r *run) step(st *step) (err error) {
+	if st.needs != nil || st.lazy {
+		made, err := r.make(st)
+		if err != nil {
+			return err
+		}
+		defer r.letGo(st, made)
+	}
 	in := make([]*ir.Tensor, len(st.in))
 	for i, s := range st.in {
 		if s >= 0 {
@@ -152,7 +182,13 @@ func (r *run) step(st *step) (err error) {
 			err = fmt.Errorf("node %v: panic: %v", st.node, x)
 		}
 	}()
-	out, err := op.Evaluate(op.NewCall(st.node, st.def, r, st.state, in))
+	state := st.state
+	if st.lazy && state == nil {
+		if state, err = st.def.Prepare(op.NewCall(st.node, st.def, nil, nil, r.p.known(st.in))); err != nil {
+			return fmt.Errorf("node %v: %w", st.node, err)
+		}
+	}
+	out, err := op.Evaluate(op.NewCall(st.node, st.def, r, state, in))
 	if st.parts != nil && errors.Is(err, errUnfit) {
 		return r.apart(st)
 	}
@@ -175,7 +211,7 @@ func (r *run) step(st *step) (err error) {
 			return fmt.Errorf("node %v: output %d, %q: %w", st.node, i, st.node.Out(i).Name, err)
 		}
 		r.put(s, out[i])
-		if err := r.show(s); err != nil {
+		if err := r.showOnce(st, s); err != nil {
 			return err
 		}
 	}

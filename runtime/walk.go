@@ -41,6 +41,9 @@ type WalkOptions struct {
 	Share int64
 }
 
+// ErrNoSamples says that a walk or sweep had nothing to look at.
+var ErrNoSamples = errors.New("there are no samples")
+
 // NewWalk compiles the model. ctx stops that, and what Replace computes.
 func NewWalk(ctx context.Context, m *ir.Model, o WalkOptions) (*Walk, error) {
 	p, err := CompileWith(ctx, m, o.Options)
@@ -59,7 +62,7 @@ func NewWalk(ctx context.Context, m *ir.Model, o WalkOptions) (*Walk, error) {
 	}
 	makes, runs := map[int]int{}, map[*ir.Node]int{}
 	for i, st := range p.main.steps {
-		for _, s := range w.reads(&st) {
+		for _, s := range p.reads(&st) {
 			w.last[s] = i
 		}
 		for _, s := range st.out {
@@ -91,15 +94,10 @@ func NewWalk(ctx context.Context, m *ir.Model, o WalkOptions) (*Walk, error) {
 	return w, nil
 }
 
-// reads lists the slots that a step reads, those that its subgraphs capture included.
-func (w *Walk) reads(st *step) []int {
-	var all []int
-	for _, s := range append(w.p.captures(st.node), st.in...) {
-		if s >= 0 {
-			all = append(all, s)
-		}
-	}
-	return all
+// Reaches reports whether the walk can stop before a node of the main graph: not where it was folded into constants.
+func (w *Walk) Reaches(n *ir.Node) bool {
+	_, ok := w.at[n]
+	return ok
 }
 
 // Run feeds all samples and walks. Before each of the nodes, which belong to the model's main graph, it calls at, in the
@@ -170,21 +168,29 @@ func (w *Walk) feed(ctx context.Context, samples ir.Samples, order []int) error 
 	if len(order) == 0 {
 		return nil
 	}
-	first := order[0]
+	cuts := w.cuts(0, order[0])
 	w.samples = nil
-	err := ForEach(ctx, w.o.Jobs, samples(), func(ctx context.Context, i int, in ir.Tensors) (map[int]*kept, error) {
+	drop, err := w.ready(0, cuts[1])
+	if err != nil {
+		return err
+	}
+	err = ForEach(ctx, w.o.Jobs, samples(), func(ctx context.Context, i int, in ir.Tensors) (map[int]*kept, error) {
 		r := w.run(ctx)
 		if err := r.feed(in); err != nil {
 			return nil, fmt.Errorf("sample %d: %w", i, err)
 		}
 		live := map[int]*kept{}
-		if err := w.sample(r, live, 0, first); err != nil {
+		if err := w.sample(r, live, 0, cuts[1]); err != nil {
 			return nil, fmt.Errorf("sample %d: %w", i, err)
 		}
 		return live, nil
 	}, func(_ int, live map[int]*kept) { w.samples = append(w.samples, live) })
+	drop()
 	if err == nil && len(w.samples) == 0 {
-		err = errors.New("there are no samples")
+		err = ErrNoSamples
+	}
+	for k := 1; k+1 < len(cuts) && err == nil; k++ {
+		err = w.piece(ctx, cuts[k], cuts[k+1])
 	}
 	return err
 }
@@ -195,6 +201,22 @@ func (w *Walk) run(ctx context.Context) *run {
 
 // segment runs every sample from one stop to the next.
 func (w *Walk) segment(ctx context.Context, from, to int) error {
+	cuts := w.cuts(from, to)
+	for k := range len(cuts) - 1 {
+		if err := w.piece(ctx, cuts[k], cuts[k+1]); err != nil {
+			return err
+		}
+	}
+	return nil
+}
+
+// piece runs every sample over steps whose weights fit into memory together.
+func (w *Walk) piece(ctx context.Context, from, to int) error {
+	drop, err := w.ready(from, to)
+	if err != nil {
+		return err
+	}
+	defer drop()
 	numbers := iter.Seq2[int, error](func(yield func(int, error) bool) {
 		for i := range w.samples {
 			if !yield(i, nil) {
@@ -214,7 +236,7 @@ func (w *Walk) segment(ctx context.Context, from, to int) error {
 func (w *Walk) sample(r *run, live map[int]*kept, from, to int) error {
 	steps := w.p.main.steps[from:to]
 	for i := range steps {
-		for _, s := range w.reads(&steps[i]) {
+		for _, s := range w.p.reads(&steps[i]) {
 			if k := live[s]; k != nil && r.frame[s] == nil {
 				t, err := w.store.get(k)
 				if err != nil {
@@ -301,7 +323,7 @@ func (w *Walk) Replace(v *ir.Value, t *ir.Tensor) error {
 		if err := w.prepare(st); err != nil {
 			return err
 		}
-		out, err := op.Evaluate(op.NewCall(st.node, st.def, w.env, st.state, w.p.known(st.in)))
+		out, err := w.evaluate(st)
 		if err != nil {
 			return fmt.Errorf("node %v: %w", st.node, err)
 		}
@@ -314,6 +336,9 @@ func (w *Walk) Replace(v *ir.Value, t *ir.Tensor) error {
 	for _, pl := range w.p.plans {
 		for i := range pl.steps {
 			if st := &pl.steps[i]; touched(st) {
+				if st.lazy {
+					continue // made when the walk gets there
+				}
 				if err := w.prepare(st); err != nil {
 					return err
 				}

@@ -18,6 +18,7 @@ import (
 	"github.com/qsimc/qsimc/frontend"
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/op"
+	"github.com/qsimc/qsimc/ir/store"
 	"github.com/qsimc/qsimc/passes"
 	"github.com/qsimc/qsimc/passes/recipe"
 	"github.com/qsimc/qsimc/runtime"
@@ -229,6 +230,9 @@ type rewriting struct {
 	before []report.Part // of the file: for the HTML report
 }
 
+// scratchAbove is the size of results from which they go to a file beside the output.
+const scratchAbove = 128 << 20
+
 func (j *rewriting) run(ctx context.Context, m *ir.Model, pipeline *passes.Pipeline) error {
 	f := j.flags
 	before := fileSize(j.path)
@@ -236,7 +240,8 @@ func (j *rewriting) run(ctx context.Context, m *ir.Model, pipeline *passes.Pipel
 	u := &passes.Unit{
 		Model: m, Policy: &j.recipe.Policy, Log: j.log(), Seed: j.seed, Jobs: j.jobs, DryRun: f.dryRun, KeepQuantized: f.keep,
 		Runtime: runtime.Options{MaxMemory: f.memory}, Profile: j.html(),
-		Report: &passes.Report{Tool: "qsimc", Version: version(), Model: j.path, Recipe: j.recipe.String(), BytesBefore: before},
+		Scratch: store.NewScratch(filepath.Dir(f.out), scratchAbove),
+		Report:  &passes.Report{Tool: "qsimc", Version: version(), Model: j.path, Recipe: j.recipe.String(), BytesBefore: before},
 	}
 	j.unit = u
 	if j.html() {
@@ -350,79 +355,6 @@ func (j *rewriting) write(ctx context.Context) (err error) {
 				return err
 			}
 		}
-	}
-	return nil
-}
-
-// check reads the file back, verifies it, and compares one run with that of the graph in memory.
-func (j *rewriting) check(ctx context.Context, file string) error {
-	back, err := frontend.Load(file)
-	if err != nil {
-		return err
-	}
-	if err := op.Verify(back); err != nil {
-		return err
-	}
-	want, err := runtime.CompileWith(ctx, j.unit.Model, j.unit.Runtime)
-	if errors.Is(err, op.ErrUnsupported) {
-		j.log().Warn("the result was not run: " + err.Error())
-		return nil
-	}
-	if err != nil {
-		return err
-	}
-	got, err := runtime.CompileWith(ctx, back, j.unit.Runtime)
-	if err != nil {
-		return err
-	}
-	data := j.data
-	if data == nil {
-		if data, err = frontend.OpenData(frontend.Synthetic, j.unit.Model, frontend.DataOptions{Count: 1, Seed: uint64(j.seed)}); err != nil {
-			j.log().Warn("the result was not run: " + err.Error())
-			return nil
-		}
-	}
-	for feed, err := range data.Feeds() {
-		if err != nil {
-			return err
-		}
-		x, err := want.Run(ctx, feed.Tensors)
-		if err != nil {
-			return err
-		}
-		y, err := got.Run(ctx, feed.Tensors)
-		if err != nil {
-			return err
-		}
-		for name, t := range x {
-			if y[name] == nil || !slices.Equal(t.Bytes(), y[name].Bytes()) {
-				return fmt.Errorf("output %q differs from that of the graph in memory", name)
-			}
-		}
-		break
-	}
-	return nil
-}
-
-// measured is the number of feeds over which the report compares the result with the original.
-const measured = 8
-
-// measure compares the outputs of the result with the original's on the first samples.
-func (j *rewriting) measure(ctx context.Context, original *ir.Model) error {
-	if j.data == nil || j.flags.noCheck {
-		return nil
-	}
-	diffs, err := compareOutputs(ctx, original, j.unit.Model, j.data, measured, j.unit.Runtime)
-	if errors.Is(err, op.ErrUnsupported) {
-		return nil // check has said so
-	}
-	if err != nil {
-		return err
-	}
-	for _, d := range diffs {
-		j.unit.Report.Outputs = append(j.unit.Report.Outputs, passes.OutputEntry{
-			Name: d.name, SQNR: passes.Measure(d.SQNR()), Cosine: passes.Measure(d.Cosine()), MaxDiff: passes.Measure(d.MaxAbs),
-		})
 	}
 	return nil
 }

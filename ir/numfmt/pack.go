@@ -3,6 +3,8 @@ package numfmt
 import (
 	"encoding/binary"
 	"fmt"
+
+	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
 // PackedLen is the number of bytes that n elements of the type take as ONNX stores them.
@@ -103,6 +105,9 @@ func (s Scheme) Encode(x []float32, l Layout, p Params) (Codes, error) {
 	return s.encode(x, l, p, true)
 }
 
+// codesAtOnce is the number of values that Encode and Decode have in work.
+const codesAtOnce = 1 << 20
+
 func (s Scheme) encode(x []float32, l Layout, p Params, saturate bool) (Codes, error) {
 	if s.StoreElem() == ElemNone {
 		return Codes{}, fmt.Errorf("scheme %s: codes of %d bits cannot be stored", s, s.Format.Bits)
@@ -110,6 +115,19 @@ func (s Scheme) encode(x []float32, l Layout, p Params, saturate bool) (Codes, e
 	if err := s.checkStore(l, p, len(x)); err != nil {
 		return Codes{}, err
 	}
+	out := Codes{Elem: s.StoreElem(), Len: len(x), Data: make([]byte, 0, PackedLen(s.StoreElem(), len(x)))}
+	for part := range l.Parts(p, codesAtOnce) {
+		data, err := Pack(out.Elem, s.codes(x[part.From:part.To], part.Layout, part.Params, saturate))
+		if err != nil {
+			return Codes{}, err
+		}
+		out.Data = append(out.Data, data...)
+	}
+	return out, nil
+}
+
+// codes quantizes x to codes, one a word.
+func (s Scheme) codes(x []float32, l Layout, p Params, saturate bool) []uint32 {
 	level := make([]float32, len(x))
 	s.levels(level, x, l, p)
 	v := level // before rounding, where that makes a difference
@@ -138,8 +156,7 @@ func (s Scheme) encode(x []float32, l Layout, p Params, saturate bool) (Codes, e
 			}
 		}
 	})
-	data, err := Pack(s.StoreElem(), codes)
-	return Codes{Elem: s.StoreElem(), Len: len(x), Data: data}, err
+	return codes
 }
 
 // checkStore tells whether parameters can code or decode n values of the layout.
@@ -169,23 +186,41 @@ func (s Scheme) Decode(dst []float32, c Codes, l Layout, p Params) error {
 	if err := s.checkStore(l, p, len(dst)); err != nil {
 		return err
 	}
-	codes, err := Unpack(c.Elem, c.Data, c.Len)
-	if err != nil {
-		return fmt.Errorf("scheme %s: %w", s, err)
+	if len(c.Data) != PackedLen(c.Elem, c.Len) {
+		return fmt.Errorf("scheme %s: %d bytes for %d elements of %s, want %d", s, len(c.Data), c.Len, c.Elem, PackedLen(c.Elem, c.Len))
 	}
+	for part := range l.Parts(p, codesAtOnce) {
+		bits := c.Elem.Bits()
+		data := c.Data[part.From*bits/8 : (part.To*bits+7)/8]
+		if err := s.decode(dst[part.From:part.To], c.Elem, data, part.Layout, part.Params); err != nil {
+			return fmt.Errorf("scheme %s: %w", s, err)
+		}
+	}
+	return nil
+}
+
+// decode is Decode of a part.
+func (s Scheme) decode(dst []float32, e Elem, data []byte, l Layout, p Params) error {
 	f := s.Format
-	switch {
-	case f.Kind == Int || f.Kind == Ternary:
-		for i, code := range codes {
-			dst[i] = signExtend(c.Elem, code)
+	value := func(code uint32) float32 {
+		switch {
+		case f.Kind == Int || f.Kind == Ternary:
+			return signExtend(e, code)
+		case f.isCarried():
+			return signExtend(e, code) / 2
 		}
-	case f.isCarried():
-		for i, code := range codes {
-			dst[i] = signExtend(c.Elem, code) / 2
+		return f.Decode(code)
+	}
+	var codes []uint32
+	if bits := e.Bits(); bits <= 8 && f.Kind != Book {
+		lookUp(dst, data, bits, value)
+	} else {
+		var err error
+		if codes, err = Unpack(e, data, len(dst)); err != nil {
+			return err
 		}
-	default:
 		for i, code := range codes {
-			dst[i] = f.Decode(code)
+			dst[i] = value(code)
 		}
 	}
 	if p.Zero != nil {
@@ -204,6 +239,25 @@ func (s Scheme) Decode(dst []float32, c Codes, l Layout, p Params) error {
 		each(l, p.Scale, func(from, to int, scale []float32) { s.multiply(dst[from:to], scale) })
 	}
 	return nil
+}
+
+// lookUp reads packed codes of at most 8 bits by a table of their values.
+func lookUp(dst []float32, data []byte, bits int, value func(uint32) float32) {
+	per := 8 / bits
+	table := make([]float32, 1<<bits)
+	for code := range table {
+		table[code] = value(uint32(code))
+	}
+	mask := byte(1<<bits - 1)
+	par.For(len(data), grain, func(lo, hi int) {
+		for i := lo; i < hi; i++ {
+			b := data[i]
+			for at := i * per; at < min((i+1)*per, len(dst)); at++ {
+				dst[at] = table[b&mask]
+				b >>= bits
+			}
+		}
+	})
 }
 
 // signExtend reads an integer code of the element type.

@@ -7,6 +7,7 @@ import (
 
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/numfmt"
+	"github.com/qsimc/qsimc/runtime/kernel"
 	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
@@ -181,10 +182,8 @@ func (g *group) rank(r *Range, x []float32) {
 
 // extent returns the least and the largest value; NaN and infinities are errors.
 func extent(x []float32) (lo, hi float32, err error) {
-	lo, hi = float32(math.Inf(1)), float32(math.Inf(-1))
-	for _, v := range x {
-		lo, hi = min(lo, v), max(hi, v)
-	}
+	lo, hi = kernel.MinMax(x)
+	lo, hi = lo+0, hi+0 // no -0: which zero is the least is not defined
 	if len(x) > 0 && (lo != lo || hi != hi || math.IsInf(float64(lo), 0) || math.IsInf(float64(hi), 0)) {
 		i := slices.IndexFunc(x, func(v float32) bool { return v != v || math.IsInf(float64(v), 0) })
 		return 0, 0, fmt.Errorf("element %d is %v, wanted finite values", i, x[i])

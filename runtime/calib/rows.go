@@ -59,8 +59,11 @@ func fillOf(in ir.Tensors) (fill, rows int) {
 	return 0, 0
 }
 
-// Locate finds where the filling of a group lies in the given values of the program's model, once for each group.
-func (r *Rows) Locate(ctx context.Context, p *runtime.Program, group int, values func(*ir.Value) bool) error {
+// runner runs a model and shows what it computes.
+type runner func(ctx context.Context, in ir.Tensors, see func(*ir.Value, *ir.Tensor) error) error
+
+// Locate finds where the filling of a group lies in the given values of the model that run runs, once for each group.
+func (r *Rows) Locate(ctx context.Context, run runner, group int, values func(*ir.Value) bool) error {
 	r.mu.Lock()
 	in := r.filled[group]
 	known := r.located[group] != nil
@@ -72,7 +75,7 @@ func (r *Rows) Locate(ctx context.Context, p *runtime.Program, group int, values
 	prints := make([]map[*ir.Value][][][]uint64, 2)
 	for i, feed := range []ir.Tensors{in, refilled(in, rows, fill)} {
 		by := map[*ir.Value][][][]uint64{}
-		_, err := p.Watch(ctx, feed, func(v *ir.Value, t *ir.Tensor) error {
+		err := run(ctx, feed, func(v *ir.Value, t *ir.Tensor) error {
 			if values(v) {
 				by[v] = append(by[v], fingerprints(t, rows))
 			}
@@ -111,8 +114,12 @@ func (r *Rows) LocateAll(ctx context.Context, m *ir.Model, o runtime.Options, va
 	if err != nil {
 		return err
 	}
+	run := func(ctx context.Context, in ir.Tensors, see func(*ir.Value, *ir.Tensor) error) error {
+		_, err := p.Watch(ctx, in, see)
+		return err
+	}
 	for i := range r.filled {
-		if err := r.Locate(ctx, p, i, values); err != nil {
+		if err := r.Locate(ctx, run, i, values); err != nil {
 			return fmt.Errorf("sample %d: %w", i, err)
 		}
 	}

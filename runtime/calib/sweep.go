@@ -2,7 +2,6 @@ package calib
 
 import (
 	"context"
-	"errors"
 	"fmt"
 	"sync"
 
@@ -11,7 +10,7 @@ import (
 )
 
 // Observer sees the tensors of one value, sample by sample, in as many passes as it asks for. Sweep serializes calls; the
-// samples come in any order unless the observer is Ordered.
+// samples come in any order unless the observer is Ordered. A tensor is valid during the call only.
 type Observer interface {
 	Passes() int
 	Ordered() bool
@@ -32,22 +31,30 @@ type Options struct {
 }
 
 // ErrNoSamples says that a sweep had nothing to look at.
-var ErrNoSamples = errors.New("there are no samples")
+var ErrNoSamples = runtime.ErrNoSamples
 
-// Sweep runs the model over all samples, each through the whole graph, and feeds the observers: memory holds one sample for
-// each job, however many there are. The result is the same for any number of jobs and order of completion. Rows that only fill
-// up a batch are cut off (Rows).
+// Sweep runs the model over all samples as far as the values need it, and feeds the observers: memory holds one sample for
+// each job, however many there are. A model whose weights are more than may be kept ready is swept node by node instead, and
+// what waits for its turn lies in memory or a temporary file (see SweepNodes). The result is the same for any number of jobs
+// and order of completion. Rows that only fill up a batch are cut off (Rows).
 func Sweep(ctx context.Context, m *ir.Model, samples ir.Samples, probes []Probe, o Options) error {
-	p, err := runtime.CompileWith(ctx, m, o.Runtime)
-	if err != nil {
-		return err
-	}
-	s := &sweep{program: p, by: map[*ir.Value][]*watched{}, o: o}
+	s := &sweep{by: map[*ir.Value][]*watched{}, o: o}
 	passes := 0
+	var values []*ir.Value
 	for _, pr := range probes {
 		s.by[pr.Value] = append(s.by[pr.Value], &watched{Probe: pr})
+		values = append(values, pr.Value)
 		passes = max(passes, pr.Into.Passes())
 		s.ordered = s.ordered || pr.Into.Ordered()
+	}
+	var err error
+	if s.program, err = runtime.Select(ctx, m, values, o.Runtime); err != nil {
+		return err
+	}
+	if s.program.Streams() {
+		if done, err := inner(ctx, m, samples, probes, o); done || err != nil {
+			return err
+		}
 	}
 	for pass := range passes {
 		if err := s.run(ctx, pass, samples); err != nil {
@@ -63,7 +70,7 @@ type watched struct {
 }
 
 type sweep struct {
-	program *runtime.Program
+	program *runtime.Selection
 	by      map[*ir.Value][]*watched
 	ordered bool
 	rows    Rows
@@ -98,14 +105,11 @@ func (s *sweep) run(ctx context.Context, pass int, samples ir.Samples) error {
 }
 
 func (s *sweep) sample(ctx context.Context, pass, i int, in ir.Tensors) error {
-	if err := s.rows.Locate(ctx, s.program, i, func(v *ir.Value) bool { return s.by[v] != nil }); err != nil {
+	if err := s.rows.Locate(ctx, s.program.Run, i, func(v *ir.Value) bool { return s.by[v] != nil }); err != nil {
 		return err
 	}
 	seen := map[*ir.Value]int{} // a value inside a loop comes several times
-	_, err := s.program.Watch(ctx, in, func(v *ir.Value, t *ir.Tensor) (err error) {
-		if s.by[v] == nil {
-			return nil
-		}
+	return s.program.Run(ctx, in, func(v *ir.Value, t *ir.Tensor) (err error) {
 		if t, err = s.rows.Cut(i, v, seen[v], t); err != nil {
 			return fmt.Errorf("value %q: %w", v.Name, err)
 		}
@@ -123,5 +127,4 @@ func (s *sweep) sample(ctx context.Context, pass, i int, in ir.Tensors) error {
 		}
 		return nil
 	})
-	return err
 }

@@ -157,25 +157,34 @@ func (e *evaluation) run(ctx context.Context, data *frontend.Data) error {
 
 func (e *evaluation) feed(ctx context.Context, f frontend.Feed) (s scored, err error) {
 	s.samples = f.N
-	out, err := e.program.Run(ctx, f.Tensors)
-	if err != nil {
-		return s, err
-	}
-	var ref ir.Tensors
-	if e.against != nil {
-		if ref, err = e.against.Run(ctx, f.Tensors); err != nil {
-			return s, fmt.Errorf("the model compared with: %w", err)
+	err = e.program.Lend(ctx, f.Tensors, func(out ir.Tensors) error {
+		if e.against == nil {
+			return e.measure(&s, f, out, nil)
 		}
-	}
+		var bad error // of the measure, which is not the other model's fault
+		err := e.against.Lend(ctx, f.Tensors, func(ref ir.Tensors) error {
+			bad = e.measure(&s, f, out, ref)
+			return nil
+		})
+		if err != nil {
+			return fmt.Errorf("the model compared with: %w", err)
+		}
+		return bad
+	})
+	return s, err
+}
+
+// measure scores the outputs of one feed; ref is nil without a model to compare with.
+func (e *evaluation) measure(s *scored, f frontend.Feed, out, ref ir.Tensors) (err error) {
 	first := e.program.Outputs()[0]
 	if e.metric == "agree" {
 		s.own, err = Agree(out[first], ref[e.against.Outputs()[0]], f.N)
-		return s, err
+		return err
 	}
 	if s.own, err = e.score(f, out, e.program.Outputs()); err == nil && ref != nil {
 		s.other, err = e.score(f, ref, e.against.Outputs())
 	}
-	return s, err
+	return err
 }
 
 func (e *evaluation) score(f frontend.Feed, out ir.Tensors, names []string) (Score, error) {

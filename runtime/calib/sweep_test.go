@@ -1,0 +1,91 @@
+package calib_test
+
+import (
+	"iter"
+	"math"
+	"testing"
+
+	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/ir/numfmt"
+	"github.com/qsimc/qsimc/ir/op"
+	"github.com/qsimc/qsimc/runtime"
+	"github.com/qsimc/qsimc/runtime/calib"
+)
+
+const layers = `
+<ir_version: 10, opset_import: ["" : 21]>
+layers (float[N,512] x) => (float[N,512] y)
+<float w1 = {0}, float w2 = {0}, float[1] one = {1}>
+{
+  a = MatMul (x, w1)
+  b = Relu (a)
+  c = MatMul (b, w2)
+  d = Softmax <axis = -1> (c)
+  t = Transpose <perm = [1, 0]> (w1)
+  e = MatMul (d, t)
+  y = Add (e, one)
+}`
+
+// Ranges do not depend on whether the weights fit into memory: the model is then swept node by node.
+func TestSweepBeyondMemory(t *testing.T) {
+	t.Parallel()
+	m, err := ir.Parse("layers", []byte(layers))
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"w1", "w2"} {
+		w := ir.NewTensor(ir.Float32, 512, 512)
+		for i := range ir.Data[float32](w) {
+			ir.Data[float32](w)[i] = float32(math.Cos(float64(3*i+len(name)))) / 16
+		}
+		m.Find(name).SetConst(w)
+	}
+	if err := op.Infer(m); err != nil {
+		t.Fatal(err)
+	}
+	samples := func() iter.Seq2[ir.Tensors, error] {
+		return func(yield func(ir.Tensors, error) bool) {
+			for k := range 5 {
+				x := ir.NewTensor(ir.Float32, 2+k, 512)
+				for i := range ir.Data[float32](x) {
+					ir.Data[float32](x)[i] = float32(math.Sin(float64(i * (k + 1))))
+				}
+				if !yield(ir.Tensors{"x": x}, nil) {
+					return
+				}
+			}
+		}
+	}
+	s, err := numfmt.ParseScheme("int8", numfmt.Input)
+	if err != nil {
+		t.Fatal(err)
+	}
+	for _, name := range []string{"max", "mse", "moving-average", "octav"} {
+		sweep := func(o runtime.Options, values ...string) (out [][2]float32) {
+			var probes []calib.Probe
+			for _, v := range values {
+				probes = append(probes, calib.Probe{Value: m.Find(v), Into: calib.NewRange(method(t, name), s, -1)})
+			}
+			if err := calib.Sweep(t.Context(), m, samples, probes, calib.Options{Runtime: o}); err != nil {
+				t.Fatal(name, err)
+			}
+			for _, p := range probes {
+				lo, hi, err := p.Into.(*calib.Range).Range()
+				if err != nil {
+					t.Fatal(name, err)
+				}
+				out = append(out, [2]float32{lo[0], hi[0]})
+			}
+			return out
+		}
+		for _, values := range [][]string{{"x", "b", "d"}, {"b", "y"}, {"d"}} { // nothing reads y: it is swept sample by sample
+			want := sweep(runtime.Options{}, values...)
+			got := sweep(runtime.Options{Hold: 1}, values...)
+			for i := range want {
+				if got[i] != want[i] {
+					t.Errorf("%s: value %q has range %v, %v beyond memory", name, values[i], want[i], got[i])
+				}
+			}
+		}
+	}
+}
