@@ -338,14 +338,17 @@ func (k kept) Observe(_, sample int, t *ir.Tensor) error {
 	if k.k.seen[k.v] == nil {
 		k.k.seen[k.v] = map[int]*ir.Tensor{}
 	}
-	if t.Elem() != ir.String {
-		var err error
-		if t, err = ir.TensorOf(t.Elem(), t.Shape(), slices.Clone(t.Bytes())); err != nil {
-			return err
-		}
+	var err error
+	k.k.seen[k.v][sample], err = copied(t)
+	return err
+}
+
+// copied returns a copy of a tensor that an observer is shown, to be kept.
+func copied(t *ir.Tensor) (*ir.Tensor, error) {
+	if t.Elem() == ir.String {
+		return t, nil
 	}
-	k.k.seen[k.v][sample] = t
-	return nil
+	return ir.TensorOf(t.Elem(), t.Shape(), slices.Clone(t.Bytes()))
 }
 
 // statistics are what channel rewrites learn from the samples.

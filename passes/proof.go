@@ -85,7 +85,10 @@ func (t testimony) Observe(_, sample int, x *ir.Tensor) error {
 	if sample == 0 {
 		t.w.mu.Lock()
 		defer t.w.mu.Unlock()
-		t.w.seen[t.v] = x
+		var err error
+		if t.w.seen[t.v], err = copied(x); err != nil {
+			return err
+		}
 	}
 	return nil
 }

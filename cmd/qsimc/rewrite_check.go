@@ -70,6 +70,9 @@ func runOnce(ctx context.Context, m *ir.Model, o runtime.Options, data *frontend
 	return ir.Tensors{}, nil
 }
 
+// measuredHold bounds the weights that are kept ready for the report's few runs.
+const measuredHold = 256 << 20
+
 // measured is the number of feeds over which the report compares the result with the original.
 const measured = 4
 
@@ -126,7 +129,9 @@ func (j *rewriting) compare(ctx context.Context, original *ir.Model) (diffs []di
 
 // outputs runs a model over the first samples.
 func (j *rewriting) outputs(ctx context.Context, m *ir.Model, see func(ir.Tensors) error) (names []string, err error) {
-	p, err := runtime.CompileWith(ctx, m, j.unit.Runtime)
+	o := j.unit.Runtime
+	o.Hold = measuredHold
+	p, err := runtime.CompileWith(ctx, m, o)
 	if err != nil {
 		return nil, err
 	}
