@@ -132,7 +132,7 @@ func TestPolicy(t *testing.T) {
 		"axis out of range": {rules: []passes.Rule{{Op: "MatMul", Schemes: schemes(t, "int8/axis=2", "")}},
 			err: `policy: site "/m/layers.0/fc1/MatMul": weight: value "m.layers.0.fc1.weight": scheme int8/axis=2 on shape [2 2]: axis 2 is out of range for rank 2`},
 		"no output axis": {rules: []passes.Rule{{Op: "Conv", Schemes: schemes(t, "", "int8/axis=out")}}, err: "axis is missing"},
-		"static blocks":  {rules: []passes.Rule{{Op: "Conv", Schemes: schemes(t, "", "int8/block=2/static")}}, err: "use dynamic"},
+		"static tokens":  {rules: []passes.Rule{{Op: "Conv", Schemes: schemes(t, "", "int8/token/static")}}, err: "use dynamic"},
 	} {
 		t.Run(name, func(t *testing.T) {
 			t.Parallel()
