@@ -50,7 +50,7 @@ func (w *witness) testify(nodes []*ir.Node) {
 func (w *witness) probes() []calib.Probe {
 	var ps []calib.Probe
 	for _, v := range w.want {
-		ps = append(ps, calib.Probe{Value: v, Into: testimony{w, v}})
+		ps = append(ps, calib.Probe{Value: v, Into: testimony{w, v}, Whole: true})
 	}
 	return ps
 }

@@ -105,9 +105,11 @@ func (s *nodeSweep) observe(ctx context.Context, st *Stop) error {
 				if err := ctx.Err(); err != nil {
 					return err
 				}
-				t, err := s.rows.Cut(i, p.Value, 0, t)
-				if err != nil {
-					return err
+				if !p.Whole {
+					var err error
+					if t, err = s.rows.Cut(i, p.Value, 0, t); err != nil {
+						return err
+					}
 				}
 				return p.Into.Observe(pass, i, t)
 			})

@@ -17,10 +17,12 @@ type Observer interface {
 	Observe(pass, sample int, t *ir.Tensor) error
 }
 
-// Probe attaches an observer to a value of the model.
+// Probe attaches an observer to a value of the model. Whole shows it the rows that only fill up a batch, too: for those who
+// compute with the tensor instead of learning from it.
 type Probe struct {
 	Value *ir.Value
 	Into  Observer
+	Whole bool
 }
 
 // Options of Sweep.
@@ -109,8 +111,9 @@ func (s *sweep) sample(ctx context.Context, pass, i int, in ir.Tensors) error {
 		return err
 	}
 	seen := map[*ir.Value]int{} // a value inside a loop comes several times
-	return s.program.Run(ctx, in, func(v *ir.Value, t *ir.Tensor) (err error) {
-		if t, err = s.rows.Cut(i, v, seen[v], t); err != nil {
+	return s.program.Run(ctx, in, func(v *ir.Value, whole *ir.Tensor) error {
+		t, err := s.rows.Cut(i, v, seen[v], whole)
+		if err != nil {
 			return fmt.Errorf("value %q: %w", v.Name, err)
 		}
 		seen[v]++
@@ -118,8 +121,12 @@ func (s *sweep) sample(ctx context.Context, pass, i int, in ir.Tensors) error {
 			if pass >= w.Into.Passes() {
 				continue
 			}
+			x := t
+			if w.Whole {
+				x = whole
+			}
 			w.mu.Lock()
-			err := w.Into.Observe(pass, i, t)
+			err := w.Into.Observe(pass, i, x)
 			w.mu.Unlock()
 			if err != nil {
 				return fmt.Errorf("value %q: %w", v.Name, err)
