@@ -7,6 +7,7 @@ import (
 
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/numfmt"
+	"github.com/qsimc/qsimc/ir/op"
 	"github.com/qsimc/qsimc/runtime/calib"
 	"github.com/qsimc/qsimc/runtime/kernel"
 )
@@ -96,7 +97,7 @@ func (s *search) clip(g *group, site *Site, factors factorMap, inputs []*ir.Tens
 	if err != nil {
 		return 0, err
 	}
-	s.u.SetFit(w.Value, k, l.Axis, p)
+	s.u.SetFit(w.Value, k, l.Axis, p, op.ConstantOf(w.Value))
 	return sum / float64(len(best)), nil
 }
 

@@ -71,8 +71,8 @@ func TestAWQClip(t *testing.T) {
 						best, least = scale, sum
 					}
 				}
-				if !slices.Contains(p.Scale, best) {
-					t.Errorf("block %d of output %d: no scale is %v: %v", b, o, best, p.Scale)
+				if !slices.Contains(p.params.Scale, best) {
+					t.Errorf("block %d of output %d: no scale is %v: %v", b, o, best, p.params.Scale)
 				}
 				if best < top/3*.99 {
 					smaller++

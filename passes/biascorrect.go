@@ -102,7 +102,7 @@ func (u *Unit) measureShifts(ctx context.Context, cs []*correction, o calib.Opti
 	q := &Unit{Model: copied, Policy: u.Policy, Samples: u.Samples, Jobs: u.Jobs, Runtime: u.Runtime, Seed: u.Seed, KeepQuantized: u.KeepQuantized}
 	for k, p := range u.fitted {
 		if v := mp.Values[k.value]; v != nil {
-			q.SetFit(v, k.scheme, k.axis, p)
+			q.SetFit(v, k.scheme, k.axis, p.params, p.from)
 		}
 	}
 	q.Report, q.entry, q.Log = &Report{}, &PassEntry{}, u.Log

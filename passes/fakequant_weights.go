@@ -3,6 +3,7 @@ package passes
 import (
 	"fmt"
 
+	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/numfmt"
 	"github.com/qsimc/qsimc/ir/op"
 	"github.com/qsimc/qsimc/runtime/calib"
@@ -72,7 +73,8 @@ func (in *inserter) fitWeight(q *quantizer) error {
 	fitted, ok := in.u.fitted[fitKey{q.key.value, s, l.Axis}]
 	switch {
 	case ok:
-		q.params = fitted
+		q.params = fitted.params
+		return q.measureRounded(x, fitted.from, l)
 	case in.ranges == "max" || !s.Scaled() || s.FromData() || len(x) == 0:
 		if q.params, err = s.FitData(x, l); err != nil {
 			return err
@@ -89,11 +91,32 @@ func (in *inserter) fitWeight(q *quantizer) error {
 	return q.measureWeight(x, l)
 }
 
+// measureRounded measures values that an earlier pass rounded against those that it had.
+func (q *quantizer) measureRounded(x []float32, from *ir.Tensor, l numfmt.Layout) error {
+	if err := from.Load(); err != nil {
+		return err
+	}
+	defer release(from)
+	before, ok := from.Float32s()
+	if !ok || len(before) != len(x) {
+		return fmt.Errorf("was rounded from %v, wanted %d floats", from.Type(), len(x))
+	}
+	if err := q.stats.addRounded(0, q.key.scheme, l, q.params, before, x); err != nil {
+		return err
+	}
+	return q.finishMeasures(x, l)
+}
+
 // measureWeight measures what the fitted parameters do to the values.
 func (q *quantizer) measureWeight(x []float32, l numfmt.Layout) error {
 	if err := q.stats.add(0, q.key.scheme, l, q.params, x); err != nil {
 		return err
 	}
+	return q.finishMeasures(x, l)
+}
+
+// finishMeasures fills in what does not depend on the rounding error.
+func (q *quantizer) finishMeasures(x []float32, l numfmt.Layout) error {
 	q.stats.bits = q.key.scheme.BitsPerValue(l)
 	q.amax = q.stats.amax
 	if q.profile == nil {

@@ -109,9 +109,10 @@ func gptq(ctx context.Context, u *Unit, o GPTQOptions) error {
 		if t, err = u.keep(t); err != nil {
 			return err
 		}
+		from := op.ConstantOf(root)
 		v := setConstant(root, t)
 		if s.clusters == nil {
-			u.SetFit(v, s.weight.Scheme, s.layout.Axis, s.params)
+			u.SetFit(v, s.weight.Scheme, s.layout.Axis, s.params, from)
 		} else {
 			u.fold(v, fmt.Sprintf("it is rounded to %v with scales for each output channel and each of %d clusters of inputs, which no node can hold", s.weight.Scheme.Format, s.groups))
 		}

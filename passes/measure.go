@@ -31,15 +31,8 @@ const atOnce = 1 << 20
 
 // add measures the quantizer on x. Dynamic schemes are fitted to x itself.
 func (m *measures) add(sample int, s numfmt.Scheme, l numfmt.Layout, p numfmt.Params, x []float32) error {
-	if m.samples == nil {
-		m.samples = map[int]*tally{}
-	}
-	t := m.samples[sample] // a value inside a loop comes several times a sample
-	if t == nil {
-		t = &tally{}
-		m.samples[sample] = t
-	}
 	if s.Dynamic || !s.Scaled() {
+		t := m.tally(sample)
 		q := make([]float32, len(x))
 		if err := s.ApplyDynamic(q, x, l); err != nil {
 			return err
@@ -47,13 +40,32 @@ func (m *measures) add(sample int, s numfmt.Scheme, l numfmt.Layout, p numfmt.Pa
 		m.compare(t, x, q)
 		return nil
 	}
+	return m.addRounded(sample, s, l, p, x, x)
+}
+
+// tally is that of a sample; a value inside a loop comes several times.
+func (m *measures) tally(sample int) *tally {
+	if m.samples == nil {
+		m.samples = map[int]*tally{}
+	}
+	t := m.samples[sample]
+	if t == nil {
+		t = &tally{}
+		m.samples[sample] = t
+	}
+	return t
+}
+
+// addRounded measures a static quantizer whose input x is values that were moved before, to where they are to be rounded.
+func (m *measures) addRounded(sample int, s numfmt.Scheme, l numfmt.Layout, p numfmt.Params, values, x []float32) error {
+	t := m.tally(sample)
 	var q []float32
 	for part := range l.Parts(p, atOnce) {
-		v := x[part.From:part.To]
+		v := values[part.From:part.To]
 		if q == nil {
 			q = make([]float32, len(v))
 		}
-		if err := s.Apply(q[:len(v)], v, part.Layout, part.Params); err != nil {
+		if err := s.Apply(q[:len(v)], x[part.From:part.To], part.Layout, part.Params); err != nil {
 			return err
 		}
 		m.compare(t, v, q[:len(v)])

@@ -201,7 +201,7 @@ type Unit struct {
 
 	entry  *PassEntry // of the pass at work
 	site   string     // the site it works on, for the message of a panic
-	fitted map[fitKey]numfmt.Params
+	fitted map[fitKey]rounded
 
 	own      map[*ir.Node]bool              // quantization nodes that passes of this run have inserted for good
 	clusters map[*ir.Value]*clusteredWeight // for grids per row and cluster of columns
@@ -248,13 +248,20 @@ type fitKey struct {
 	axis   int
 }
 
+// rounded is a weight that a pass has rounded: with which parameters, and from which values.
+type rounded struct {
+	params numfmt.Params
+	from   *ir.Tensor
+}
+
 // SetFit records the parameters with which a weight's values were rounded, so that fakequant stores exactly these and does
-// not fit the rounded values again. axis is the channel or block axis of the weight.
-func (u *Unit) SetFit(weight *ir.Value, s numfmt.Scheme, axis int, p numfmt.Params) {
+// not fit the rounded values again, and the values before, which it measures the error against. axis is the channel or block
+// axis of the weight.
+func (u *Unit) SetFit(weight *ir.Value, s numfmt.Scheme, axis int, p numfmt.Params, from *ir.Tensor) {
 	if u.fitted == nil {
-		u.fitted = map[fitKey]numfmt.Params{}
+		u.fitted = map[fitKey]rounded{}
 	}
-	u.fitted[fitKey{weight, s, axis}] = p
+	u.fitted[fitKey{weight, s, axis}] = rounded{p, from}
 }
 
 // sites returns the model's sites.
