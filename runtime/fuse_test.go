@@ -238,8 +238,12 @@ m (float[N,64] x) => (float[N,64] y) {
 		goruntime.ReadMemStats(&after)
 		return (after.TotalAlloc - before.TotalAlloc) / uint64(n)
 	}
-	if lend(1); lend(1000) > 64*64*4/2 {
-		t.Errorf("a run allocates %d bytes where results of %d bytes are lent", lend(1000), 64*64*4)
+	lend(1)
+	switch each := lend(1000); {
+	case testing.Short():
+		t.Log("short, as under the race detector, which makes pools forget: what a run allocates is not checked")
+	case each > 64*64*4/2:
+		t.Errorf("a run allocates %d bytes where results of %d bytes are lent", each, 64*64*4)
 	}
 	if many := runs(1000); many > few+few/10+1<<20 {
 		t.Errorf("%d bytes alive after 1000 runs, %d after 10", many, few)
