@@ -30,7 +30,7 @@ func (s *search) clipWeights(ctx context.Context, gs []*group, factors map[*grou
 		s.u.progress("clipped groups", i, len(gs))
 		for _, site := range g.sites {
 			s.u.at(site.Name)
-			if f.makesScores(site.Node.Out(0), map[*ir.Node]bool{}, maxWalk) {
+			if f.makesScores(site.Node.Out(0)) {
 				continue
 			}
 			share, err := s.clip(g, site, factors[g], s.st.few[read[site]])

@@ -7,7 +7,6 @@ import (
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/passes"
 	"github.com/qsimc/qsimc/passes/recipe"
-	"github.com/qsimc/qsimc/runtime"
 )
 
 // rewritten runs steps on a copy of a model under a policy.
@@ -32,29 +31,11 @@ func rewritten(t *testing.T, m *ir.Model, policy string, samples ir.Samples, ste
 // noise returns the squared error of b's first output against a's over samples, relative to a's square.
 func noise(t *testing.T, a, b *ir.Model, samples ir.Samples) float64 {
 	t.Helper()
-	pa, err := runtime.Compile(a)
-	if err != nil {
-		t.Fatal(err)
-	}
-	pb, err := runtime.Compile(b)
-	if err != nil {
-		t.Fatal(err)
-	}
+	first := a.Graph.Outputs()[0].Name
 	var e, s float64
-	for in, err := range samples() {
-		if err != nil {
-			t.Fatal(err)
-		}
-		ya, err := pa.Run(t.Context(), in)
-		if err != nil {
-			t.Fatal(err)
-		}
-		yb, err := pb.Run(t.Context(), in)
-		if err != nil {
-			t.Fatal(err)
-		}
-		x, _ := ya[pa.Outputs()[0]].Float32s()
-		y, _ := yb[pa.Outputs()[0]].Float32s()
+	for ya, yb := range both(t, a, b, samples) {
+		x, _ := ya[first].Float32s()
+		y, _ := yb[first].Float32s()
 		for i := range x {
 			d := float64(x[i]) - float64(y[i])
 			e += d * d

@@ -32,8 +32,8 @@ func zooSamples(t *testing.T, model string, m *ir.Model, count int) ir.Samples {
 	return data.Samples()
 }
 
-// relative returns the largest difference between the outputs of two models on samples, as a share of the largest magnitude.
-func relative(t *testing.T, a, b *ir.Model, samples ir.Samples) float64 {
+// both yields the outputs of two models on each sample.
+func both(t *testing.T, a, b *ir.Model, samples ir.Samples) iter.Seq2[ir.Tensors, ir.Tensors] {
 	t.Helper()
 	pa, err := runtime.Compile(a)
 	if err != nil {
@@ -43,19 +43,31 @@ func relative(t *testing.T, a, b *ir.Model, samples ir.Samples) float64 {
 	if err != nil {
 		t.Fatal(err)
 	}
+	return func(yield func(ya, yb ir.Tensors) bool) {
+		for in, err := range samples() {
+			if err != nil {
+				t.Fatal(err)
+			}
+			ya, err := pa.Run(t.Context(), in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			yb, err := pb.Run(t.Context(), in)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if !yield(ya, yb) {
+				return
+			}
+		}
+	}
+}
+
+// relative returns the largest difference between the outputs of two models on samples, as a share of the largest magnitude.
+func relative(t *testing.T, a, b *ir.Model, samples ir.Samples) float64 {
+	t.Helper()
 	worst := math.NaN() // until there is a sample
-	for s, err := range samples() {
-		if err != nil {
-			t.Fatal(err)
-		}
-		ya, err := pa.Run(t.Context(), s)
-		if err != nil {
-			t.Fatal(err)
-		}
-		yb, err := pb.Run(t.Context(), s)
-		if err != nil {
-			t.Fatal(err)
-		}
+	for ya, yb := range both(t, a, b, samples) {
 		for name := range ya {
 			x, _ := ya[name].Float32s()
 			y, _ := yb[name].Float32s()

@@ -161,7 +161,7 @@ func (f *rptqFinder) kind(d *Decision, ds []*Decision) rptqKind {
 	switch {
 	case f.at[contextOf(x)] != nil && f.at[contextOf(x)].Kind == Context:
 		return rptqR3
-	case f.makesScores(d.Node.Out(0), map[*ir.Node]bool{}, maxWalk):
+	case f.makesScores(d.Node.Out(0)):
 		return rptqR1
 	case fromNorm(x):
 		return rptqR4
@@ -171,28 +171,18 @@ func (f *rptqFinder) kind(d *Decision, ds []*Decision) rptqKind {
 
 // makesScores reports whether a product's result becomes an operand of a product of queries and keys, with only biases,
 // scaling, rotary embeddings and changes of shape between.
-func (f *rptqFinder) makesScores(v *ir.Value, seen map[*ir.Node]bool, depth int) bool {
-	if v == nil || depth == 0 {
-		return false
+func (f *rptqFinder) makesScores(v *ir.Value) bool {
+	scores := func(u ir.Use) bool {
+		d := f.at[u.Node]
+		return d != nil && d.Kind == Scores
 	}
-	for _, u := range v.Uses() {
-		if u.Node == nil || seen[u.Node] {
-			continue
+	next := func(n *ir.Node) []*ir.Value {
+		if !op.OnAnglePath(n) {
+			return nil
 		}
-		seen[u.Node] = true
-		if d := f.at[u.Node]; d != nil && d.Kind == Scores {
-			return true
-		}
-		if !op.OnAnglePath(u.Node) {
-			continue
-		}
-		for _, o := range u.Node.Outs() {
-			if f.makesScores(o, seen, depth-1) {
-				return true
-			}
-		}
+		return n.Outs()
 	}
-	return false
+	return forward(v, scores, next, map[*ir.Node]bool{}, maxWalk)
 }
 
 // contextOf returns the node that a value comes from when changes of shape are undone.

@@ -362,15 +362,31 @@ const maxWalk = 24
 
 // softmaxAfter reports whether a Softmax follows a product's result, with only scaling, masking and reshaping between.
 func softmaxAfter(v *ir.Value) bool {
-	return forward(v, op.SoftmaxRole, op.OnScorePath, map[*ir.Node]bool{}, maxWalk)
+	return forward(v, firstOf(op.SoftmaxRole), along(op.OnScorePath), map[*ir.Node]bool{}, maxWalk)
 }
 
 // anglesAfter reports whether a product's result becomes the argument of a sine or cosine.
 func anglesAfter(v *ir.Value) bool {
-	return forward(v, op.AngleRole, op.OnAnglePath, map[*ir.Node]bool{}, maxWalk)
+	return forward(v, firstOf(op.AngleRole), along(op.OnAnglePath), map[*ir.Node]bool{}, maxWalk)
 }
 
-func forward(v *ir.Value, want op.Role, through func(*ir.Node) bool, seen map[*ir.Node]bool, depth int) bool {
+// firstOf finds uses as the first operand of operators with a role.
+func firstOf(want op.Role) func(ir.Use) bool {
+	return func(u ir.Use) bool { return op.RoleOf(u.Node) == want && u.Slot == 0 }
+}
+
+// along goes on to the first result of the nodes on a path.
+func along(path func(*ir.Node) bool) func(*ir.Node) []*ir.Value {
+	return func(n *ir.Node) []*ir.Value {
+		if !path(n) {
+			return nil
+		}
+		return []*ir.Value{n.Out(0)}
+	}
+}
+
+// forward reports whether a use is found that v comes to by way of the nodes whose results next gives, at most depth of them.
+func forward(v *ir.Value, found func(ir.Use) bool, next func(*ir.Node) []*ir.Value, seen map[*ir.Node]bool, depth int) bool {
 	if v == nil || depth == 0 {
 		return false
 	}
@@ -379,11 +395,13 @@ func forward(v *ir.Value, want op.Role, through func(*ir.Node) bool, seen map[*i
 			continue
 		}
 		seen[u.Node] = true
-		if op.RoleOf(u.Node) == want && u.Slot == 0 {
+		if found(u) {
 			return true
 		}
-		if through(u.Node) && forward(u.Node.Out(0), want, through, seen, depth-1) {
-			return true
+		for _, o := range next(u.Node) {
+			if forward(o, found, next, seen, depth-1) {
+				return true
+			}
 		}
 	}
 	return false

@@ -1,6 +1,7 @@
 package search
 
 import (
+	"cmp"
 	"context"
 	"fmt"
 	"math"
@@ -83,15 +84,7 @@ func (a *Analyzer) Proxies(ctx context.Context) ([]ProxyRow, error) {
 		}
 		rows = append(rows, r)
 	}
-	slices.SortStableFunc(rows, func(x, y ProxyRow) int {
-		switch {
-		case x.Score > y.Score:
-			return -1
-		case x.Score < y.Score:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(rows, func(x, y ProxyRow) int { return cmp.Compare(y.Score, x.Score) })
 	return rows, nil
 }
 

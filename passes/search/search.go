@@ -7,6 +7,7 @@
 package search
 
 import (
+	"cmp"
 	"context"
 	"errors"
 	"fmt"
@@ -274,15 +275,7 @@ func (a *Analyzer) Sensitivity(ctx context.Context) ([]Row, error) {
 		rows = append(rows, r)
 	}
 	a.progress("sites", len(a.sites), len(a.sites))
-	slices.SortStableFunc(rows, func(x, y Row) int {
-		switch {
-		case x.Alone > y.Alone:
-			return -1
-		case x.Alone < y.Alone:
-			return 1
-		}
-		return 0
-	})
+	slices.SortStableFunc(rows, func(x, y Row) int { return cmp.Compare(y.Alone, x.Alone) })
 	return rows, nil
 }
 

@@ -117,17 +117,7 @@ func (r *attnRun) run(what phase, dst, q, k, v []float32) {
 		r.item(what, i, b*a.BatchMask+h*a.StrideMask, dst[b*a.BatchO+h*a.StrideO:], q[b*a.BatchQ+h*a.StrideQ:],
 			k[b*a.BatchK+h/share*a.StrideK:], v[b*a.BatchV+h/share*a.StrideV:])
 	}
-	if a.Count >= 2*par.Cores() {
-		par.For(a.Count, 1, func(lo, hi int) {
-			for i := lo; i < hi; i++ {
-				one(i)
-			}
-		})
-		return
-	}
-	for i := range a.Count {
-		one(i)
-	}
+	eachItem(a.Count, one)
 }
 
 func (r *attnRun) item(what phase, i, maskAt int, dst, q, k, v []float32) {

@@ -75,17 +75,7 @@ func Conv(p Conv2D, dst, x, w []float32, ep *Epilogue) {
 			pl.dense(tile, to, from, w, ep.RowBias, res)
 		}
 	}
-	if p.N >= 2*par.Cores() {
-		par.For(p.N, 1, func(lo, hi int) {
-			for n := lo; n < hi; n++ {
-				one(n)
-			}
-		})
-		return
-	}
-	for n := range p.N {
-		one(n)
-	}
+	eachItem(p.N, one)
 }
 
 // checkConv panics unless the epilogue is one of a convolution to m channels and n elements in all.

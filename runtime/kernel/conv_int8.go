@@ -213,17 +213,7 @@ func denseInt8[X Int8](p Conv2D, dst []float32, x []X, zero X, w *ConvInt8Weight
 		clear(buf.f[q.C*pl.plane:])
 		pl.multiply(k, tile, to, buf.f, pl.plane, w.words, bias, add)
 	}
-	if p.N >= 2*par.Cores() {
-		par.For(p.N, 1, func(lo, hi int) {
-			for n := lo; n < hi; n++ {
-				one(n)
-			}
-		})
-		return
-	}
-	for n := range p.N {
-		one(n)
-	}
+	eachItem(p.N, one)
 }
 
 // wordFill makes words of planes of codes.

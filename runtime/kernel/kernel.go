@@ -138,6 +138,22 @@ func eachRow(rows, cols int, body func(lo, hi int)) {
 	par.For(rows, grain, body)
 }
 
+// eachItem runs one for each of n items: on a core each where there are enough of them, else in turn, with the cores left to
+// what one does.
+func eachItem(n int, one func(i int)) {
+	if n < 2*par.Cores() {
+		for i := range n {
+			one(i)
+		}
+		return
+	}
+	par.For(n, 1, func(lo, hi int) {
+		for i := lo; i < hi; i++ {
+			one(i)
+		}
+	})
+}
+
 // same panics unless the lengths are equal.
 func same(what string, n int, lens ...int) {
 	for _, l := range lens {

@@ -106,12 +106,7 @@ func (c *convKernel) emit(regs []reg.VecPhysical) {
 	}
 	c.prefetch()
 	c.products()
-	t := Load(Param("t"), GP64())
-	field := func(off int) reg.GPVirtual {
-		r := GP64()
-		MOVQ(operand.Mem{Base: t, Disp: off}, r)
-		return r
-	}
+	t, field := tileFields()
 	vecs := field(tileVecs)
 	c.ldc = field(tileLdc)
 	if kind != "" {
@@ -180,14 +175,19 @@ func (c *convKernel) scale(off, factor reg.Register) {
 	Label("scaled")
 }
 
-// products sums over the contraction axis, two steps at a time.
-func (c *convKernel) products() {
-	t := Load(Param("t"), GP64())
-	field := func(off int) reg.GPVirtual {
+// tileFields loads the address of the tile, and its fields by their offset.
+func tileFields() (t reg.Register, field func(off int) reg.GPVirtual) {
+	t = Load(Param("t"), GP64())
+	return t, func(off int) reg.GPVirtual {
 		r := GP64()
 		MOVQ(operand.Mem{Base: t, Disp: off}, r)
 		return r
 	}
+}
+
+// products sums over the contraction axis, two steps at a time.
+func (c *convKernel) products() {
+	t, field := tileFields()
 	lda := field(tileLda)
 	a := []reg.GPVirtual{field(tileA)}
 	for r := 3; r < c.rows; r += 3 {
@@ -269,12 +269,7 @@ func (c *convKernel) maxima(regs []reg.VecPhysical) {
 	Doc(fmt.Sprintf("%s takes the maxima of %d vectors of positions; see convTile, of which it reads offs, k, src, vecs and dst.", name, c.nv))
 	Pragma("noescape")
 	c.sums, c.free = regs[:c.nv], regs[c.nv:]
-	t := Load(Param("t"), GP64())
-	field := func(off int) reg.GPVirtual {
-		r := GP64()
-		MOVQ(operand.Mem{Base: t, Disp: off}, r)
-		return r
-	}
+	t, field := tileFields()
 	offs, b, k := field(tileOffs), c.sources(t), field(tileK)
 	off := GP64()
 	MOVQ(operand.Mem{Base: offs}, off)
