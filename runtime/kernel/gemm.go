@@ -10,6 +10,10 @@ import (
 // shape, a sum over blocks of kc of one chain of fused multiply-adds each. Changing it changes results.
 const kc = 384
 
+// crowd is how many rows of A a tile takes at most when they lie a multiple of 4096 bytes apart: they then share one set of the
+// level-1 cache, which has twelve ways or fewer, and B and C want some.
+const crowd = 10
+
 // kernFunc computes one tile, up to mr rows by nr columns of C: C = A·B (acc 0) or C += A·B (acc 1). Strides are in
 // bytes; row r of A starts at ap + r*lda and holds k consecutive elements; row p of B starts at bp + p*ldb.
 type kernFunc[T elem] func(ap *T, lda int, bp *T, ldb int, cp *T, ldc int, k, acc int)
@@ -175,13 +179,17 @@ func finish[T elem](r0, r1, c0, c1, k int, c []T, ldc int, acc bool, then after)
 // tiles multiplies rows [r0,r1) of a with one panel of nn columns. The rows are spread evenly over the tiles, so that
 // there is no thin one at the end. lda, ldb and ldc are in elements.
 func tiles[T elem](t *tile[T], r0, r1 int, a []T, lda int, panel []T, ldb int, c []T, ldc, kb, nn int, acc bool) {
-	count := (r1 - r0 + t.mr - 1) / t.mr
+	var zero T
+	size := int(unsafe.Sizeof(zero))
+	mr := t.mr
+	if lda*size%4096 == 0 {
+		mr = min(mr, crowd)
+	}
+	count := (r1 - r0 + mr - 1) / mr
 	flag := 0
 	if acc {
 		flag = 1
 	}
-	var zero T
-	size := int(unsafe.Sizeof(zero))
 	var side []T
 	if nn < t.nr {
 		buf := scratch(t.mr * t.nr * size / 4)

@@ -27,6 +27,11 @@ type family struct {
 	mr, nv int    // rows, vectors in a row
 	mul    func(b, a, tmp, acc reg.VecPhysical)
 	temps  int // registers that mul needs besides
+
+	// bcast, where not nil, is mul with an element of A that is broadcast from memory by the instruction itself. It saves an
+	// instruction where a row has its pointer: an index beside it would split it in two again. Every other row takes it, which
+	// keeps the loads below what the core can do.
+	bcast func(at operand.Op, b, acc reg.VecPhysical)
 }
 
 func fma(b, a, _, acc reg.VecPhysical) { VFMADD231PS(b, a, acc) }
@@ -38,13 +43,15 @@ func madd(b, a, tmp, acc reg.VecPhysical) {
 }
 
 func families() []family {
+	fmaAt := func(at operand.Op, b, acc reg.VecPhysical) { VFMADD231PS_BCST(at, b, acc) }
+	fmaDAt := func(at operand.Op, b, acc reg.VecPhysical) { VFMADD231PD_BCST(at, b, acc) }
 	fmaD := func(b, a, _, acc reg.VecPhysical) { VFMADD231PD(b, a, acc) }
 	vnni := func(b, a, _, acc reg.VecPhysical) { vpdpwssd(b, a, acc) }
 	return []family{
-		{name: "gemm9x48avx512r", elem: "float32", size: 4, vec: 64, mr: 9, nv: 3, mul: fma},
-		{name: "gemm14x32avx512r", elem: "float32", size: 4, vec: 64, mr: 14, nv: 2, mul: fma},
+		{name: "gemm9x48avx512r", elem: "float32", size: 4, vec: 64, mr: 9, nv: 3, mul: fma, bcast: fmaAt},
+		{name: "gemm14x32avx512r", elem: "float32", size: 4, vec: 64, mr: 14, nv: 2, mul: fma, bcast: fmaAt},
 		{name: "gemm4x24avx2r", elem: "float32", size: 4, vec: 32, mr: 4, nv: 3, mul: fma},
-		{name: "gemm14x16avx512d", elem: "float64", size: 8, vec: 64, mr: 14, nv: 2, mul: fmaD},
+		{name: "gemm14x16avx512d", elem: "float64", size: 8, vec: 64, mr: 14, nv: 2, mul: fmaD, bcast: fmaDAt},
 		{name: "gemm6x8avx2d", elem: "float64", size: 8, vec: 32, mr: 6, nv: 2, mul: fmaD},
 		{name: "gemm9x48avx512i", elem: "int32", size: 4, vec: 64, mr: 9, nv: 3, mul: vnni},
 		{name: "gemm4x16avx2i", elem: "int32", size: 4, vec: 32, mr: 4, nv: 2, mul: madd, temps: 2},
@@ -86,22 +93,27 @@ func (f *family) kernel(rows int) {
 		bcast = bcast[:4]
 	}
 
+	// A pointer into A serves each group of rows; the others are at it and lda, once or twice.
+	group := 3
+	if f.bcast != nil {
+		group = 2
+	}
 	lda := Load(Param("lda"), GP64())
 	a := []reg.GPVirtual{Load(Param("ap"), GP64()).(reg.GPVirtual)}
-	for r := 3; r < rows; r += 3 {
+	for r := group; r < rows; r += group {
 		p := GP64()
 		LEAQ(operand.Mem{Base: a[len(a)-1], Index: lda, Scale: 2}, p)
-		ADDQ(lda, p)
+		if group == 3 {
+			ADDQ(lda, p)
+		}
 		a = append(a, p)
 	}
 	bp := Load(Param("bp"), GP64())
 	ldb := Load(Param("ldb"), GP64())
-	cp := Load(Param("cp"), GP64())
-	ldc := Load(Param("ldc"), GP64())
 
 	// C will be wanted when the loop ends.
-	c := GP64()
-	MOVQ(cp, c)
+	c := Load(Param("cp"), GP64())
+	ldc := Load(Param("ldc"), GP64())
 	for r := range rows {
 		for off := 0; off < f.nv*f.vec; off += 64 {
 			PREFETCHT0(operand.Mem{Base: c, Disp: off})
@@ -120,9 +132,14 @@ func (f *family) kernel(rows int) {
 		}
 		ADDQ(ldb, bp)
 		for r := range rows {
-			at := operand.Mem{Base: a[r/3], Disp: u * f.size}
-			if r%3 > 0 {
-				at.Index, at.Scale = lda, uint8(r%3)
+			at := operand.Mem{Base: a[r/group], Disp: u * f.size}
+			if r%group > 0 {
+				at.Index, at.Scale = lda, uint8(r%group)
+			} else if f.bcast != nil {
+				for v := range f.nv {
+					f.bcast(at, b[v], sums[r*f.nv+v])
+				}
+				continue
 			}
 			av := bcast[r%len(bcast)]
 			f.broadcast(at, av)
@@ -163,8 +180,11 @@ func (f *family) kernel(rows int) {
 
 	Label("out")
 	flag := Load(Param("acc"), GP64())
+	cp := Load(Param("cp"), GP64())
+	ldc = Load(Param("ldc"), GP64())
 	TESTQ(flag, flag)
 	JZ(operand.LabelRef("store"))
+	c = GP64()
 	MOVQ(cp, c)
 	for r := range rows {
 		for v := range f.nv {
