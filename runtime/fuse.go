@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	"context"
 	"errors"
 	"maps"
 	"slices"
@@ -21,6 +22,7 @@ var errUnfit = errors.New("the joined step does not fit")
 // fuser turns a plan's steps into fewer.
 type fuser struct {
 	p     *Program
+	ctx   context.Context
 	plain bool // no products on codes
 	steps []step
 	gone  []bool
@@ -30,8 +32,8 @@ type fuser struct {
 }
 
 // fuse returns the plan that Run executes. plain leaves products of dequantized operands in float.
-func (p *Program) fuse(pl *plan, plain bool) *plan {
-	f := &fuser{p: p, plain: plain || !kernel.FastInt8(), by: map[int]int{}, users: map[int][]int{}, fixed: map[int]bool{}}
+func (p *Program) fuse(ctx context.Context, pl *plan, plain bool) *plan {
+	f := &fuser{p: p, ctx: ctx, plain: plain || !kernel.FastInt8(), by: map[int]int{}, users: map[int][]int{}, fixed: map[int]bool{}}
 	for _, s := range pl.outputs {
 		f.fixed[s] = true
 	}
@@ -65,6 +67,8 @@ func (p *Program) fuse(pl *plan, plain bool) *plan {
 			f.product(i)
 		case "Conv":
 			f.conv(i)
+		case "Gather":
+			f.lookup(i)
 		}
 	}
 	for i := range f.steps {
@@ -82,10 +86,18 @@ func (p *Program) fuse(pl *plan, plain bool) *plan {
 	fast := &plan{graph: pl.graph, inputs: pl.inputs, outputs: pl.outputs}
 	for i, st := range f.steps {
 		if !f.gone[i] {
-			for _, part := range st.parts {
-				st.needs = append(st.needs, part.needs...)
+			if st.parts != nil {
+				st.needs = p.needs(st.in) // the parts have their own
 			}
 			fast.steps = append(fast.steps, st)
+		}
+	}
+	if p.runOnly {
+		f.settle(fast.steps)
+		for g := range p.form.Model.Graphs() {
+			if sub := p.plans[g]; sub != nil && sub != pl {
+				f.settle(sub.steps)
+			}
 		}
 	}
 	p.lifetimes(fast)

@@ -54,7 +54,7 @@ type codedWeight struct {
 func (f *fuser) codedWeight(s int, trans bool) (w codedWeight, ok bool) {
 	w.trans = trans
 	for {
-		st, ok := f.p.foldOf(s)
+		st, ok := f.p.makerOf(s)
 		if !ok || st.node.Op.Domain != "" {
 			return w, false
 		}
@@ -147,10 +147,16 @@ func (f *fuser) integers(x, w int, trans bool) (q *integers, from coded, ok bool
 	if q.scale, ok = scales(n, from.scale, c.scale); !ok {
 		return nil, from, false
 	}
+	if f.p.runOnly && !f.p.reserve(int64(k)*int64(n)) {
+		return nil, from, false
+	}
 	if c.codes.Elem() == ir.Int8 {
 		q.weight = kernel.PackInt8(k, n, ir.Data[int8](c.codes), ld, c.trans, zerosOf[int8](c.zero))
 	} else {
 		q.weight = kernel.PackInt8(k, n, ir.Data[uint8](c.codes), ld, c.trans, zerosOf[uint8](c.zero))
+	}
+	if f.p.runOnly {
+		letGo(c.codes)
 	}
 	return q, from, true
 }

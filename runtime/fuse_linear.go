@@ -205,51 +205,82 @@ type linear struct {
 	quant  *blocks // of the result, in float
 }
 
-// linear joins a product with a packed weight, MatMul or Gemm, and its tail.
+// linear joins a product with a packed weight, or one of which the codes are known, MatMul or Gemm, and its tail.
 func (f *fuser) linear(i int) {
 	st := &f.steps[i]
-	w, ok := st.state.(*kernel.PackedB)
-	if !ok || !f.is(i, st.node.Op.Type) {
+	if !f.is(i, st.node.Op.Type) {
 		return
 	}
-	l := &linear{k: w.K, n: w.N, weight: w}
+	trans := st.node.Op.Type == "Gemm" && st.node.Int("transB", 0) != 0
+	l, ok := f.weight(st, trans)
+	if !ok {
+		return
+	}
 	vector := func(t *ir.Tensor) bool {
 		s := t.Shape()
-		return t.Elem() == ir.Float32 && t.Len() == w.N && (len(s) == 1 || len(s) == 2 && s[0] == 1)
+		return t.Elem() == ir.Float32 && t.Len() == l.n && (len(s) == 1 || len(s) == 2 && s[0] == 1)
 	}
 	biased := vector
+	fits := true
 	if st.node.Op.Type == "Gemm" {
-		if st.node.Int("transA", 0) != 0 || st.node.Float("alpha", 1) != 1 {
-			return
-		}
-		if len(st.in) > 2 && st.in[2] >= 0 {
+		fits = st.node.Int("transA", 0) == 0 && st.node.Float("alpha", 1) == 1
+		if fits && len(st.in) > 2 && st.in[2] >= 0 {
 			c := f.constant(st.in[2])
-			if c == nil || !vector(c) || st.node.Float("beta", 1) != 1 {
-				return
+			if fits = c != nil && vector(c) && st.node.Float("beta", 1) == 1; fits {
+				l.bias = ir.Data[float32](c)
+				biased = func(*ir.Tensor) bool { return false }
 			}
-			l.bias = ir.Data[float32](c)
-			biased = func(*ir.Tensor) bool { return false }
+		}
+	}
+	var codes *integers
+	var from coded
+	onCodes := false
+	if fits {
+		codes, from, onCodes = f.integers(st.in[0], st.in[1], trans)
+	}
+	if !onCodes {
+		f.weigh(i)
+		if l.weight, ok = st.state.(*kernel.PackedB); !ok || !fits {
+			return
 		}
 	}
 	l.tail = f.follow(i, biased)
-	codes, from, ok := f.integers(st.in[0], st.in[1], st.node.Op.Type == "Gemm" && st.node.Int("transB", 0) != 0)
-	if !ok && len(l.tail.parts) == 1 && l.bias == nil {
+	if !onCodes && len(l.tail.parts) == 1 && l.bias == nil {
 		return
 	}
 	if l.tail.bias >= 0 {
 		l.bias = ir.Data[float32](f.constant(l.tail.bias))
 	}
 	in := []int{st.in[0]}
-	if ok {
-		l.codes, l.weight, in[0] = codes, nil, from.slot
+	if onCodes {
+		l.codes, in[0] = codes, from.slot
 	}
 	if l.tail.residual >= 0 {
 		in = append(in, l.tail.residual)
 	}
 	st = f.join(linearDef, l, in, l.tail.parts...)
-	if ok {
+	if onCodes {
 		f.onCodes(st, from)
 	}
+}
+
+// weight returns the dimensions of a product's constant matrix, which is packed or left to the product.
+func (f *fuser) weight(st *step, trans bool) (l *linear, ok bool) {
+	if w, ok := st.state.(*kernel.PackedB); ok {
+		return &linear{k: w.K, n: w.N}, true
+	}
+	late := f.p.later[st.in[1]]
+	if !f.p.runOnly || late == nil {
+		return nil, false
+	}
+	s, ok := late.node.Out(0).Type.Shape()
+	if !ok || len(s) != 2 {
+		return nil, false
+	}
+	if trans {
+		s[0], s[1] = s[1], s[0]
+	}
+	return &linear{k: s[0], n: s[1]}, true
 }
 
 // linearDef computes act(x·W + bias + residual); inputs are x and the residual, if any.

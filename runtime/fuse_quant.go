@@ -64,7 +64,7 @@ func (b *blocks) apply(t *ir.Tensor) error {
 // fresh are the operators, and joined steps, whose results lie in storage of their own and can be quantized there.
 var fresh = map[string]bool{
 	linearDef.Name: true, attentionDef.Name: true, normDef.Name: true, actDef.Name: true,
-	"LayerNormalization": true, "RMSNormalization": true, "MatMul": true, "Gemm": true, "Mul": true, "Add": true,
+	"LayerNormalization": true, "RMSNormalization": true, "MatMul": true, turnedDef.Name: true, "Gemm": true, "Mul": true, "Add": true,
 }
 
 // quantized joins quantizer i with the step that makes what it quantizes, if nothing else reads that: a joined product

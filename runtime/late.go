@@ -56,7 +56,7 @@ func (p *Program) constBytes(st *step) int64 {
 func (p *Program) foldLater(st *step) {
 	late := *st
 	late.needs = p.needs(st.in)
-	p.streams = true
+	p.streams = p.streams || !p.runOnly // else settle says so
 	for _, s := range st.out {
 		if s >= 0 {
 			p.later[s] = &late

@@ -32,6 +32,7 @@ type Program struct {
 	later   map[int]*step // slot → the step that makes a large constant when it is needed
 	streams bool          // some weights are made ready only when they are needed
 	poison  bool
+	runOnly bool              // nobody watches it
 	idle    map[*ir.Node]bool // nodes that a selection leaves out; nil: not a selection
 	arena   arena
 }
@@ -81,6 +82,9 @@ type Options struct {
 	// Plain runs simulations of quantizers operator by operator, as other runtimes do, instead of as one kernel each, and
 	// products of dequantized operands on the dequantized values instead of on the codes.
 	Plain bool
+	// RunOnly makes a program that cannot be watched. Large weights that the file computes, from codes or from a transposed
+	// matrix, are not computed where products and lookups do without; results are those of Run.
+	RunOnly bool
 }
 
 // Compile compiles a model, which may be of any opset. The error for operators that cannot be run is an *Unsupported that
@@ -105,7 +109,7 @@ func compile(ctx context.Context, m *ir.Model, o Options, values []*ir.Value) (*
 		op.Recognize(form.Model)
 	}
 	form.Model.Graph.Prune()
-	p := &Program{form: form, plans: map[*ir.Graph]*plan{}, slots: map[*ir.Value]int{}, origin: map[int][]*ir.Value{}, limit: o.MaxMemory, poison: o.Poison, later: map[int]*step{}}
+	p := &Program{form: form, plans: map[*ir.Graph]*plan{}, slots: map[*ir.Value]int{}, origin: map[int][]*ir.Value{}, limit: o.MaxMemory, poison: o.Poison, runOnly: o.RunOnly && values == nil, later: map[int]*step{}}
 	if p.limit == 0 {
 		p.limit = DefaultMaxMemory()
 	}
@@ -129,11 +133,17 @@ func compile(ctx context.Context, m *ir.Model, o Options, values []*ir.Value) (*
 	if p.main, err = p.plan(ctx, form.Model.Graph); err != nil {
 		return nil, err
 	}
+	if p.idle == nil {
+		p.fast = p.fuse(ctx, p.main, o.Plain)
+	}
+	if p.runOnly {
+		p.main = nil
+	}
+	if err := ctx.Err(); err != nil {
+		return nil, err
+	}
 	if p.streams {
 		p.arena.bound = int(p.hold / 8)
-	}
-	if p.idle == nil {
-		p.fast = p.fuse(p.main, o.Plain)
 	}
 	for g := range m.Graphs() {
 		for v := range g.Values() {
@@ -265,7 +275,7 @@ func (p *Program) fold(ctx context.Context, st *step) (bool, error) {
 	if len(st.in) == 0 && st.node.Op.Type != "Constant" {
 		return false, nil // a generator, evaluated once a run
 	}
-	if late || p.tooLarge(st) {
+	if late || p.tooLarge(st) || p.unseen(st) {
 		p.foldLater(st)
 		return true, nil
 	}

@@ -57,6 +57,9 @@ func (r *run) all(in ir.Tensors) (ir.Tensors, error) {
 	}
 	pl := r.p.fast
 	if r.see != nil {
+		if r.p.runOnly {
+			return nil, errors.New("the program was compiled to be run only: it cannot be watched")
+		}
 		pl = r.p.main
 		for _, s := range r.p.folded {
 			if err := r.show(s); err != nil {

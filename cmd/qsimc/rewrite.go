@@ -228,6 +228,8 @@ type rewriting struct {
 	data   *frontend.Data // nil without samples
 	unit   *passes.Unit
 	before []report.Part // of the file: for the HTML report
+
+	results []ir.Tensors // of the file for the first samples
 }
 
 // scratchAbove is the size of results from which they go to a file beside the output.

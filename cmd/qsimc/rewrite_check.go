@@ -14,10 +14,17 @@ import (
 	"github.com/qsimc/qsimc/runtime"
 )
 
-// checkHold bounds the weights that the check keeps ready; the model may be larger than memory.
+// checkHold bounds the weights that the check's programs keep ready; the model may be larger than memory.
 const checkHold = 64 << 20
 
-// check reads the file back, verifies it, and compares one run with that of the graph in memory.
+// measuredHold is the bound where several samples run.
+const measuredHold = 256 << 20
+
+// measured is the number of feeds over which the report compares the result with the original.
+const measured = 4
+
+// check reads the file back, verifies it, and compares one run with that of the graph in memory. Where the report is to measure
+// samples, what the file makes of them is kept for it.
 func (j *rewriting) check(ctx context.Context, file string) error {
 	back, err := frontend.Load(file)
 	if err != nil {
@@ -26,64 +33,66 @@ func (j *rewriting) check(ctx context.Context, file string) error {
 	if err := op.Verify(back); err != nil {
 		return err
 	}
-	once := j.unit.Runtime
-	once.Hold = checkHold // one run makes no use of weights that are kept
-	data := j.data
+	data, n, hold := j.data, measured, int64(measuredHold)
 	if data == nil {
+		n, hold = 1, checkHold
 		if data, err = frontend.OpenData(frontend.Synthetic, j.unit.Model, frontend.DataOptions{Count: 1, Seed: uint64(j.seed)}); err != nil {
 			j.log().Warn("the result was not run: " + err.Error())
 			return nil
 		}
 	}
 	var want ir.Tensors
-	for _, m := range []*ir.Model{j.unit.Model, back} { // one program at a time
-		got, err := runOnce(ctx, m, once, data)
-		if errors.Is(err, op.ErrUnsupported) && want == nil {
-			j.log().Warn("the result was not run: " + err.Error())
-			return nil
-		}
-		if err != nil {
-			return err
-		}
+	err = j.outputs(ctx, j.unit.Model, data, 1, hold, func(_ int, out ir.Tensors) error {
+		want = out
+		return nil
+	})
+	if errors.Is(err, op.ErrUnsupported) {
+		j.log().Warn("the result was not run: " + err.Error())
+		return nil
+	}
+	if err != nil {
+		return err
+	}
+	err = j.outputs(ctx, back, data, n, hold, func(i int, out ir.Tensors) error {
 		for name, t := range want {
-			if got[name] == nil || !slices.Equal(t.Bytes(), got[name].Bytes()) {
+			if out[name] == nil || !slices.Equal(t.Bytes(), out[name].Bytes()) {
 				return fmt.Errorf("output %q differs from that of the graph in memory", name)
 			}
 		}
-		want = got
-	}
-	return nil
-}
-
-// runOnce runs a model on the first sample.
-func runOnce(ctx context.Context, m *ir.Model, o runtime.Options, data *frontend.Data) (ir.Tensors, error) {
-	p, err := runtime.CompileWith(ctx, m, o)
-	if err != nil {
-		return nil, err
-	}
-	for feed, err := range data.Feeds() {
-		if err != nil {
-			return nil, err
+		want = nil
+		if j.data == nil {
+			return nil
 		}
-		return p.Run(ctx, feed.Tensors)
-	}
-	return ir.Tensors{}, nil
+		for name, t := range out {
+			if out[name], err = keep(j.unit.Scratch, t); err != nil {
+				return err
+			}
+		}
+		j.results = append(j.results, out)
+		return nil
+	})
+	return err
 }
-
-// measuredHold bounds the weights that are kept ready for the report's few runs.
-const measuredHold = 256 << 20
-
-// measured is the number of feeds over which the report compares the result with the original.
-const measured = 4
 
 // measure compares the outputs of the result with the original's on the first samples.
 func (j *rewriting) measure(ctx context.Context, original *ir.Model) error {
-	if j.data == nil || j.flags.noCheck {
+	if j.results == nil {
 		return nil
 	}
-	diffs, err := j.compare(ctx, original)
+	var diffs []difference
+	err := j.outputs(ctx, original, j.data, len(j.results), measuredHold, func(i int, out ir.Tensors) error {
+		for k, o := range original.Graph.Outputs() {
+			if i == 0 {
+				diffs = append(diffs, difference{name: o.Name})
+			}
+			if err := diffs[k].Add(out[o.Name], j.results[i][o.Name]); err != nil {
+				return fmt.Errorf("output %q: %w", o.Name, err)
+			}
+		}
+		return nil
+	})
 	if errors.Is(err, op.ErrUnsupported) {
-		return nil // check has said so
+		return nil // the original is no model that runs
 	}
 	if err != nil {
 		return err
@@ -96,62 +105,31 @@ func (j *rewriting) measure(ctx context.Context, original *ir.Model) error {
 	return nil
 }
 
-// compare is compareOutputs for the few samples of the report with one program in memory at a time: the outputs of the first wait
-// in scratch.
-func (j *rewriting) compare(ctx context.Context, original *ir.Model) (diffs []difference, err error) {
-	var kept []ir.Tensors
-	names, err := j.outputs(ctx, original, func(out ir.Tensors) error {
-		for name, t := range out {
-			if out[name], err = keep(j.unit.Scratch, t); err != nil {
-				return err
-			}
-		}
-		kept = append(kept, out)
-		return nil
-	})
-	if err != nil {
-		return nil, err
-	}
-	diffs = make([]difference, len(names))
-	i := 0
-	_, err = j.outputs(ctx, j.unit.Model, func(out ir.Tensors) error {
-		for k, name := range names {
-			diffs[k].name = name
-			if err := diffs[k].Add(kept[i][name], out[name]); err != nil {
-				return fmt.Errorf("output %q: %w", name, err)
-			}
-		}
-		i++
-		return nil
-	})
-	return diffs, err
-}
-
-// outputs runs a model over the first samples.
-func (j *rewriting) outputs(ctx context.Context, m *ir.Model, see func(ir.Tensors) error) (names []string, err error) {
+// outputs runs a model over the first n samples.
+func (j *rewriting) outputs(ctx context.Context, m *ir.Model, data *frontend.Data, n int, hold int64, see func(i int, out ir.Tensors) error) error {
 	o := j.unit.Runtime
-	o.Hold = measuredHold
+	o.Hold, o.RunOnly = hold, true
 	p, err := runtime.CompileWith(ctx, m, o)
 	if err != nil {
-		return nil, err
+		return err
 	}
-	n := 0
-	for f, err := range j.data.Feeds() {
+	i := 0
+	for f, err := range data.Feeds() {
 		if err != nil {
-			return nil, err
+			return err
 		}
 		out, err := p.Run(ctx, f.Tensors)
 		if err != nil {
-			return nil, err
+			return err
 		}
-		if err := see(out); err != nil {
-			return nil, err
+		if err := see(i, out); err != nil {
+			return err
 		}
-		if n++; n == measured {
+		if i++; i == n {
 			break
 		}
 	}
-	return p.Outputs(), nil
+	return nil
 }
 
 // keep lets a tensor's data lie in scratch.
