@@ -1,9 +1,7 @@
 package kernel
 
 import (
-	"math"
 	"sync"
-	"unsafe"
 
 	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
@@ -53,7 +51,8 @@ func Conv(p Conv2D, dst, x, w []float32, ep *Epilogue) {
 	}
 	pl := plans.Get().(*convPlan)
 	defer plans.Put(pl)
-	pl.lay(p, oh, ow, cur.conv.lanes)
+	single := p.Groups > 1 && p.C == p.Groups
+	pl.lay(p, oh, ow, cur.conv, !single)
 	tile, rest := ep.tile()
 	tile.ldc, tile.lda = pixels*4, len(w)/p.M*4
 	if rest {
@@ -69,7 +68,7 @@ func Conv(p Conv2D, dst, x, w []float32, ep *Epilogue) {
 			res = res[n*image:][:image]
 		}
 		from := x[n*p.C*p.H*p.W:][:p.C*p.H*p.W]
-		if p.Groups > 1 && p.C == p.Groups {
+		if single {
 			pl.depthwise(tile, to, from, w, ep.RowBias, res)
 		} else {
 			pl.dense(tile, to, from, w, ep.RowBias, res)
@@ -132,11 +131,8 @@ func (pl *convPlan) dense(tile convTile, dst, x, w, bias, res []float32) {
 func (pl *convPlan) multiply(k *convKernels, tile convTile, dst, src []float32, plane int, w, bias, res []float32) {
 	p := &pl.p
 	m, group, depth := p.M/p.Groups, p.C/p.Groups, len(pl.offs)
-	tiles, panels := (m+k.mr-1)/k.mr, len(pl.panels)
-	// Tiles of one panel follow each other, which keeps its input in the cache; where the weights are too large to stay in
-	// the level-2 cache from panel to panel it is the other way round.
-	byPanel := m*depth <= 1<<18
-	total := p.Groups * tiles * panels
+	each := pl.panels[len(pl.panels)-1].tiles // tiles of a group
+	total := p.Groups * each
 	grain := total
 	if work := p.M * depth * len(pl.vecs) * k.lanes; work > 2*minConvWork && par.Cores() > 1 {
 		grain = max(1, total/(4*par.Cores()), minConvWork/(work/total+1))
@@ -145,25 +141,16 @@ func (pl *convPlan) multiply(k *convKernels, tile convTile, dst, src []float32, 
 		jb := convJobs.Get().(*convJob)
 		defer convJobs.Put(jb)
 		t := &jb.tile
-		*t = tile
-		for i := lo; i < hi; i++ {
-			g, r := i/(tiles*panels), i%(tiles*panels)
-			j, r := r/tiles, r%tiles
-			if !byPanel {
-				r = i % (tiles * panels)
-				j, r = r%panels, r/panels
-			}
-			r0, r1 := g*m+m*r/tiles, g*m+m*(r+1)/tiles
-			pn := pl.panels[j]
-			t.src = &src[g*group*plane]
+		for i := lo; i < hi; {
+			g := i / each
+			pn, r0, rows, runs := pl.tilesAt(k, i-g*each, hi-i)
+			r0 += g * m
+			*t = tile
+			t.src, t.runs = &src[g*group*plane], runs
 			t.place(pl, r0, pn.at, dst, bias, res)
-			if tile.offset != nil {
-				t.offset = (*int32)(unsafe.Add(unsafe.Pointer(tile.offset), 4*r0))
-			}
-			if tile.factor != nil {
-				t.factor = (*float32)(unsafe.Add(unsafe.Pointer(tile.factor), 4*r0))
-			}
-			jb.run(k.kern[pn.n][r1-r0], w[r0*depth:], pl.offs)
+			t.offset, t.factor = moved(tile.offset, 4*r0), moved(tile.factor, 4*r0)
+			jb.run(k.kern[pn.n][rows], w[r0*depth:], pl.offs)
+			i += runs
 		}
 	})
 }
@@ -193,12 +180,11 @@ func (jb *convJob) run(kern func(*byte), w []float32, offs []int) {
 		kern(t.bytes())
 		return
 	}
-	jb.part = *t
-	jb.part.bias, jb.part.res, jb.part.act = nil, nil, tileNone
+	s := &jb.part
 	for k0 := 0; k0 < len(offs); k0 += kc {
-		s := &jb.part
-		if k0+kc >= len(offs) {
-			s = t
+		*s = *t
+		if k0+kc < len(offs) {
+			s.bias, s.res, s.act = nil, nil, tileNone
 		}
 		s.a, s.offs, s.k, s.acc = &w[k0], &offs[k0], min(kc, len(offs)-k0), nil
 		if k0 > 0 {
@@ -211,20 +197,19 @@ func (jb *convJob) run(kern func(*byte), w []float32, offs []int) {
 // depthwise computes one image of a convolution whose groups have one input channel each.
 func (pl *convPlan) depthwise(tile convTile, dst, x, w, bias, res []float32) {
 	mult, window := pl.p.M/pl.p.Groups, len(pl.offs)
-	pl.planes(pl.p.C, mult, x, 0, func(jb *convJob, c, v, n int, src []float32) {
-		t := &jb.tile
-		*t = tile
-		t.src = &src[0]
+	pl.planes(pl.p.C, mult, x, 0, func(jb *convJob, c int, src []float32) {
 		for m := c * mult; m < (c+1)*mult; m++ {
-			t.place(pl, m, v, dst, bias, res)
-			jb.run(cur.conv.kern[n][1], w[m*window:], pl.offs)
+			t := &jb.tile
+			*t = tile
+			t.src, t.runs = &src[0], len(pl.vecs)/pl.wide
+			t.place(pl, m, 0, dst, bias, res)
+			jb.run(cur.conv.plane[pl.wide], w[m*window:], pl.offs)
 		}
 	})
 }
 
-// planes calls body for each plane of x and each run of n vectors, from v on, with where the plane lies. pad fills the
-// padding; mult is how many results each plane has.
-func (pl *convPlan) planes(count, mult int, x []float32, pad float32, body func(jb *convJob, c, v, n int, src []float32)) {
+// planes calls body for each plane of x, with where it lies. pad fills the padding; mult is how many results each plane has.
+func (pl *convPlan) planes(count, mult int, x []float32, pad float32, body func(jb *convJob, c int, src []float32)) {
 	size := pl.p.H * pl.p.W
 	par.For(count, max(1, count/(8*par.Cores()), elemGrain/(pl.oh*pl.ow*len(pl.taps)*mult)), func(lo, hi int) {
 		jb := convJobs.Get().(*convJob)
@@ -241,14 +226,7 @@ func (pl *convPlan) planes(count, mult int, x []float32, pad float32, body func(
 				pl.fill(buf.f[:pl.plane], src)
 				src = buf.f
 			}
-			for v := 0; v < len(pl.vecs); {
-				n := 6
-				if len(pl.vecs)-v < n {
-					n = min(len(pl.vecs)-v, 3)
-				}
-				body(jb, c, v, n, src)
-				v += n
-			}
+			body(jb, c, src)
 		}
 	})
 }
@@ -266,9 +244,9 @@ func MaxPool(p Conv2D, dst, x []float32) {
 	}
 	pl := plans.Get().(*convPlan)
 	defer plans.Put(pl)
-	pl.lay(p, oh, ow, cur.conv.lanes)
-	pl.planes(p.N*p.C, 1, x, float32(math.Inf(-1)), func(jb *convJob, c, v, n int, src []float32) {
-		jb.tile = convTile{src: &src[0], offs: &pl.offs[0], k: len(pl.offs), vecs: &pl.vecs[v], dst: &dst[c*oh*ow]}
-		cur.conv.pool[n](jb.tile.bytes())
+	pl.lay(p, oh, ow, cur.conv, false)
+	pl.planes(p.N*p.C, 1, x, negInf, func(jb *convJob, c int, src []float32) {
+		jb.tile = convTile{src: &src[0], offs: &pl.offs[0], k: len(pl.offs), vecs: &pl.vecs[0], dst: &dst[c*oh*ow], runs: len(pl.vecs) / pl.wide}
+		cur.conv.pool[pl.wide](jb.tile.bytes())
 	})
 }

@@ -4,427 +4,447 @@
 
 package kernel
 
-// conv1x3_avx512 computes 1 output channels at 3 vectors of positions; see convTile.
+// conv1x4_avx512 computes runs of 1 output channels at 4 vectors of positions; see convTile.
+//
+//go:noescape
+func conv1x4_avx512(t *byte)
+
+// conv2x4_avx512 computes runs of 2 output channels at 4 vectors of positions; see convTile.
+//
+//go:noescape
+func conv2x4_avx512(t *byte)
+
+// conv3x4_avx512 computes runs of 3 output channels at 4 vectors of positions; see convTile.
+//
+//go:noescape
+func conv3x4_avx512(t *byte)
+
+// conv4x4_avx512 computes runs of 4 output channels at 4 vectors of positions; see convTile.
+//
+//go:noescape
+func conv4x4_avx512(t *byte)
+
+// conv5x4_avx512 computes runs of 5 output channels at 4 vectors of positions; see convTile.
+//
+//go:noescape
+func conv5x4_avx512(t *byte)
+
+// conv6x4_avx512 computes runs of 6 output channels at 4 vectors of positions; see convTile.
+//
+//go:noescape
+func conv6x4_avx512(t *byte)
+
+// conv1x3_avx512 computes runs of 1 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func conv1x3_avx512(t *byte)
 
-// conv2x3_avx512 computes 2 output channels at 3 vectors of positions; see convTile.
+// conv2x3_avx512 computes runs of 2 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func conv2x3_avx512(t *byte)
 
-// conv3x3_avx512 computes 3 output channels at 3 vectors of positions; see convTile.
+// conv3x3_avx512 computes runs of 3 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func conv3x3_avx512(t *byte)
 
-// conv4x3_avx512 computes 4 output channels at 3 vectors of positions; see convTile.
+// conv4x3_avx512 computes runs of 4 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func conv4x3_avx512(t *byte)
 
-// conv5x3_avx512 computes 5 output channels at 3 vectors of positions; see convTile.
+// conv5x3_avx512 computes runs of 5 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func conv5x3_avx512(t *byte)
 
-// conv6x3_avx512 computes 6 output channels at 3 vectors of positions; see convTile.
+// conv6x3_avx512 computes runs of 6 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func conv6x3_avx512(t *byte)
 
-// conv7x3_avx512 computes 7 output channels at 3 vectors of positions; see convTile.
+// conv7x3_avx512 computes runs of 7 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func conv7x3_avx512(t *byte)
 
-// conv8x3_avx512 computes 8 output channels at 3 vectors of positions; see convTile.
+// conv8x3_avx512 computes runs of 8 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func conv8x3_avx512(t *byte)
 
-// conv9x3_avx512 computes 9 output channels at 3 vectors of positions; see convTile.
+// conv9x3_avx512 computes runs of 9 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func conv9x3_avx512(t *byte)
 
-// conv1x2_avx512 computes 1 output channels at 2 vectors of positions; see convTile.
+// conv1x2_avx512 computes runs of 1 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func conv1x2_avx512(t *byte)
 
-// conv2x2_avx512 computes 2 output channels at 2 vectors of positions; see convTile.
+// conv2x2_avx512 computes runs of 2 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func conv2x2_avx512(t *byte)
 
-// conv3x2_avx512 computes 3 output channels at 2 vectors of positions; see convTile.
+// conv3x2_avx512 computes runs of 3 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func conv3x2_avx512(t *byte)
 
-// conv4x2_avx512 computes 4 output channels at 2 vectors of positions; see convTile.
+// conv4x2_avx512 computes runs of 4 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func conv4x2_avx512(t *byte)
 
-// conv5x2_avx512 computes 5 output channels at 2 vectors of positions; see convTile.
+// conv5x2_avx512 computes runs of 5 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func conv5x2_avx512(t *byte)
 
-// conv6x2_avx512 computes 6 output channels at 2 vectors of positions; see convTile.
+// conv6x2_avx512 computes runs of 6 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func conv6x2_avx512(t *byte)
 
-// conv7x2_avx512 computes 7 output channels at 2 vectors of positions; see convTile.
+// conv7x2_avx512 computes runs of 7 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func conv7x2_avx512(t *byte)
 
-// conv8x2_avx512 computes 8 output channels at 2 vectors of positions; see convTile.
+// conv8x2_avx512 computes runs of 8 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func conv8x2_avx512(t *byte)
 
-// conv9x2_avx512 computes 9 output channels at 2 vectors of positions; see convTile.
+// conv9x2_avx512 computes runs of 9 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func conv9x2_avx512(t *byte)
 
-// conv1x1_avx512 computes 1 output channels at 1 vectors of positions; see convTile.
+// conv1x1_avx512 computes runs of 1 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func conv1x1_avx512(t *byte)
 
-// conv2x1_avx512 computes 2 output channels at 1 vectors of positions; see convTile.
+// conv2x1_avx512 computes runs of 2 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func conv2x1_avx512(t *byte)
 
-// conv3x1_avx512 computes 3 output channels at 1 vectors of positions; see convTile.
+// conv3x1_avx512 computes runs of 3 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func conv3x1_avx512(t *byte)
 
-// conv4x1_avx512 computes 4 output channels at 1 vectors of positions; see convTile.
+// conv4x1_avx512 computes runs of 4 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func conv4x1_avx512(t *byte)
 
-// conv5x1_avx512 computes 5 output channels at 1 vectors of positions; see convTile.
+// conv5x1_avx512 computes runs of 5 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func conv5x1_avx512(t *byte)
 
-// conv6x1_avx512 computes 6 output channels at 1 vectors of positions; see convTile.
+// conv6x1_avx512 computes runs of 6 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func conv6x1_avx512(t *byte)
 
-// conv7x1_avx512 computes 7 output channels at 1 vectors of positions; see convTile.
+// conv7x1_avx512 computes runs of 7 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func conv7x1_avx512(t *byte)
 
-// conv8x1_avx512 computes 8 output channels at 1 vectors of positions; see convTile.
+// conv8x1_avx512 computes runs of 8 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func conv8x1_avx512(t *byte)
 
-// conv9x1_avx512 computes 9 output channels at 1 vectors of positions; see convTile.
+// conv9x1_avx512 computes runs of 9 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func conv9x1_avx512(t *byte)
 
-// conv1x6_avx512 computes 1 output channels at 6 vectors of positions; see convTile.
-//
-//go:noescape
-func conv1x6_avx512(t *byte)
-
-// conv1x3_avx2 computes 1 output channels at 3 vectors of positions; see convTile.
+// conv1x3_avx2 computes runs of 1 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func conv1x3_avx2(t *byte)
 
-// conv2x3_avx2 computes 2 output channels at 3 vectors of positions; see convTile.
+// conv2x3_avx2 computes runs of 2 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func conv2x3_avx2(t *byte)
 
-// conv3x3_avx2 computes 3 output channels at 3 vectors of positions; see convTile.
+// conv3x3_avx2 computes runs of 3 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func conv3x3_avx2(t *byte)
 
-// conv4x3_avx2 computes 4 output channels at 3 vectors of positions; see convTile.
+// conv4x3_avx2 computes runs of 4 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func conv4x3_avx2(t *byte)
 
-// conv1x2_avx2 computes 1 output channels at 2 vectors of positions; see convTile.
+// conv1x2_avx2 computes runs of 1 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func conv1x2_avx2(t *byte)
 
-// conv2x2_avx2 computes 2 output channels at 2 vectors of positions; see convTile.
+// conv2x2_avx2 computes runs of 2 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func conv2x2_avx2(t *byte)
 
-// conv3x2_avx2 computes 3 output channels at 2 vectors of positions; see convTile.
+// conv3x2_avx2 computes runs of 3 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func conv3x2_avx2(t *byte)
 
-// conv4x2_avx2 computes 4 output channels at 2 vectors of positions; see convTile.
+// conv4x2_avx2 computes runs of 4 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func conv4x2_avx2(t *byte)
 
-// conv1x1_avx2 computes 1 output channels at 1 vectors of positions; see convTile.
+// conv1x1_avx2 computes runs of 1 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func conv1x1_avx2(t *byte)
 
-// conv2x1_avx2 computes 2 output channels at 1 vectors of positions; see convTile.
+// conv2x1_avx2 computes runs of 2 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func conv2x1_avx2(t *byte)
 
-// conv3x1_avx2 computes 3 output channels at 1 vectors of positions; see convTile.
+// conv3x1_avx2 computes runs of 3 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func conv3x1_avx2(t *byte)
 
-// conv4x1_avx2 computes 4 output channels at 1 vectors of positions; see convTile.
+// conv4x1_avx2 computes runs of 4 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func conv4x1_avx2(t *byte)
 
-// conv1x6_avx2 computes 1 output channels at 6 vectors of positions; see convTile.
-//
-//go:noescape
-func conv1x6_avx2(t *byte)
-
-// convInt1x1_avx512 computes 1 output channels at 1 vectors of positions; see convTile.
+// convInt1x1_avx512 computes runs of 1 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt1x1_avx512(t *byte)
 
-// convInt2x1_avx512 computes 2 output channels at 1 vectors of positions; see convTile.
+// convInt2x1_avx512 computes runs of 2 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt2x1_avx512(t *byte)
 
-// convInt3x1_avx512 computes 3 output channels at 1 vectors of positions; see convTile.
+// convInt3x1_avx512 computes runs of 3 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt3x1_avx512(t *byte)
 
-// convInt4x1_avx512 computes 4 output channels at 1 vectors of positions; see convTile.
+// convInt4x1_avx512 computes runs of 4 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt4x1_avx512(t *byte)
 
-// convInt5x1_avx512 computes 5 output channels at 1 vectors of positions; see convTile.
+// convInt5x1_avx512 computes runs of 5 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt5x1_avx512(t *byte)
 
-// convInt6x1_avx512 computes 6 output channels at 1 vectors of positions; see convTile.
+// convInt6x1_avx512 computes runs of 6 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt6x1_avx512(t *byte)
 
-// convInt7x1_avx512 computes 7 output channels at 1 vectors of positions; see convTile.
+// convInt7x1_avx512 computes runs of 7 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt7x1_avx512(t *byte)
 
-// convInt8x1_avx512 computes 8 output channels at 1 vectors of positions; see convTile.
+// convInt8x1_avx512 computes runs of 8 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt8x1_avx512(t *byte)
 
-// convInt9x1_avx512 computes 9 output channels at 1 vectors of positions; see convTile.
+// convInt9x1_avx512 computes runs of 9 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt9x1_avx512(t *byte)
 
-// convInt1x1_avx2 computes 1 output channels at 1 vectors of positions; see convTile.
+// convInt1x1_avx2 computes runs of 1 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt1x1_avx2(t *byte)
 
-// convInt2x1_avx2 computes 2 output channels at 1 vectors of positions; see convTile.
+// convInt2x1_avx2 computes runs of 2 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt2x1_avx2(t *byte)
 
-// convInt3x1_avx2 computes 3 output channels at 1 vectors of positions; see convTile.
+// convInt3x1_avx2 computes runs of 3 output channels at 1 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt3x1_avx2(t *byte)
 
-// convInt1x2_avx512 computes 1 output channels at 2 vectors of positions; see convTile.
+// convInt1x2_avx512 computes runs of 1 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt1x2_avx512(t *byte)
 
-// convInt2x2_avx512 computes 2 output channels at 2 vectors of positions; see convTile.
+// convInt2x2_avx512 computes runs of 2 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt2x2_avx512(t *byte)
 
-// convInt3x2_avx512 computes 3 output channels at 2 vectors of positions; see convTile.
+// convInt3x2_avx512 computes runs of 3 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt3x2_avx512(t *byte)
 
-// convInt4x2_avx512 computes 4 output channels at 2 vectors of positions; see convTile.
+// convInt4x2_avx512 computes runs of 4 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt4x2_avx512(t *byte)
 
-// convInt5x2_avx512 computes 5 output channels at 2 vectors of positions; see convTile.
+// convInt5x2_avx512 computes runs of 5 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt5x2_avx512(t *byte)
 
-// convInt6x2_avx512 computes 6 output channels at 2 vectors of positions; see convTile.
+// convInt6x2_avx512 computes runs of 6 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt6x2_avx512(t *byte)
 
-// convInt7x2_avx512 computes 7 output channels at 2 vectors of positions; see convTile.
+// convInt7x2_avx512 computes runs of 7 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt7x2_avx512(t *byte)
 
-// convInt8x2_avx512 computes 8 output channels at 2 vectors of positions; see convTile.
+// convInt8x2_avx512 computes runs of 8 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt8x2_avx512(t *byte)
 
-// convInt9x2_avx512 computes 9 output channels at 2 vectors of positions; see convTile.
+// convInt9x2_avx512 computes runs of 9 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt9x2_avx512(t *byte)
 
-// convInt1x2_avx2 computes 1 output channels at 2 vectors of positions; see convTile.
+// convInt1x2_avx2 computes runs of 1 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt1x2_avx2(t *byte)
 
-// convInt2x2_avx2 computes 2 output channels at 2 vectors of positions; see convTile.
+// convInt2x2_avx2 computes runs of 2 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt2x2_avx2(t *byte)
 
-// convInt3x2_avx2 computes 3 output channels at 2 vectors of positions; see convTile.
+// convInt3x2_avx2 computes runs of 3 output channels at 2 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt3x2_avx2(t *byte)
 
-// convInt1x3_avx512 computes 1 output channels at 3 vectors of positions; see convTile.
+// convInt1x3_avx512 computes runs of 1 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt1x3_avx512(t *byte)
 
-// convInt2x3_avx512 computes 2 output channels at 3 vectors of positions; see convTile.
+// convInt2x3_avx512 computes runs of 2 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt2x3_avx512(t *byte)
 
-// convInt3x3_avx512 computes 3 output channels at 3 vectors of positions; see convTile.
+// convInt3x3_avx512 computes runs of 3 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt3x3_avx512(t *byte)
 
-// convInt4x3_avx512 computes 4 output channels at 3 vectors of positions; see convTile.
+// convInt4x3_avx512 computes runs of 4 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt4x3_avx512(t *byte)
 
-// convInt5x3_avx512 computes 5 output channels at 3 vectors of positions; see convTile.
+// convInt5x3_avx512 computes runs of 5 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt5x3_avx512(t *byte)
 
-// convInt6x3_avx512 computes 6 output channels at 3 vectors of positions; see convTile.
+// convInt6x3_avx512 computes runs of 6 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt6x3_avx512(t *byte)
 
-// convInt7x3_avx512 computes 7 output channels at 3 vectors of positions; see convTile.
+// convInt7x3_avx512 computes runs of 7 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt7x3_avx512(t *byte)
 
-// convInt8x3_avx512 computes 8 output channels at 3 vectors of positions; see convTile.
+// convInt8x3_avx512 computes runs of 8 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt8x3_avx512(t *byte)
 
-// convInt9x3_avx512 computes 9 output channels at 3 vectors of positions; see convTile.
+// convInt9x3_avx512 computes runs of 9 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt9x3_avx512(t *byte)
 
-// convInt1x3_avx2 computes 1 output channels at 3 vectors of positions; see convTile.
+// convInt1x3_avx2 computes runs of 1 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt1x3_avx2(t *byte)
 
-// convInt2x3_avx2 computes 2 output channels at 3 vectors of positions; see convTile.
+// convInt2x3_avx2 computes runs of 2 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt2x3_avx2(t *byte)
 
-// convInt3x3_avx2 computes 3 output channels at 3 vectors of positions; see convTile.
+// convInt3x3_avx2 computes runs of 3 output channels at 3 vectors of positions; see convTile.
 //
 //go:noescape
 func convInt3x3_avx2(t *byte)
 
-// pool1_avx512 takes the maxima of 1 vectors of positions; see convTile, of which it reads offs, k, src, vecs and dst.
+// convPlane3_avx512 computes one output channel at runs of 3 vectors of positions; see convTile.
 //
 //go:noescape
-func pool1_avx512(t *byte)
+func convPlane3_avx512(t *byte)
 
-// pool2_avx512 takes the maxima of 2 vectors of positions; see convTile, of which it reads offs, k, src, vecs and dst.
-//
-//go:noescape
-func pool2_avx512(t *byte)
-
-// pool3_avx512 takes the maxima of 3 vectors of positions; see convTile, of which it reads offs, k, src, vecs and dst.
+// pool3_avx512 takes maxima at runs of 3 vectors of positions; see convTile, of which it reads offs, k, src, vecs, dst and runs.
 //
 //go:noescape
 func pool3_avx512(t *byte)
 
-// pool6_avx512 takes the maxima of 6 vectors of positions; see convTile, of which it reads offs, k, src, vecs and dst.
+// convPlane6_avx512 computes one output channel at runs of 6 vectors of positions; see convTile.
+//
+//go:noescape
+func convPlane6_avx512(t *byte)
+
+// pool6_avx512 takes maxima at runs of 6 vectors of positions; see convTile, of which it reads offs, k, src, vecs, dst and runs.
 //
 //go:noescape
 func pool6_avx512(t *byte)
 
-// pool1_avx2 takes the maxima of 1 vectors of positions; see convTile, of which it reads offs, k, src, vecs and dst.
+// convPlane3_avx2 computes one output channel at runs of 3 vectors of positions; see convTile.
 //
 //go:noescape
-func pool1_avx2(t *byte)
+func convPlane3_avx2(t *byte)
 
-// pool2_avx2 takes the maxima of 2 vectors of positions; see convTile, of which it reads offs, k, src, vecs and dst.
-//
-//go:noescape
-func pool2_avx2(t *byte)
-
-// pool3_avx2 takes the maxima of 3 vectors of positions; see convTile, of which it reads offs, k, src, vecs and dst.
+// pool3_avx2 takes maxima at runs of 3 vectors of positions; see convTile, of which it reads offs, k, src, vecs, dst and runs.
 //
 //go:noescape
 func pool3_avx2(t *byte)
 
-// pool6_avx2 takes the maxima of 6 vectors of positions; see convTile, of which it reads offs, k, src, vecs and dst.
+// convPlane6_avx2 computes one output channel at runs of 6 vectors of positions; see convTile.
+//
+//go:noescape
+func convPlane6_avx2(t *byte)
+
+// pool6_avx2 takes maxima at runs of 6 vectors of positions; see convTile, of which it reads offs, k, src, vecs, dst and runs.
 //
 //go:noescape
 func pool6_avx2(t *byte)

@@ -182,7 +182,7 @@ func denseInt8[X Int8](p Conv2D, dst []float32, x []X, zero X, w *ConvInt8Weight
 	q.C = words * p.Groups
 	pl := plans.Get().(*convPlan)
 	defer plans.Put(pl)
-	pl.lay(q, oh, ow, k.lanes)
+	pl.lay(q, oh, ow, k, true)
 	one := func(n int) {
 		to, add := dst[n*stride:][:image], res
 		if add != nil {

@@ -10,13 +10,15 @@ import (
 //
 // The input is read from a lattice: each channel's padded plane is split by row modulo StrideH and column modulo StrideW
 // into parts of h×w elements, so that a run of outputs sees a run of inputs at each position of the window. Where there are
-// neither pads nor strides the input itself is one.
+// neither pads nor strides the input itself is one. Where the vectors would hold much between the end of an output row and
+// the start of the next, there is a part for each column of the window in the place of those by column modulo StrideW: it
+// is as wide as the output, so that its rows follow each other as those of the output do.
 type convPlan struct {
 	p       Conv2D
 	oh, ow  int
 	h, w    int
-	plane   int    // elements between channels
-	parts   []bool // by row and column modulo: whether the window sees it
+	plane   int // elements between channels
+	fills   []convFill
 	inPlace bool
 	slack   int // elements that are read beyond the last channel, at most
 
@@ -24,34 +26,42 @@ type convPlan struct {
 	taps   []int // by position of the window; elements
 	vecs   []convVec
 	panels []convPanel
+	down   bool // the tiles of a panel follow each other, else those of the same channels
+	wide   int  // vectors that the loops over planes take at once
 }
 
-// convPanel is a run of vectors that one tile takes.
-type convPanel struct{ at, n int }
+// convPanel is a run of vectors that one tile takes, and the number of tiles of all panels up to its end.
+type convPanel struct{ at, n, tiles int }
+
+// convFill is a step of laying out a channel: rows of n elements, every so-manieth of the plane's, from src on. Where every
+// is 2, the others go to odd.
+type convFill struct {
+	dst, odd, src int
+	ldd, ldx      int // bytes between rows
+	n, rows       int
+	every         int
+}
 
 var plans = sync.Pool{New: func() any { return new(convPlan) }}
 
-// lay makes the plan of a convolution with oh×ow outputs, at least one, for kernels that take so many lanes.
-func (pl *convPlan) lay(p Conv2D, oh, ow, lanes int) {
+// lay makes the plan of a convolution with oh×ow outputs, at least one, for such kernels. dense: several channels are summed.
+func (pl *convPlan) lay(p Conv2D, oh, ow int, k *convKernels, dense bool) {
 	pl.p, pl.oh, pl.ow = p, oh, ow
 	pl.h = (p.H + p.PadTop + p.PadBottom + p.StrideH - 1) / p.StrideH
 	pl.w = (p.W + p.PadLeft + p.PadRight + p.StrideW - 1) / p.StrideW
-	part := pl.h * pl.w
-	n := (oh-1)*pl.w + ow
+	pl.fills, pl.taps, pl.vecs = pl.fills[:0], pl.taps[:0], pl.vecs[:0]
+	lanes, n := k.lanes, (oh-1)*pl.w+ow
 	pl.inPlace = p.StrideH == 1 && p.StrideW == 1 && p.PadTop|p.PadLeft|p.PadBottom|p.PadRight == 0 && n >= lanes
-	pl.plane, pl.slack = part*p.StrideH*p.StrideW, lanes
+	byRows := oh * ((ow + lanes - 1) / lanes)
+	if waste := min(byRows, (n+lanes-1)/lanes) - (oh*ow+lanes-1)/lanes; dense && !pl.inPlace && p.StrideW == 1 &&
+		8*waste >= oh*ow/lanes && waste*p.KH*p.KW*p.M/p.Groups > 4*(p.KW-1)*pl.h*(ow/8+6) { // what the sums save against what the copies cost
+		pl.columns()
+	} else {
+		pl.lattice()
+	}
+	pl.slack = lanes
 	if pl.plane%1024 == 0 && !pl.inPlace {
 		pl.plane += 16 // rows of a product a multiple of 4096 bytes apart evict each other
-	}
-	pl.parts = append(pl.parts[:0], make([]bool, p.StrideH*p.StrideW)...)
-	pl.taps = pl.taps[:0]
-	for kh := range p.KH {
-		for kw := range p.KW {
-			r, c := kh*p.DilationH, kw*p.DilationW
-			which := r%p.StrideH*p.StrideW + c%p.StrideW
-			pl.parts[which] = true
-			pl.taps = append(pl.taps, which*part+r/p.StrideH*pl.w+c/p.StrideW)
-		}
 	}
 	pl.offs = pl.offs[:0]
 	for c := range p.C / p.Groups {
@@ -59,7 +69,8 @@ func (pl *convPlan) lay(p Conv2D, oh, ow, lanes int) {
 			pl.offs = append(pl.offs, (c*pl.plane+t)*4)
 		}
 	}
-	if rows := oh * ((ow + lanes - 1) / lanes); pl.w == ow || rows > (n+lanes-1)/lanes || pl.inPlace && ow < lanes {
+	n = (oh-1)*pl.w + ow
+	if pl.w == ow || byRows > (n+lanes-1)/lanes || pl.inPlace && ow < lanes {
 		if !pl.runs(n, lanes) {
 			pl.inPlace = false
 			pl.rows(lanes)
@@ -67,14 +78,125 @@ func (pl *convPlan) lay(p Conv2D, oh, ow, lanes int) {
 	} else {
 		pl.rows(lanes)
 	}
+	if dense {
+		pl.cut(k)
+		return
+	}
+	if pl.wide = 6; len(pl.vecs) <= 3 {
+		pl.wide = 3
+	}
+	for len(pl.vecs)%pl.wide != 0 {
+		pl.vecs = append(pl.vecs, pl.vecs[len(pl.vecs)-1])
+	}
+}
+
+// cut makes panels of the vectors: of three, the last or the last two of four where that comes out even.
+func (pl *convPlan) cut(k *convKernels) {
 	pl.panels = pl.panels[:0]
-	for v := 0; v < len(pl.vecs); {
-		size := min(3, len(pl.vecs)-v)
-		if len(pl.vecs)-v == 4 {
-			size = 2
+	m := pl.p.M / pl.p.Groups
+	// Tiles of one panel follow each other, which keeps its input in the cache; where the weights are too large to stay in
+	// the level-2 cache from panel to panel it is the other way round, with tiles of as many channels in each panel.
+	pl.down = m*len(pl.offs) <= 1<<18
+	four := pl.down && k.rows(4) > 0
+	for v, tiles := 0, 0; v < len(pl.vecs); {
+		left := len(pl.vecs) - v
+		size := min(3, left)
+		if left == 4 || four && left == 8 {
+			if size = 2; four {
+				size = 4
+			}
 		}
-		pl.panels = append(pl.panels, convPanel{v, size})
+		mr := k.rows(size)
+		tiles += (m + mr - 1) / mr
+		pl.panels = append(pl.panels, convPanel{v, size, tiles})
 		v += size
+	}
+}
+
+// tilesAt returns the tile number i of a group, its first channel, the number of channels, and for how many tiles from it on, at
+// most, there are as many channels and they are next to each other.
+func (pl *convPlan) tilesAt(k *convKernels, i, most int) (pn convPanel, first, rows, runs int) {
+	m, j := pl.p.M/pl.p.Groups, 0
+	if pl.down {
+		j, _ = slices.BinarySearchFunc(pl.panels, i+1, func(p convPanel, i int) int { return p.tiles - i })
+	} else {
+		j = i % len(pl.panels)
+	}
+	pn = pl.panels[j]
+	mr := k.rows(pn.n)
+	tiles := (m + mr - 1) / mr
+	r := i / len(pl.panels)
+	if pl.down {
+		r = i - (pn.tiles - tiles)
+	}
+	// The first m%tiles tiles have one channel more than the others.
+	rows, more := m/tiles, m%tiles
+	first, runs = r*rows+min(r, more), tiles-r
+	if r < more {
+		rows, runs = rows+1, more-r
+	}
+	if !pl.down {
+		runs = 1
+	}
+	return pn, first, rows, min(runs, most)
+}
+
+// lattice settles where the window finds what it sees, and how a channel is laid out.
+func (pl *convPlan) lattice() {
+	p, part := &pl.p, pl.h*pl.w
+	pl.plane = part * p.StrideH * p.StrideW
+	seen := 0 // bits: rows modulo StrideH that the window sees; beyond 64 all
+	for kh := range p.KH {
+		for kw := range p.KW {
+			r, c := kh*p.DilationH, kw*p.DilationW
+			pl.taps = append(pl.taps, (r%p.StrideH*p.StrideW+c%p.StrideW)*part+r/p.StrideH*pl.w+c/p.StrideW)
+		}
+		seen |= 1 << (kh * p.DilationH % p.StrideH)
+	}
+	for iy := range min(p.StrideH, p.H) {
+		// rows iy, iy+StrideH, … lie next to each other
+		r := iy + p.PadTop
+		if p.StrideH <= 64 && seen>>(r%p.StrideH)&1 == 0 {
+			continue
+		}
+		to := func(c int) int {
+			return (r%p.StrideH*p.StrideW+c%p.StrideW)*part + r/p.StrideH*pl.w + c/p.StrideW
+		}
+		f := convFill{dst: to(p.PadLeft), odd: to(p.PadLeft + 1), src: iy * p.W, ldd: pl.w * 4, ldx: p.W * p.StrideH * 4,
+			n: p.W, rows: (p.H - iy + p.StrideH - 1) / p.StrideH, every: p.StrideW}
+		if p.StrideW <= 2 && p.W >= p.StrideW {
+			pl.fills = append(pl.fills, f)
+			continue
+		}
+		for s := range min(p.StrideW, p.W) {
+			f.dst, f.src, f.n = to(s+p.PadLeft), iy*p.W+s, (p.W-s+p.StrideW-1)/p.StrideW
+			pl.fills = append(pl.fills, f)
+		}
+	}
+}
+
+// columns is lattice with a part for each column of the window. StrideW is 1.
+func (pl *convPlan) columns() {
+	p := &pl.p
+	pl.w = pl.ow
+	part := pl.h * pl.w
+	pl.plane = part * p.StrideH * p.KW
+	for kh := range p.KH {
+		r := kh * p.DilationH
+		for kw := range p.KW {
+			pl.taps = append(pl.taps, (r%p.StrideH*p.KW+kw)*part+r/p.StrideH*pl.w)
+		}
+	}
+	for iy := range min(p.StrideH, p.H) {
+		r := iy + p.PadTop
+		for kw := range p.KW {
+			b := kw*p.DilationW - p.PadLeft // of the input, where the part starts
+			lo, hi := max(0, -b), min(pl.ow, p.W-b)
+			if lo < hi {
+				pl.fills = append(pl.fills, convFill{dst: (r%p.StrideH*p.KW+kw)*part + r/p.StrideH*pl.w + lo, src: iy*p.W + lo + b,
+					ldd: pl.w * 4, ldx: p.W * p.StrideH * 4, n: hi - lo, rows: (p.H - iy + p.StrideH - 1) / p.StrideH, every: 1})
+			}
+		}
 	}
 }
 
@@ -131,26 +253,18 @@ func (pl *convPlan) runs(n, lanes int) bool {
 
 // fill writes one channel of the lattice, but for the padding.
 func (pl *convPlan) fill(dst, plane []float32) {
-	p, part := &pl.p, pl.h*pl.w
-	for iy := range min(p.StrideH, p.H) {
-		// rows iy, iy+StrideH, … lie next to each other
-		r := iy + p.PadTop
-		first, rows := r%p.StrideH*p.StrideW, (p.H-iy+p.StrideH-1)/p.StrideH
-		row := r / p.StrideH * pl.w
-		from, ldx := plane[iy*p.W:], p.W*p.StrideH
-		to := func(c int) []float32 { return dst[(first+c%p.StrideW)*part+row+c/p.StrideW:] }
-		switch {
-		case !slices.Contains(pl.parts[first:first+p.StrideW], true):
-		case p.StrideW == 1:
-			cur.copyRows(&to(p.PadLeft)[0], pl.w*4, &from[0], ldx*4, p.W, rows)
-		case p.StrideW == 2 && p.W > 1:
-			cur.splitRows(&to(p.PadLeft)[0], &to(p.PadLeft + 1)[0], pl.w*4, &from[0], ldx*4, p.W, rows)
+	for i := range pl.fills {
+		f := &pl.fills[i]
+		switch f.every {
+		case 1:
+			cur.copyRows(&dst[f.dst], f.ldd, &plane[f.src], f.ldx, f.n, f.rows)
+		case 2:
+			cur.splitRows(&dst[f.dst], &dst[f.odd], f.ldd, &plane[f.src], f.ldx, f.n, f.rows)
 		default:
-			for s := range min(p.StrideW, p.W) {
-				for y, out := 0, to(s+p.PadLeft); y < rows; y++ {
-					for i, x := 0, s; x < p.W; i, x = i+1, x+p.StrideW {
-						out[y*pl.w+i] = from[y*ldx+x]
-					}
+			for y := range f.rows {
+				out, in := dst[f.dst+y*f.ldd/4:][:f.n], plane[f.src+y*f.ldx/4:]
+				for i := range out {
+					out[i] = in[i*f.every]
 				}
 			}
 		}

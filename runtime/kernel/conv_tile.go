@@ -6,7 +6,7 @@ import (
 	"unsafe"
 )
 
-// convTile is one step of a convolution: rows output channels at a few vectors of positions,
+// convTile is one step of a convolution: runs of rows output channels at a few vectors of positions,
 //
 //	dst[r·ldc + p] = act(acc[…] + Σ_k a[r·lda+k]·src[offs[k]+p] + bias[r] + res[…])
 //
@@ -31,6 +31,10 @@ type convTile struct {
 	// once its offset is added and they are multiplied by its factor. Without factors the results are the int32.
 	offset *int32
 	factor *float32
+
+	// runs is how often the kernel is to be done, at least once: those of several channels go on to the next rows channels,
+	// those of one channel to the next vectors. The kernel moves the fields above on as it does.
+	runs int
 }
 
 // convVec says where the positions of one vector lie: from byte src on in a row of the input, and in n segments, each at
@@ -63,17 +67,22 @@ var (
 	_ = [1]int{}[unsafe.Offsetof(convTile{}.vecs)-40]
 	_ = [1]int{}[unsafe.Offsetof(convTile{}.offset)-104]
 	_ = [1]int{}[unsafe.Offsetof(convTile{}.factor)-112]
+	_ = [1]int{}[unsafe.Offsetof(convTile{}.runs)-120]
 	_ = [1]int{}[unsafe.Offsetof(convVec{}.segs)-16]
 	_ = [1]int{}[unsafe.Sizeof(convVec{})-88]
 	_ = [1]int{}[unsafe.Sizeof(convSeg{})-24]
 )
 
-// convKernels are the kernels of a level: kern[v][r] takes r channels at v vectors of lanes positions.
+// convKernels are the kernels of a level. Each takes a tile.
 type convKernels struct {
-	lanes, mr int
-	kern      [7][]func(t *byte)
-	pool      [7]func(t *byte) // maxima in the place of sums, of one channel
+	lanes int
+	kern  [5][]func(t *byte) // by number of vectors and of rows; where there are none of 4 vectors, nil
+	plane [7]func(t *byte)   // one channel at 3 or 6 vectors
+	pool  [7]func(t *byte)   // the same with maxima in the place of sums
 }
+
+// rows is the most channels that a tile of v vectors takes.
+func (k *convKernels) rows(v int) int { return len(k.kern[v]) - 1 }
 
 // laneMasks holds the masks of 8 lanes by their bits.
 var laneMasks = func() (m [256][8]int32) {
@@ -102,15 +111,48 @@ var genericConv = eightLanes(4, (*convTile).compute)
 
 // eightLanes makes kernels of 8 lanes, up to mr rows, of a function for any number of rows and vectors.
 func eightLanes(mr int, compute func(t *convTile, rows, vecs int)) *convKernels {
-	k := &convKernels{lanes: 8, mr: mr}
-	for _, v := range []int{1, 2, 3, 6} {
+	k := &convKernels{lanes: 8}
+	for v := 1; v <= 3; v++ {
 		k.kern[v] = make([]func(*byte), mr+1)
 		for r := 1; r <= mr; r++ {
-			k.kern[v][r] = func(t *byte) { compute((*convTile)(unsafe.Pointer(t)), r, v) }
+			k.kern[v][r] = func(p *byte) {
+				t := (*convTile)(unsafe.Pointer(p))
+				for compute(t, r, v); t.runs > 1; compute(t, r, v) {
+					t.runs--
+					t.below(r)
+				}
+			}
 		}
-		k.pool[v] = func(t *byte) { (*convTile)(unsafe.Pointer(t)).maxima(v) }
+	}
+	along := func(v int, compute func(t *convTile)) func(*byte) {
+		return func(p *byte) {
+			t := (*convTile)(unsafe.Pointer(p))
+			for compute(t); t.runs > 1; compute(t) {
+				t.runs--
+				t.vecs = moved(t.vecs, v*int(unsafe.Sizeof(convVec{})))
+			}
+		}
+	}
+	for _, v := range []int{3, 6} {
+		k.plane[v] = along(v, func(t *convTile) { compute(t, 1, v) })
+		k.pool[v] = along(v, func(t *convTile) { t.maxima(v) })
 	}
 	return k
+}
+
+// below moves the tile on by rows channels.
+func (t *convTile) below(rows int) {
+	t.a = moved(t.a, rows*t.lda)
+	t.dst, t.acc, t.res = moved(t.dst, rows*t.ldc), moved(t.acc, rows*t.ldc), moved(t.res, rows*t.ldc)
+	t.bias, t.offset, t.factor = moved(t.bias, 4*rows), moved(t.offset, 4*rows), moved(t.factor, 4*rows)
+}
+
+// moved is p plus n bytes, nil where p is.
+func moved[T any](p *T, n int) *T {
+	if p == nil {
+		return nil
+	}
+	return (*T)(unsafe.Add(unsafe.Pointer(p), n))
 }
 
 // genericConvInt are the kernels for pairs of int16 in plain Go.

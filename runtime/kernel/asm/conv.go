@@ -26,6 +26,7 @@ const (
 	tileHi   = 100
 	tileOff  = 104
 	tileMul  = 112
+	tileN    = 120
 
 	vecSrc  = 0
 	vecN    = 8
@@ -46,9 +47,8 @@ func convolutions() {
 		regs   []reg.VecPhysical
 		nv, mr int
 	}{
-		// Six vectors of one channel are for depthwise convolutions: enough chains to keep the multipliers busy.
-		{widths[0], zs, 3, 9}, {widths[0], zs, 2, 9}, {widths[0], zs, 1, 9}, {widths[0], zs, 6, 1},
-		{widths[1], ys, 3, 4}, {widths[1], ys, 2, 4}, {widths[1], ys, 1, 4}, {widths[1], ys, 6, 1},
+		{widths[0], zs, 4, 6}, {widths[0], zs, 3, 9}, {widths[0], zs, 2, 9}, {widths[0], zs, 1, 9},
+		{widths[1], ys, 3, 4}, {widths[1], ys, 2, 4}, {widths[1], ys, 1, 4},
 	} {
 		for rows := 1; rows <= c.mr; rows++ {
 			(&convKernel{w: c.w, f: &family{elem: "float32", size: 4, vec: c.w.bytes, mul: fma}, rows: rows, nv: c.nv}).emit(c.regs)
@@ -63,23 +63,7 @@ func convolutions() {
 			(&convKernel{w: widths[1], f: &family{elem: "int32", size: 4, vec: 32, mul: madd, temps: 2}, rows: rows, nv: nv}).emit(ys)
 		}
 	}
-	pools()
-}
-
-// pools writes the tiles of maximum pooling, which are those of one channel with maxima in the place of sums, and the loops
-// that lay a plane out for either.
-func pools() {
-	for _, w := range widths {
-		regs := zs
-		if !w.z() {
-			regs = ys
-		}
-		for _, nv := range []int{1, 2, 3, 6} {
-			(&convKernel{w: w, f: &family{elem: "float32", size: 4, vec: w.bytes}, rows: 1, nv: nv}).maxima(regs)
-		}
-	}
-	copyRows()
-	splitRows()
+	planes()
 }
 
 type convKernel struct {
@@ -98,8 +82,9 @@ func (c *convKernel) emit(regs []reg.VecPhysical) {
 	}
 	name := fmt.Sprintf("conv%s%dx%d_%s", kind, c.rows, c.nv, c.w.name)
 	TEXT(name, NOSPLIT, "func(t *byte)")
-	Doc(fmt.Sprintf("%s computes %d output channels at %d vectors of positions; see convTile.", name, c.rows, c.nv))
+	Doc(fmt.Sprintf("%s computes runs of %d output channels at %d vectors of positions; see convTile.", name, c.rows, c.nv))
 	Pragma("noescape")
+	Label("run")
 	c.sums, c.free = regs[:c.rows*c.nv], regs[c.rows*c.nv:]
 	for _, s := range c.sums {
 		c.f.clear(s)
@@ -127,8 +112,42 @@ func (c *convKernel) emit(regs []reg.VecPhysical) {
 	c.add("res", field(tileRes), vecs)
 	c.activate(t)
 	c.store(field(tileDst), vecs)
+	c.next(kind != "")
 	VZEROUPPER()
 	RET()
+}
+
+// next moves the tile on by its rows, and goes back to the start as long as there are runs to do.
+func (c *convKernel) next(ints bool) {
+	t := Load(Param("t"), GP64())
+	DECQ(operand.Mem{Base: t, Disp: tileN})
+	JZ(operand.LabelRef("end"))
+	by := GP64()
+	move := func(stride int, fields ...int) {
+		MOVQ(operand.Mem{Base: t, Disp: stride}, by)
+		IMUL3Q(operand.Imm(uint64(c.rows)), by, by)
+		for _, f := range fields {
+			ADDQ(by, operand.Mem{Base: t, Disp: f})
+		}
+	}
+	given := func(field int, add operand.Op) {
+		skip := fmt.Sprintf("no%d", field)
+		CMPQ(operand.Mem{Base: t, Disp: field}, operand.Imm(0))
+		JEQ(operand.LabelRef(skip))
+		ADDQ(add, operand.Mem{Base: t, Disp: field})
+		Label(skip)
+	}
+	move(tileLda, tileA)
+	move(tileLdc, tileDst)
+	given(tileAcc, by)
+	given(tileRes, by)
+	given(tileBias, operand.Imm(uint64(4*c.rows)))
+	if ints {
+		ADDQ(operand.Imm(uint64(4*c.rows)), operand.Mem{Base: t, Disp: tileOff})
+		given(tileMul, operand.Imm(uint64(4*c.rows)))
+	}
+	JMP(operand.LabelRef("run"))
+	Label("end")
 }
 
 // prefetch asks for the memory of the results, which are wanted when the sums are done. Stores go to memory in order: where
@@ -205,11 +224,7 @@ func (c *convKernel) products() {
 		off := GP64()
 		MOVQ(operand.Mem{Base: offs, Disp: 8 * u}, off)
 		for v := range c.nv {
-			at := operand.Mem{Base: b[v], Index: off, Scale: 1}
-			VMOVUPS(at, bv[v])
-			// The next panel's: rows are far apart, which is no pattern that the processor would foresee.
-			at.Disp = c.nv * c.w.bytes
-			PREFETCHT0(at)
+			VMOVUPS(operand.Mem{Base: b[v], Index: off, Scale: 1}, bv[v])
 		}
 		for r := range c.rows {
 			at := operand.Mem{Base: a[r/3], Disp: 4 * u}
@@ -260,39 +275,6 @@ func (c *convKernel) sources(t reg.Register) []reg.GPVirtual {
 		b = append(b, p)
 	}
 	return b
-}
-
-// maxima emits a tile of maximum pooling; of values and NaN as vecMaximum.
-func (c *convKernel) maxima(regs []reg.VecPhysical) {
-	name := fmt.Sprintf("pool%d_%s", c.nv, c.w.name)
-	TEXT(name, NOSPLIT, "func(t *byte)")
-	Doc(fmt.Sprintf("%s takes the maxima of %d vectors of positions; see convTile, of which it reads offs, k, src, vecs and dst.", name, c.nv))
-	Pragma("noescape")
-	c.sums, c.free = regs[:c.nv], regs[c.nv:]
-	t, field := tileFields()
-	offs, b, k := field(tileOffs), c.sources(t), field(tileK)
-	off := GP64()
-	MOVQ(operand.Mem{Base: offs}, off)
-	for v, s := range c.sums {
-		VMOVUPS(operand.Mem{Base: b[v], Index: off, Scale: 1}, s)
-	}
-	JMP(operand.LabelRef("next"))
-	Label("loop")
-	MOVQ(operand.Mem{Base: offs}, off)
-	for v, s := range c.sums {
-		x, y := c.free[v%2*2], c.free[v%2*2+1]
-		VMOVUPS(operand.Mem{Base: b[v], Index: off, Scale: 1}, x)
-		VMAXPS(x, s, y)
-		VMAXPS(s, x, s)
-		VORPS(y, s, s)
-	}
-	Label("next")
-	ADDQ(operand.Imm(8), offs)
-	DECQ(k)
-	JNZ(operand.LabelRef("loop"))
-	c.store(field(tileDst), field(tileVecs))
-	VZEROUPPER()
-	RET()
 }
 
 // store writes the sums to where they belong.
@@ -381,103 +363,4 @@ func (c *convKernel) activate(t reg.Register) {
 		VMINPS(s, hi, s)
 	}
 	Label("active")
-}
-
-// copyRows copies rows; both vector levels use it.
-func copyRows() {
-	TEXT("copyRows", NOSPLIT, "func(dst *float32, ldd int, x *float32, ldx int, n int, rows int)")
-	Doc("copyRows copies rows of n elements; strides are in bytes.")
-	Pragma("noescape")
-	dst, ldd := Load(Param("dst"), GP64()), Load(Param("ldd"), GP64())
-	x, ldx := Load(Param("x"), GP64()), Load(Param("ldx"), GP64())
-	n, rows := Load(Param("n"), GP64()), Load(Param("rows"), GP64())
-	i, last, v := GP64(), GP64(), YMM()
-	MOVQ(n, last)
-	SUBQ(operand.Imm(8), last) // where the last vector starts
-	JLT(operand.LabelRef("narrow"))
-	Label("row")
-	XORQ(i, i)
-	Label("vector")
-	CMPQ(i, last)
-	JGE(operand.LabelRef("last"))
-	VMOVUPS(operand.Mem{Base: x, Index: i, Scale: 4}, v)
-	VMOVUPS(v, operand.Mem{Base: dst, Index: i, Scale: 4})
-	ADDQ(operand.Imm(8), i)
-	JMP(operand.LabelRef("vector"))
-	Label("last")
-	VMOVUPS(operand.Mem{Base: x, Index: last, Scale: 4}, v)
-	VMOVUPS(v, operand.Mem{Base: dst, Index: last, Scale: 4})
-	ADDQ(ldx, x)
-	ADDQ(ldd, dst)
-	DECQ(rows)
-	JNZ(operand.LabelRef("row"))
-	VZEROUPPER()
-	RET()
-	Label("narrow")
-	XORQ(i, i)
-	Label("element")
-	t := GP32()
-	MOVL(operand.Mem{Base: x, Index: i, Scale: 4}, t)
-	MOVL(t, operand.Mem{Base: dst, Index: i, Scale: 4})
-	INCQ(i)
-	CMPQ(i, n)
-	JLT(operand.LabelRef("element"))
-	ADDQ(ldx, x)
-	ADDQ(ldd, dst)
-	DECQ(rows)
-	JNZ(operand.LabelRef("narrow"))
-	RET()
-}
-
-// splitRows parts elements of even and odd number; both vector levels use it.
-func splitRows() {
-	TEXT("splitRows", NOSPLIT, "func(even *float32, odd *float32, ldd int, x *float32, ldx int, n int, rows int)")
-	Doc("splitRows writes the elements 0, 2, … of each row of n to even, the others to odd; strides are in bytes.")
-	Pragma("noescape")
-	even, odd, ldd := Load(Param("even"), GP64()), Load(Param("odd"), GP64()), Load(Param("ldd"), GP64())
-	x, ldx := Load(Param("x"), GP64()), Load(Param("ldx"), GP64())
-	n, rows := Load(Param("n"), GP64()), Load(Param("rows"), GP64())
-	i, left, at := GP64(), GP64(), GP64()
-	Label("row")
-	XORQ(i, i) // of even and odd
-	MOVQ(n, left)
-	MOVQ(x, at)
-	Label("vector")
-	SUBQ(operand.Imm(16), left)
-	JLT(operand.LabelRef("rest"))
-	a, b, e, o := YMM(), YMM(), YMM(), YMM()
-	VMOVUPS(operand.Mem{Base: at}, a)
-	VMOVUPS(operand.Mem{Base: at, Disp: 32}, b)
-	VSHUFPS(operand.Imm(0x88), b, a, e)
-	VSHUFPS(operand.Imm(0xdd), b, a, o)
-	VPERMPD(operand.Imm(0xd8), e, e)
-	VPERMPD(operand.Imm(0xd8), o, o)
-	VMOVUPS(e, operand.Mem{Base: even, Index: i, Scale: 4})
-	VMOVUPS(o, operand.Mem{Base: odd, Index: i, Scale: 4})
-	ADDQ(operand.Imm(64), at)
-	ADDQ(operand.Imm(8), i)
-	JMP(operand.LabelRef("vector"))
-	Label("rest")
-	ADDQ(operand.Imm(16), left)
-	Label("pair")
-	t := GP32()
-	SUBQ(operand.Imm(1), left)
-	JLT(operand.LabelRef("next"))
-	MOVL(operand.Mem{Base: at}, t)
-	MOVL(t, operand.Mem{Base: even, Index: i, Scale: 4})
-	SUBQ(operand.Imm(1), left)
-	JLT(operand.LabelRef("next"))
-	MOVL(operand.Mem{Base: at, Disp: 4}, t)
-	MOVL(t, operand.Mem{Base: odd, Index: i, Scale: 4})
-	ADDQ(operand.Imm(8), at)
-	INCQ(i)
-	JMP(operand.LabelRef("pair"))
-	Label("next")
-	ADDQ(ldx, x)
-	ADDQ(ldd, even)
-	ADDQ(ldd, odd)
-	DECQ(rows)
-	JNZ(operand.LabelRef("row"))
-	VZEROUPPER()
-	RET()
 }
