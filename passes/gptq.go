@@ -49,9 +49,9 @@ type gptqSite struct {
 	gram  *calib.Gram
 	value *ir.Value // of which the Gram matrix is
 
-	clusters []int // column → cluster, where each has its own scale in each row; nil: the scheme's groups
-	groups   int   // clusters
-	perm     []int // where the column at each place of the model's weight is in the walked one's; nil: in the same place
+	clusters []int   // column → cluster, where each has its own scale in each row; nil: the scheme's groups
+	groups   int     // clusters
+	order    []moves // from the walked model's weight to the model's
 
 	q      []float32 // the result; nil: left to rounding to nearest
 	params numfmt.Params
@@ -101,8 +101,11 @@ func gptq(ctx context.Context, u *Unit, o GPTQOptions) error {
 		if err != nil {
 			return fmt.Errorf("weight %q: %w", root.Name, err)
 		}
-		if s.perm != nil {
-			if t, err = permuted(t, s.weight.Axes.K, s.perm); err != nil {
+		for _, m := range s.order {
+			if t, err = m.apply(t); err == nil && s.clusters == nil {
+				s.params, err = m.params(s.params, s.layout)
+			}
+			if err != nil {
 				return fmt.Errorf("weight %q: %w", root.Name, err)
 			}
 		}
@@ -160,13 +163,14 @@ func gptqSites(u *Unit, ds []*Decision, o GPTQOptions) []*gptqSite {
 			u.skip(d.Name, why+"; its weight is rounded to nearest")
 			continue
 		}
+		s.order = u.orderOf(s.weight.Value)
 		sites = append(sites, s)
 	}
 	return sites
 }
 
 // refuse says why the weight of a site cannot be rounded by GPTQ, "" if it can.
-func (s *gptqSite) refuse(m *ir.Model, users int, c *clusteredWeight, o GPTQOptions) string {
+func (s *gptqSite) refuse(m *ir.Model, users int, clusters []int, o GPTQOptions) string {
 	root := s.weight.Value
 	alone := users == 1
 	for _, v := range append([]*ir.Value{root}, chainValues(s.weight.Chain)...) {
@@ -185,8 +189,8 @@ func (s *gptqSite) refuse(m *ir.Model, users int, c *clusteredWeight, o GPTQOpti
 	if s.view, why = viewWeight(s.Site, s.weight.Operand); why != "" {
 		return why
 	}
-	if c != nil {
-		s.clusters, s.groups, s.perm = c.labels, slices.Max(c.labels)+1, c.perm
+	if clusters != nil {
+		s.clusters, s.groups = clusters, slices.Max(clusters)+1
 	}
 	return ""
 }

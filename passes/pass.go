@@ -203,10 +203,11 @@ type Unit struct {
 	site   string     // the site it works on, for the message of a panic
 	fitted map[fitKey]rounded
 
-	own      map[*ir.Node]bool              // quantization nodes that passes of this run have inserted for good
-	clusters map[*ir.Value]*clusteredWeight // for grids per row and cluster of columns
-	gathered []*gathering
-	folded   map[*ir.Value]string // weights that hold rounded values and stay constants; why
+	own       map[*ir.Node]bool   // quantization nodes that passes of this run have inserted for good
+	clusters  map[*ir.Value][]int // cluster of each column of a weight, in the order in which its inputs are made
+	gathered  []*gathering
+	reordered []reordered          // constants that rptq has permuted, in turn
+	folded    map[*ir.Value]string // weights that hold rounded values and stay constants; why
 }
 
 // Step is one report of progress.

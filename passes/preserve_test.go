@@ -1,9 +1,12 @@
 package passes_test
 
 import (
+	"fmt"
 	"iter"
+	"maps"
 	"math"
 	"path/filepath"
+	"slices"
 	"strings"
 	"testing"
 
@@ -105,16 +108,28 @@ func TestZooPreserved(t *testing.T) {
 	t.Parallel()
 	cases := []struct {
 		steps string
-		edits map[string]int // groups rewritten, or products that read gathered channels, at least; 0 where a model has no such place
+		edits map[string]int    // groups rewritten at least; 0 where a model has no such place
+		forms map[string]string // of rptq: how channels lie at its places
 	}{
-		{"fold; smoothquant", map[string]int{"opt-mini": 12, "llama-mini": 12, "opt-nano": 8, "opt-nano-outlier": 8, "llama-nano": 8, "bert-mini": 12,
+		{steps: "fold; smoothquant", edits: map[string]int{"opt-mini": 12, "llama-mini": 12, "opt-nano": 8, "opt-nano-outlier": 8, "llama-nano": 8, "bert-mini": 12,
 			"vit-mini": 16, "unet-mini": 12}},
-		{"fold; smoothquant sites=all", map[string]int{"opt-mini": 25, "llama-mini": 25, "opt-nano": 17, "opt-nano-outlier": 17, "llama-nano": 17, "bert-mini": 26,
+		{steps: "fold; smoothquant sites=all", edits: map[string]int{"opt-mini": 25, "llama-mini": 25, "opt-nano": 17, "opt-nano-outlier": 17, "llama-nano": 17, "bert-mini": 26,
 			"vit-mini": 34, "resnet-mini": 20, "mobilenet-mini": 24, "unet-mini": 49, "conv-nano": 7}},
-		{"fold; equalize", map[string]int{"opt-mini": 12, "llama-mini": 12, "opt-nano": 8, "opt-nano-outlier": 8, "llama-nano": 8, "bert-mini": 6,
+		{steps: "fold; equalize", edits: map[string]int{"opt-mini": 12, "llama-mini": 12, "opt-nano": 8, "opt-nano-outlier": 8, "llama-nano": 8, "bert-mini": 6,
 			"vit-mini": 8, "resnet-mini": 9, "mobilenet-mini": 1, "unet-mini": 6, "conv-nano": 1}},
-		{"fold; rptq layout=gather", map[string]int{"opt-mini": 36, "llama-mini": 42, "opt-nano": 24, "opt-nano-outlier": 24, "llama-nano": 28, "bert-mini": 37,
-			"vit-mini": 49, "resnet-mini": 1, "mobilenet-mini": 1, "unet-mini": 38, "conv-nano": 1}},
+		{steps: "fold; rptq layout=gather", forms: map[string]string{
+			"opt-mini":         "R1 gathered 18, R2 ordered 12, R3 ordered 12, R4 gathered 6, R4 per axis 1, R5 ordered 6", // the head's weight is the table of tokens
+			"llama-mini":       "R1 gathered 18, R2 gathered 12, R3 ordered 12, R4 gathered 12, R4 per axis 1, R5 ordered 6",
+			"opt-nano":         "R1 gathered 12, R2 ordered 8, R3 ordered 8, R4 gathered 5, R5 ordered 4",
+			"opt-nano-outlier": "R1 gathered 12, R2 ordered 8, R3 ordered 8, R4 gathered 5, R5 ordered 4",
+			"llama-nano":       "R1 gathered 12, R2 gathered 8, R3 ordered 8, R4 gathered 9, R5 ordered 4",
+			"bert-mini":        "R1 gathered 18, R2 ordered 12, R3 ordered 12, R4 gathered 6, R5 gathered 1, R5 ordered 7", // the pooler reads a norm's result
+			"vit-mini":         "R1 gathered 24, R2 ordered 16, R3 ordered 16, R4 gathered 8, R5 gathered 1, R5 ordered 8",
+			"resnet-mini":      "R5 gathered 1", // the residual's channels are read by convolutions too
+			"mobilenet-mini":   "R5 ordered 1",
+			"unet-mini":        "R1 gathered 18, R2 ordered 12, R3 ordered 12, R4 gathered 3, R5 gathered 1, R5 ordered 10", // sines and cosines go in pairs
+			"conv-nano":        "R5 ordered 1",
+		}},
 	}
 	for model := range zooData {
 		t.Run(model, func(t *testing.T) {
@@ -142,8 +157,10 @@ func TestZooPreserved(t *testing.T) {
 				}
 				e := u.Report.Passes[1]
 				edits := e.Edits
-				if strings.Contains(c.steps, "rptq") {
-					edits = strip(u.Model, e)
+				if c.forms != nil {
+					if forms := strip(u.Model, e); forms != c.forms[model] {
+						t.Errorf("%s: %s, wanted %s", c.steps, forms, c.forms[model])
+					}
 				}
 				if edits < c.edits[model] {
 					t.Errorf("%s: %d places were rewritten, wanted at least %d; left: %v", c.steps, edits, c.edits[model], e.Skipped)
@@ -158,19 +175,29 @@ func TestZooPreserved(t *testing.T) {
 	}
 }
 
-// strip takes the quantizers out and returns how many products read gathered channels.
-func strip(m *ir.Model, e *passes.PassEntry) int {
+// strip takes the quantizers out and tells, for each of RPTQ's places and each form in which channels lie there, how many
+// operands of products have it.
+func strip(m *ir.Model, e *passes.PassEntry) string {
 	for n := range m.Nodes() {
 		if op.RoleOf(n) == op.QuantRole {
 			n.Out(0).ReplaceUses(n.In(0))
 		}
 	}
 	m.Graph.Prune()
-	gathered := 0
+	forms := map[string]int{}
 	for _, c := range e.Changed {
-		if strings.HasSuffix(c.What, ", gathered") {
-			gathered++
+		_, what, ok := strings.Cut(c.What, ": R")
+		if !ok {
+			continue // probabilities
 		}
+		_, form, _ := strings.Cut(what, " bits, ")
+		form, _, _ = strings.Cut(form, ", since")
+		form, _, _ = strings.Cut(form, " by columns")
+		forms["R"+what[:1]+" "+form]++
 	}
-	return gathered
+	var all []string
+	for _, f := range slices.Sorted(maps.Keys(forms)) {
+		all = append(all, fmt.Sprintf("%s %d", f, forms[f]))
+	}
+	return strings.Join(all, ", ")
 }

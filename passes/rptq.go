@@ -12,7 +12,7 @@ import (
 
 // RPTQOptions are the options of the pass rptq.
 type RPTQOptions struct {
-	Layout string `opt:"layout" enum:"axis|gather" doc:"axis: channels stay where they are, each with its cluster's scale; gather: the channels that enter a product with a weight are put in the order of their clusters and each cluster is quantized as a tensor (operands of attention products stay per axis)"`
+	Layout string `opt:"layout" enum:"axis|gather" doc:"axis: channels stay where they are, each with its cluster's scale; gather: channels are put in the order of their clusters, by the columns of the weights that make them (R2, R3, R5) or else by a Gather, and each cluster is quantized as a tensor"`
 	Grid   string `opt:"grid" enum:"asym|centred" doc:"asym: 2^b-1 steps over a range that holds zero; centred: the reference's 2^b steps over the range as it is, whose zero points may lie outside the type"`
 	Range  string `opt:"range" enum:"ema|max" doc:"a channel's range: moving average over the samples (0.99), as published, which cuts off what is beyond the average sample; or the largest"`
 	LN     int    `opt:"ln" doc:"least bits of what normalizations put out; 0: as the policy says"`
@@ -32,9 +32,10 @@ const rptqDoc = `quantizes activations by clusters of channels that have similar
 Wherever the policy gives the input of a MatMul or Gemm, or an operand of attention, a static integer scheme, the channels are
 clustered by their least and largest values over the samples, and each cluster has a range of its own. Queries and keys share
 their clusters, and so do values and the output of attention; both are clustered within each head. gptq then rounds weights with
-a scale for each output channel and cluster of inputs. What is what follows from the graph's structure. The order that
-layout=gather gives to channels runs on the first sample before and after, without quantizers; where it moves an output of the
-products by more than 1e-4 of its largest magnitude it is taken back, and the channels stay where they are.`
+a scale for each output channel and cluster of inputs. What is what follows from the graph's structure. Query heads that share a
+key-value head share the partition of its channels. The order that layout=gather gives to channels runs on the first sample before
+and after, without quantizers; where it moves an output of the products by more than 1e-4 of its largest magnitude it is taken
+back. The report says of every site how its channels lie, and why they are gathered or stay where the weights could not be permuted.`
 
 // rptqKind says which of RPTQ's five places a value is at.
 type rptqKind int
@@ -60,10 +61,15 @@ type rptqTarget struct {
 	axis  int // axis of channels
 
 	ranges *channelRanges
-	mate   *rptqTarget // keys of queries, the output of attention of values: its clusters are this one's
-	heads  int         // found by the samples
+	mate   *rptqTarget // keys of queries, the output of attention of values: they share their clusters
+	second bool        // its clusters are found with those of mate
 	c      clustering
 	drop   string
+
+	order   *scaling // what is permuted along with its channels; nil if they cannot change places
+	why     string   // why they cannot
+	ordered string   // what has put them in the order of their clusters; "" if nothing has
+	placed  string   // how it is quantized, once it is
 }
 
 func rptq(ctx context.Context, u *Unit, o RPTQOptions) error {
@@ -90,11 +96,9 @@ func rptq(ctx context.Context, u *Unit, o RPTQOptions) error {
 	if u.Samples == nil {
 		return fmt.Errorf("the channels of %d values are to be clustered by their ranges, the first is %q: give samples", len(f.targets), f.targets[0].value.Name)
 	}
-	e := &rptqEditor{u: u, o: o, order: nodeOrder(u.Model), witness: &witness{}}
-	for _, t := range f.targets {
-		if o.Layout == "gather" && t.gathers() {
-			e.witness.testify(t.nodes())
-		}
+	e := &rptqEditor{u: u, o: o, at: f.at, order: nodeOrder(u.Model), witness: &witness{}}
+	if err := e.orderings(f.targets); err != nil {
+		return err
 	}
 	probes := e.witness.probes()
 	for _, t := range f.targets {
@@ -107,9 +111,16 @@ func rptq(ctx context.Context, u *Unit, o RPTQOptions) error {
 		return err
 	}
 	for _, t := range f.targets {
-		u.at(t.sites[0].Name)
 		if err := t.cluster(o); err != nil {
 			return fmt.Errorf("value %q: %w", t.value.Name, err)
+		}
+	}
+	if o.Layout == "gather" {
+		for _, t := range f.targets {
+			u.at(t.sites[0].Name)
+			if err := e.permute(ctx, t); err != nil {
+				return fmt.Errorf("value %q: %w", t.value.Name, err)
+			}
 		}
 	}
 	for _, t := range f.targets {
@@ -135,50 +146,86 @@ func (o RPTQOptions) clusters(k rptqKind) int {
 	return []int{o.R1, o.R2, o.R3, o.R4, o.R5}[k-1]
 }
 
-// cluster partitions the channels, in each head apart.
+// cluster partitions the channels, in each head apart, by the ranges of queries and keys together, or of the output of attention
+// (as the reference does) for values too. Heads whose channels go together are partitioned alike.
 func (t *rptqTarget) cluster(o RPTQOptions) error {
-	lead := t
-	features := [][2][]float32{}
-	if t.mate != nil && t.kind == rptqR3 {
-		lead = t.mate // the reference clusters by the output of attention
+	if t.second {
+		return nil // with its mate
 	}
-	for _, m := range []*rptqTarget{lead, lead.mate} {
-		if m == nil || t.kind == rptqR3 && m != lead {
-			continue
+	both := []*rptqTarget{t}
+	if t.mate != nil {
+		both = append(both, t.mate)
+	}
+	drop := func(why string) error {
+		for _, m := range both {
+			m.drop = why
 		}
+		return nil
+	}
+	var features [][2][]float32
+	for _, m := range both {
 		lo, hi, err := m.ranges.result(o.Range)
 		if err != nil {
-			t.drop = err.Error()
-			return nil
+			return drop(fmt.Sprintf("%q: %v", m.value.Name, err))
 		}
-		features = append(features, [2][]float32{lo, hi})
-	}
-	n := len(features[0][0])
-	for _, m := range []*rptqTarget{t, lead.mate} {
-		if m != nil && m.ranges.channels != n {
-			t.drop = fmt.Sprintf("%q has %d channels, %q has %d", lead.value.Name, n, m.value.Name, m.ranges.channels)
-			return nil
+		if m.ranges.channels != t.ranges.channels {
+			return drop(fmt.Sprintf("%q has %d channels, %q has %d", t.value.Name, t.ranges.channels, m.value.Name, m.ranges.channels))
+		}
+		if m == t || t.kind == rptqR2 {
+			features = append(features, [2][]float32{lo, hi})
 		}
 	}
-	t.heads = max(t.ranges.heads, 1)
-	if t.kind == rptqR3 && t.mate != nil {
-		t.heads = max(t.heads, t.mate.ranges.heads)
+	heads := 1
+	for _, m := range both {
+		heads = max(heads, m.ranges.heads)
 	}
-	per := n / t.heads
-	for h := range t.heads {
+	per := t.ranges.channels / heads
+	parts := make([]clustering, heads)
+	for h, first := range t.tied(heads, per) {
+		if h != first {
+			continue
+		}
 		var part [][2][]float32
-		for _, f := range features {
-			part = append(part, [2][]float32{f[0][h*per : (h+1)*per], f[1][h*per : (h+1)*per]})
+		for k, f := range t.tied(heads, per) {
+			for _, r := range features {
+				if f == first {
+					part = append(part, [2][]float32{r[0][k*per : (k+1)*per], r[1][k*per : (k+1)*per]})
+				}
+			}
 		}
-		c := clusterChannels(part, o.clusters(t.kind))
-		base := len(t.c.sizes)
-		for _, l := range c.labels {
-			t.c.labels = append(t.c.labels, base+l)
-		}
-		t.c.sizes = append(t.c.sizes, c.sizes...)
+		parts[h] = clusterChannels(part, o.clusters(t.kind))
 	}
-	t.c.perm = byLabel(t.c.labels)
+	var c clustering
+	for _, first := range t.tied(heads, per) {
+		base := len(c.sizes)
+		for _, l := range parts[first].labels {
+			c.labels = append(c.labels, base+l)
+		}
+		c.sizes = append(c.sizes, parts[first].sizes...)
+	}
+	c.perm = byLabel(c.labels)
+	for _, m := range both {
+		m.c = c
+	}
 	return nil
+}
+
+// tied returns for every head the first one whose channels change places only along with its own: a key-value head's query
+// heads are one.
+func (t *rptqTarget) tied(heads, per int) []int {
+	first := make([]int, heads)
+	for h := range first {
+		for first[h] = 0; first[h] < h; first[h]++ {
+			same := t.order != nil
+			for d := 0; same && d < per; d++ {
+				same = t.order.find(int32(h*per+d)) == t.order.find(int32(first[h]*per+d))
+			}
+			if same {
+				break
+			}
+		}
+	}
+	return first
 }
 
 // clusterChannels clusters channels by their least and largest values in one or more tensors.

@@ -5,6 +5,7 @@ import (
 	"math"
 	"path/filepath"
 	"slices"
+	"strings"
 	"testing"
 
 	"github.com/qsimc/qsimc/frontend"
@@ -22,7 +23,8 @@ func TestRPTQLayoutSites(t *testing.T) {
 	for _, model := range []struct {
 		name  string
 		sites int
-	}{{"opt-nano", 24}, {"llama-nano", 28}} {
+		data  string
+	}{{"opt-nano", 32, "nano_calib_128.npy"}, {"llama-nano", 36, "nano_calib_128.npy"}, {"bert-mini", 49, "subjectivity_calib128.npz"}} {
 		t.Run(model.name, func(t *testing.T) {
 			t.Parallel()
 			units := map[string]*Unit{}
@@ -31,7 +33,7 @@ func TestRPTQLayoutSites(t *testing.T) {
 				if err != nil {
 					t.Fatal(err)
 				}
-				data, err := frontend.OpenData(filepath.Join(shared.Dir(t), "zoo", "data", "nano_calib_128.npy"), m, frontend.DataOptions{Count: 1})
+				data, err := frontend.OpenData(filepath.Join(shared.Dir(t), "zoo", "data", model.data), m, frontend.DataOptions{Count: 1})
 				if err != nil {
 					t.Fatal(err)
 				}
@@ -50,6 +52,19 @@ func TestRPTQLayoutSites(t *testing.T) {
 				}
 				units[layout] = u
 			}
+			orders := map[string]moves{}
+			for _, g := range units["gather"].gathered {
+				if g.target.ordered == "" {
+					continue
+				}
+				r, err := g.target.order.arrange(g.target.c.perm)
+				if err != nil {
+					t.Fatal(err)
+				}
+				for v, m := range r.values {
+					orders[v.Name] = m
+				}
+			}
 			a, b := products(units["axis"].Model), products(units["gather"].Model)
 			prog, err := runtime.Compile(units["axis"].Model)
 			if err != nil {
@@ -66,8 +81,8 @@ func TestRPTQLayoutSites(t *testing.T) {
 			}
 			sites := 0
 			for _, name := range slices.Sorted(maps.Keys(a)) {
-				from, want := computeProduct(t, a[name], seen)
-				same, got := computeProduct(t, b[name], seen)
+				from, want := computeProduct(t, a[name], seen, nil)
+				same, got := computeProduct(t, b[name], seen, orders)
 				if from == "" && same == "" {
 					continue // not quantized by clusters
 				}
@@ -91,24 +106,20 @@ func TestRPTQLayoutSites(t *testing.T) {
 	}
 }
 
-// products lists a model's products with weights by name.
+// products lists a model's products by name: those with weights, and of two activations.
 func products(m *ir.Model) map[string]*ir.Node {
 	all := map[string]*ir.Node{}
-	for n := range m.Graph.Nodes() {
-		d, ok := op.Lookup(n)
-		if !ok || d.Linear == nil {
-			continue
-		}
-		if l, ok := d.Linear(n); ok && op.ConstantOf(n.In(l.W)) != nil {
-			all[n.Name] = n
+	for _, s := range FindSites(m) {
+		if op.RoleOf(s.Node) == op.ProductRole {
+			all[s.Node.Name] = s.Node
 		}
 	}
 	return all
 }
 
-// computeProduct runs a product, with what rptq put before it, on recorded values; from is the value that was quantized, "" if
-// none was.
-func computeProduct(t *testing.T, n *ir.Node, seen map[string]*ir.Tensor) (from string, y []float32) {
+// computeProduct runs a product, with what rptq put before it, on recorded values, which it gets in the order that orders gives
+// them; its result is brought back from the order that it has. from names the values that were quantized, "" if none was.
+func computeProduct(t *testing.T, n *ir.Node, seen map[string]*ir.Tensor, orders map[string]moves) (from string, y []float32) {
 	t.Helper()
 	nodes := []*ir.Node{n}
 	quantized := false
@@ -123,18 +134,34 @@ func computeProduct(t *testing.T, n *ir.Node, seen map[string]*ir.Tensor) (from 
 	if !quantized {
 		return "", nil
 	}
-	vs := boundary(nodes)
-	if len(vs) != 1 || seen[vs[0].Name] == nil {
-		t.Fatalf("%v reads %v", n, vs)
+	feed := ir.Tensors{}
+	for _, v := range boundary(nodes) {
+		x := seen[v.Name]
+		if x == nil {
+			t.Fatalf("%v reads %v", n, v.Name)
+		}
+		if m, ok := orders[v.Name]; ok {
+			var err error
+			if x, err = m.apply(x); err != nil {
+				t.Fatal(err)
+			}
+		}
+		feed[v.Name] = x
 	}
 	p, err := runtime.Compile(extract(nodes, []*ir.Value{n.Out(0)}))
 	if err != nil {
 		t.Fatal(err)
 	}
-	out, err := p.Run(t.Context(), ir.Tensors{vs[0].Name: seen[vs[0].Name]})
+	out, err := p.Run(t.Context(), feed)
 	if err != nil {
 		t.Fatal(err)
 	}
-	y, _ = out[n.Out(0).Name].Float32s()
-	return vs[0].Name, y
+	r := out[n.Out(0).Name]
+	if m, ok := orders[n.Out(0).Name]; ok {
+		if r, err = m.inverse().apply(r); err != nil {
+			t.Fatal(err)
+		}
+	}
+	y, _ = r.Float32s()
+	return strings.Join(slices.Sorted(maps.Keys(feed)), " "), y
 }

@@ -125,7 +125,9 @@ func (f *rptqFinder) scores(d *Decision) {
 	}
 	a := f.target(d, q, rptqR2, headAxis(q.Value), fromStart(-1, q.Value))
 	b := f.target(d, k, rptqR2, headAxis(k.Value), fromStart(-2, k.Value))
-	a.mate, b.mate = b, a
+	if a != b && a.mate == nil && b.mate == nil {
+		a.mate, b.mate, b.second = b, a, true
+	}
 }
 
 // context notes probabilities and values; the output of attention has the clusters of the values.
@@ -150,8 +152,8 @@ func (f *rptqFinder) context(d *Decision, out *rptqTarget) {
 		return
 	}
 	t := f.target(d, v, rptqR3, headAxis(v.Value), fromStart(axis, v.Value))
-	if out != nil && t.head >= 0 {
-		t.mate, out.mate = out, t
+	if out != nil && t.head >= 0 && t.mate == nil && out.mate == nil {
+		t.mate, out.mate, t.second = out, t, true
 	}
 }
 

@@ -29,6 +29,8 @@ type scaling struct {
 	asked   []*ir.Node       // those among them, in order
 	options map[*ir.Node]int // and how many operands they have to choose from
 	forks   []*ir.Node       // nodes of which one operand alone may be scaled
+	places  bool             // channels change places and not sizes: an ordering
+	joint   []*ir.Node       // of an ordering: its products of two activations
 }
 
 // paramEdit changes one constant: its elements are multiplied, or divided, by the factors of their channels.
@@ -300,6 +302,11 @@ func (s *scaling) up(v *ir.Value, ch *channels) error {
 		return s.linearOut(site, ch)
 	}
 	f := op.FlowOf(n, out, s.w.known)
+	if s.places {
+		if done, err := s.orderUp(n, f, ch); done {
+			return err
+		}
+	}
 	x := n.In(0)
 	var in *channels
 	var err error

@@ -43,6 +43,14 @@ func (s *scaling) downTo(n *ir.Node, i int, v *ir.Value, u ir.Use, ch *channels)
 	}
 	s.touch(n)
 	y := n.Out(i)
+	if s.places {
+		if out, done, err := s.orderDown(n, u.Slot, f, ch, y); done {
+			if err != nil || out == nil {
+				return err
+			}
+			return s.mark(y, out)
+		}
+	}
 	var out *channels
 	var err error
 	first := u.Slot == 0
