@@ -4,15 +4,16 @@ import "math"
 
 // generic is the plain Go level: every architecture, and the definition of what the others must compute.
 var generic = impl{
-	name:      "none",
-	conv:      genericConv,
-	convPairs: genericConvInt,
-	fastInt8:  true,
-	copyRows:  copyRowsGeneric,
-	splitRows: splitRowsGeneric,
-	tiles:     []*tile[float32]{{mr: 4, nr: 8, mc: 128, kern: genericKernels(rowFloat[float32])}},
-	tilesD:    []*tile[float64]{{mr: 4, nr: 8, mc: 64, kern: genericKernels(rowFloat[float64])}},
-	tilesI:    []*tile[int32]{{mr: 4, nr: 8, mc: 128, kern: genericKernels(rowInt)}},
+	name:       "none",
+	conv:       genericConv,
+	convPairs:  genericConvInt,
+	fastInt8:   true,
+	blockTiles: []*blockTile{{tile: tile[int32]{mr: 4, nr: 8, mc: 120}, per: 2, kern: genericBlocks(4)}},
+	copyRows:   copyRowsGeneric,
+	splitRows:  splitRowsGeneric,
+	tiles:      []*tile[float32]{{mr: 4, nr: 8, mc: 128, kern: genericKernels(rowFloat[float32])}},
+	tilesD:     []*tile[float64]{{mr: 4, nr: 8, mc: 64, kern: genericKernels(rowFloat[float64])}},
+	tilesI:     []*tile[int32]{{mr: 4, nr: 8, mc: 128, kern: genericKernels(rowInt)}},
 	binary: [numBinary]func(dst, a, b []float32){
 		opAdd: func(dst, a, b []float32) {
 			for i := range dst {

@@ -19,6 +19,7 @@ func simdLevels() []*impl {
 		l := avx512
 		if !x.HasAVX512VNNI {
 			l.tilesI, l.tilesQ, l.convQuads, l.quads = avx2.tilesI, nil, nil, nil
+			l.blockTiles, l.blockCodes = avx2.blockTiles, avx2.blockCodes
 		}
 		ls = append(ls, &l)
 	}
@@ -38,6 +39,15 @@ var (
 	tile9x48i  = &tile[int32]{mr: 9, nr: 48, mc: 252, kern: []kernFunc[int32]{nil, gemm9x48avx512i1, gemm9x48avx512i2, gemm9x48avx512i3, gemm9x48avx512i4, gemm9x48avx512i5, gemm9x48avx512i6, gemm9x48avx512i7, gemm9x48avx512i8, gemm9x48avx512i9}}
 	tileVNNI   = &tile[int32]{mr: 9, nr: 48, mc: 252, kern: []kernFunc[int32]{nil, gemm9x48vnni1, gemm9x48vnni2, gemm9x48vnni3, gemm9x48vnni4, gemm9x48vnni5, gemm9x48vnni6, gemm9x48vnni7, gemm9x48vnni8, gemm9x48vnni9}}
 	tile4x16i  = &tile[int32]{mr: 4, nr: 16, mc: 144, kern: []kernFunc[int32]{nil, gemm4x16avx2i1, gemm4x16avx2i2, gemm4x16avx2i3, gemm4x16avx2i4}}
+)
+
+// The tiles of products of blocks.
+var (
+	blockVNNI = []*blockTile{
+		{tile: tile[int32]{mr: 9, nr: 48, mc: 252}, per: 4, kern: []blockKern{nil, block9x48vnni1, block9x48vnni2, block9x48vnni3, block9x48vnni4, block9x48vnni5, block9x48vnni6, block9x48vnni7, block9x48vnni8, block9x48vnni9}},
+		{tile: tile[int32]{mr: 14, nr: 32, mc: 252, cost: 1.02}, per: 4, kern: []blockKern{nil, block14x32vnni1, block14x32vnni2, block14x32vnni3, block14x32vnni4, block14x32vnni5, block14x32vnni6, block14x32vnni7, block14x32vnni8, block14x32vnni9, block14x32vnni10, block14x32vnni11, block14x32vnni12, block14x32vnni13, block14x32vnni14}},
+	}
+	blockAVX2 = []*blockTile{{tile: tile[int32]{mr: 4, nr: 16, mc: 144}, per: 2, kern: []blockKern{nil, block4x16avx2i1, block4x16avx2i2, block4x16avx2i3, block4x16avx2i4}}}
 )
 
 // The thin tiles, each for one row count.

@@ -5,15 +5,16 @@ package kernel
 // avx512 and avx2 are the vector levels.
 var (
 	avx512 = impl{
-		name:      "avx512",
-		tiles:     []*tile[float32]{tile9x48, tile14x32},
-		tilesD:    []*tile[float64]{tile14x16d},
-		tilesI:    []*tile[int32]{tile9x48i},
-		tilesQ:    []*tile[int32]{tileVNNI},
-		conv:      convAVX512,
-		convQuads: convIntAVX512,
-		convPairs: convIntAVX2,
-		fastInt8:  true,
+		name:       "avx512",
+		tiles:      []*tile[float32]{tile9x48, tile14x32},
+		tilesD:     []*tile[float64]{tile14x16d},
+		tilesI:     []*tile[int32]{tile9x48i},
+		tilesQ:     []*tile[int32]{tileVNNI},
+		conv:       convAVX512,
+		convQuads:  convIntAVX512,
+		convPairs:  convIntAVX2,
+		fastInt8:   true,
+		blockTiles: blockVNNI, blockCodes: vecBlockCodes_avx512,
 		copyRows:  copyRows,
 		splitRows: splitRows,
 		binary: [numBinary]func(dst, a, b []float32){
@@ -62,13 +63,14 @@ var (
 		fromF16:   sixteen(vecFromF16_avx512, fromF16Generic),
 	}
 	avx2 = impl{
-		name:      "avx2",
-		tiles:     []*tile[float32]{tile4x24},
-		tilesD:    []*tile[float64]{tile6x8d},
-		tilesI:    []*tile[int32]{tile4x16i},
-		conv:      convAVX2,
-		convPairs: convIntAVX2,
-		fastInt8:  true,
+		name:       "avx2",
+		tiles:      []*tile[float32]{tile4x24},
+		tilesD:     []*tile[float64]{tile6x8d},
+		tilesI:     []*tile[int32]{tile4x16i},
+		conv:       convAVX2,
+		convPairs:  convIntAVX2,
+		fastInt8:   true,
+		blockTiles: blockAVX2, blockCodes: vecBlockCodes_avx2,
 		copyRows:  copyRows,
 		splitRows: splitRows,
 		binary: [numBinary]func(dst, a, b []float32){

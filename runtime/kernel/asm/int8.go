@@ -13,6 +13,7 @@ func integers() {
 	for rows := 1; rows <= f.mr; rows++ {
 		f.kernel(rows)
 	}
+	blockProducts()
 	quads()
 	for _, w := range widths {
 		w.sums()

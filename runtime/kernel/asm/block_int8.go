@@ -1,0 +1,231 @@
+package main
+
+import (
+	"fmt"
+
+	. "github.com/mmcloughlin/avo/build"
+	"github.com/mmcloughlin/avo/operand"
+	"github.com/mmcloughlin/avo/reg"
+)
+
+// blockFamilies are the tiles of products of codes that have a scale for each block of the contraction axis.
+func blockFamilies() []*family {
+	vnni := func(b, a, _, acc reg.VecPhysical) { vpdpbusd(b, a, acc) }
+	return []*family{
+		{name: "block9x48vnni", elem: "int32", size: 4, vec: 64, mr: 9, nv: 3, mul: vnni},
+		{name: "block14x32vnni", elem: "int32", size: 4, vec: 64, mr: 14, nv: 2, mul: vnni},
+		{name: "block4x16avx2i", elem: "int32", size: 4, vec: 32, mr: 4, nv: 2, mul: madd, temps: 2},
+	}
+}
+
+// blockProducts writes them, and the loops that make codes of quantized numbers.
+func blockProducts() {
+	for _, f := range blockFamilies() {
+		for rows := 1; rows <= f.mr; rows++ {
+			f.blockKernel(rows)
+		}
+	}
+	for _, w := range widths {
+		w.blockCodes()
+	}
+}
+
+// blockKernel writes one tile; see blockKern.
+func (f *family) blockKernel(rows int) {
+	name := fmt.Sprintf("%s%d", f.name, rows)
+	TEXT(name, NOSPLIT, "func(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)")
+	Doc(fmt.Sprintf("%s computes %d rows of %d columns; see blockKern.", name, rows, f.nv*f.vec/f.size))
+	Pragma("noescape")
+
+	regs := ys
+	if f.vec == 64 {
+		regs = zs
+	}
+	take := func(n int) []reg.VecPhysical {
+		r := regs[:n]
+		regs = regs[n:]
+		return r
+	}
+	sums := take(rows * f.nv)
+	b := take(f.nv)
+	temps := take(f.temps)
+	bcast := regs
+	if len(bcast) > 4 {
+		bcast = bcast[:4]
+	}
+
+	lda := Load(Param("lda"), GP64())
+	a := []reg.GPVirtual{Load(Param("ap"), GP64()).(reg.GPVirtual)}
+	for r := 3; r < rows; r += 3 {
+		p := GP64()
+		LEAQ(operand.Mem{Base: a[len(a)-1], Index: lda, Scale: 2}, p)
+		ADDQ(lda, p)
+		a = append(a, p)
+	}
+	bp := Load(Param("bp"), GP64())
+	cp := Load(Param("cp"), GP64())
+	ldc := Load(Param("ldc"), GP64())
+	sp := Load(Param("sp"), GP64())
+	n, c, s := GP64(), GP64(), GP64()
+	frame := func(name string) operand.Mem {
+		p, err := Param(name).Resolve()
+		if err != nil {
+			panic(err)
+		}
+		return p.Addr
+	}
+	row := func(v int) operand.Mem { return operand.Mem{Base: bp, Disp: v * f.vec} }
+	advance := func(p reg.GPVirtual, n int) { ADDQ(operand.I32(int32(n)), p) }
+	next := bp.(reg.GPVirtual)
+
+	Label("block")
+	if f.temps == 0 { // bytes: what the shift of the left codes will add is taken off beforehand
+		for v := range f.nv {
+			VMOVDQU32(row(v), b[v])
+		}
+		advance(next, f.nv*f.vec)
+		for r := range rows {
+			for v := range f.nv {
+				VMOVDQA64(b[v], sums[r*f.nv+v])
+			}
+		}
+	} else {
+		for _, s := range sums {
+			f.clear(s)
+		}
+	}
+	step := func(u int) {
+		for v := range f.nv {
+			VMOVUPS(row(v), b[v])
+		}
+		advance(next, f.nv*f.vec)
+		for r := range rows {
+			at := operand.Mem{Base: a[r/3], Disp: u * f.size}
+			if r%3 > 0 {
+				at.Index, at.Scale = lda, uint8(r%3)
+			}
+			av := bcast[r%len(bcast)]
+			f.broadcast(at, av)
+			for v := range f.nv {
+				var tmp reg.VecPhysical
+				if f.temps > 0 {
+					tmp = temps[(r*f.nv+v)%f.temps]
+				}
+				f.mul(b[v], av, tmp, sums[r*f.nv+v])
+			}
+		}
+	}
+	forward := func(n int) {
+		for _, p := range a {
+			ADDQ(operand.Imm(uint64(n*f.size)), p)
+		}
+	}
+	MOVQ(frame("words"), n)
+	SHRQ(operand.Imm(2), n)
+	JZ(operand.LabelRef("rest"))
+	Label("four")
+	for u := range 4 {
+		step(u)
+	}
+	forward(4)
+	DECQ(n)
+	JNZ(operand.LabelRef("four"))
+	Label("rest")
+	MOVQ(frame("words"), n)
+	ANDQ(operand.Imm(3), n)
+	JZ(operand.LabelRef("scale"))
+	Label("one")
+	step(0)
+	forward(1)
+	DECQ(n)
+	JNZ(operand.LabelRef("one"))
+
+	Label("scale")
+	for v := range f.nv {
+		VMOVUPS(row(v), b[v])
+	}
+	advance(next, f.nv*f.vec)
+	MOVQ(cp, c)
+	MOVQ(sp, s)
+	ADDQ(operand.Imm(4), sp)
+	CMPQ(frame("acc"), operand.Imm(0))
+	JEQ(operand.LabelRef("first"))
+	finish := func(last func(b reg.VecPhysical, at operand.Mem, sum reg.VecPhysical)) {
+		for r := range rows {
+			by := bcast[r%len(bcast)]
+			VBROADCASTSS(operand.Mem{Base: s}, by)
+			for v := range f.nv {
+				sum, at := sums[r*f.nv+v], operand.Mem{Base: c, Disp: v * f.vec}
+				VCVTDQ2PS(sum, sum)
+				VMULPS(by, sum, sum)
+				last(b[v], at, sum)
+				VMOVUPS(sum, at)
+			}
+			if r+1 < rows {
+				ADDQ(ldc, c)
+				ADDQ(lda, s)
+			}
+		}
+	}
+	finish(func(b reg.VecPhysical, at operand.Mem, sum reg.VecPhysical) { VFMADD213PS(at, b, sum) })
+	DECQ(frame("blocks"))
+	JNZ(operand.LabelRef("block"))
+	JMP(operand.LabelRef("done"))
+	Label("first")
+	finish(func(b reg.VecPhysical, _ operand.Mem, sum reg.VecPhysical) { VMULPS(b, sum, sum) })
+	MOVQ(operand.I32(1), frame("acc"))
+	DECQ(frame("blocks"))
+	JNZ(operand.LabelRef("block"))
+	Label("done")
+	VZEROUPPER()
+	RET()
+}
+
+// blockCodes writes the loop from quantized numbers to codes.
+func (w width) blockCodes() {
+	name, doc := "vecBlockCodes_"+w.name, "bytes, 128 more than the code"
+	if !w.z() {
+		doc = "int16"
+	}
+	TEXT(name, NOSPLIT, "func(dst *byte, x *float32, by *float32, count int, size int)")
+	Doc(name + " writes x·by rounded, for count blocks of size elements, a multiple of 16, with a by each, as " + doc + ".")
+	Pragma("noescape")
+	dst, x, by := Load(Param("dst"), GP64()), Load(Param("x"), GP64()), Load(Param("by"), GP64())
+	count, size := Load(Param("count"), GP64()), Load(Param("size"), GP64())
+	n, factor := GP64(), w.reg()
+	var shift vv
+	if w.z() {
+		shift = w.set(bits(128))
+	}
+	Label("block")
+	VBROADCASTSS(operand.Mem{Base: by}, factor)
+	ADDQ(operand.Imm(4), by)
+	MOVQ(size, n)
+	Label("elements")
+	var v []vv
+	for off := 0; off < 64; off += w.bytes {
+		r := w.reg()
+		VMULPS(operand.Mem{Base: x, Disp: off}, factor, r)
+		VCVTPS2DQ(r, r)
+		v = append(v, r)
+	}
+	ADDQ(operand.Imm(64), x)
+	if w.z() {
+		b := XMM()
+		VPADDD(shift, v[0], v[0])
+		VPMOVDB(v[0], b)
+		VMOVUPS(b, operand.Mem{Base: dst})
+		ADDQ(operand.Imm(16), dst)
+	} else {
+		VPACKSSDW(v[1], v[0], v[0])           // 0-3 8-11 | 4-7 12-15
+		VPERMQ(operand.Imm(0xd8), v[0], v[0]) // 0-3 4-7 | 8-11 12-15
+		VMOVUPS(v[0], operand.Mem{Base: dst})
+		ADDQ(operand.Imm(32), dst)
+	}
+	SUBQ(operand.Imm(16), n)
+	JNZ(operand.LabelRef("elements"))
+	DECQ(count)
+	JNZ(operand.LabelRef("block"))
+	VZEROUPPER()
+	RET()
+}

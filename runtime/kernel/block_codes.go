@@ -1,0 +1,184 @@
+package kernel
+
+import (
+	"math"
+	"math/bits"
+	"unsafe"
+
+	"github.com/qsimc/qsimc/runtime/kernel/par"
+)
+
+// unit returns what the levels of the quantizer's grid, in units of the step, are multiplied by to be integers of at most 8 bits;
+// 0 where nothing does that.
+func (q *BlockQuant) unit() float32 {
+	if g := q.grid; g != nil {
+		if u := math.Ldexp(1, g.man-g.minExp); !g.wide && float64(g.max)*u <= 127 {
+			return float32(u)
+		}
+		return 0
+	}
+	if q.b.Lo >= -128 && q.b.Hi <= 127 {
+		return 1
+	}
+	return 0
+}
+
+// CanCode reports that Codes can write what the quantizer makes of numbers, but for scales out of the ordinary.
+func (q *BlockQuant) CanCode() bool { return CanBlock(q.b.Size) && q.unit() != 0 }
+
+// Codes quantizes rows of cols elements, ldx apart, to rows of BlockRow(cols, Size) bytes for GemmBlocks, on all cores: integers
+// and a Δ for each block, whose products are what Rows gives, but for the sign of zeros. It reports false, and dst holds nothing
+// of use, where a block held infinity or NaN or its Δ is not one that products on codes are made for.
+func (q *BlockQuant) Codes(rows, cols int, dst []byte, x []float32, ldx int) (ok bool) {
+	size, ld := q.b.Size, BlockRow(cols, q.b.Size)
+	need("BlockQuant.Codes: x", len(x), rows, cols, ldx)
+	need("BlockQuant.Codes: dst", len(dst), rows, ld, ld)
+	var bad par.Flag
+	eachRow(rows, cols, func(lo, hi int) {
+		buf, steps := scratch((cols+size-1)/size*size), scratch(2*((cols+size-1)/size))
+		defer release(buf)
+		defer release(steps)
+		clear(buf.f[cols:])
+		for r := lo; r < hi && !bad.IsSet(); r++ {
+			if !q.row(buf.f[:cols], x[r*ldx:][:cols], steps.f[:len(steps.f)/2]) || !q.encode(dst[r*ld:(r+1)*ld], buf.f, steps.f) {
+				bad.Set()
+			}
+		}
+	})
+	return !bad.IsSet()
+}
+
+// encode writes a row of codes of whole blocks of quantized numbers, whose scales are the first half of steps; the second is for its
+// use.
+func (q *BlockQuant) encode(dst []byte, x, steps []float32) (ok bool) {
+	size, count, unit := q.b.Size, len(steps)/2, q.unit()
+	out, by := at((*float32)(unsafe.Pointer(&dst[len(dst)-4*count])), 0, count), steps[count:]
+	for k, s := range steps[:count] {
+		switch {
+		case s >= leastStep && s <= mostStep:
+			out[k], by[k] = s/unit, unit/s
+		case cur.absMax(x[k*size:(k+1)*size]) == 0:
+			out[k], by[k] = 0, 0
+		default:
+			return false
+		}
+	}
+	if cur.blockCodes != nil && size%16 == 0 {
+		cur.blockCodes(&dst[0], &x[0], &by[0], count, size)
+		return true
+	}
+	wide, bytes := shortsOf(dst[:len(dst)-4*count]), cur.blockTiles[0].per == 4
+	for i, v := range x {
+		c := int32(math.RoundToEven(float64(v * by[i/size])))
+		if bytes {
+			dst[i] = byte(c + 128)
+		} else {
+			wide[i] = int16(c)
+		}
+	}
+	return true
+}
+
+// Uncode sets rows of cols elements, in blocks of size, to the numbers whose codes Codes wrote.
+func Uncode(rows, cols, size int, dst []float32, codes []byte) {
+	same("Uncode", rows*cols, len(dst))
+	ld := BlockRow(cols, size)
+	need("Uncode", len(codes), rows, ld, ld)
+	eachRow(rows, cols, func(lo, hi int) {
+		for r := lo; r < hi; r++ {
+			row := codes[r*ld : (r+1)*ld]
+			steps := at((*float32)(unsafe.Pointer(&row[codeBytes(cols, size)])), 0, (cols+size-1)/size)
+			if cur.blockTiles[0].per == 4 {
+				for i, c := range row[:cols] {
+					dst[r*cols+i] = float32(int32(c)-128) * steps[i/size]
+				}
+				continue
+			}
+			for i, c := range shortsOf(row)[:cols] {
+				dst[r*cols+i] = float32(c) * steps[i/size]
+			}
+		}
+	})
+}
+
+// shortsOf views codes of two bytes.
+func shortsOf(x []byte) []int16 {
+	return unsafe.Slice((*int16)(unsafe.Pointer(unsafe.SliceData(x))), len(x)/2)
+}
+
+// finder looks for the Δ of a block.
+type finder struct {
+	v     []float32 // the block
+	codes []int32
+	top   int // the code of the largest magnitude in the block before
+}
+
+func newFinder(size int) *finder {
+	return &finder{v: make([]float32, size), codes: make([]int32, size), top: 7}
+}
+
+// find sets codes, and returns Δ, such that codes·Δ are the values of the block; ok is false where there is no such Δ between
+// leastStep and mostStep. Δ is 0 for a block of zeros.
+func (f *finder) find() (step float32, ok bool) {
+	most := float32(0)
+	for _, v := range f.v {
+		most = max(most, math.Float32frombits(math.Float32bits(v)&^(1<<31))) // NaN stays
+	}
+	if most == 0 {
+		clear(f.codes)
+		return 0, true
+	}
+	if !(most <= 127*mostStep) {
+		return 0, false
+	}
+	if step = f.power(most); step != 0 && f.try(step) {
+		return step, true
+	}
+	for i := range 128 {
+		top := i
+		if i == 0 {
+			top = f.top
+		}
+		step = most / float32(top)
+		for _, s := range [...]float32{step, math.Nextafter32(step, 0), math.Nextafter32(step, most)} {
+			if f.try(s) {
+				f.top = top
+				return s, true
+			}
+		}
+	}
+	return 0, false
+}
+
+// power returns the largest power of two that the values of the block are multiples of, 0 where most is more than 127 times that.
+func (f *finder) power(most float32) float32 {
+	low := 255
+	for _, v := range f.v {
+		if b := math.Float32bits(v) &^ (1 << 31); b != 0 {
+			if low = min(low, int(b>>23)-23+bits.TrailingZeros32(b|1<<23)); low < 1 {
+				return 0
+			}
+			if step := math.Float32frombits(uint32(low) << 23); most > 127*step {
+				return 0
+			}
+		}
+	}
+	return math.Float32frombits(uint32(low) << 23)
+}
+
+// try sets codes to the values in units of step, and reports whether these times step are the values.
+func (f *finder) try(step float32) bool {
+	if !(step >= leastStep && step <= mostStep) {
+		return false
+	}
+	const half = 3 << 22 // added and taken away, it rounds
+	by := 1 / step
+	for i, v := range f.v {
+		c := float32(v*by+half) - half
+		if float32(c*step) != v || c > 127 || c < -127 {
+			return false
+		}
+		f.codes[i] = int32(c)
+	}
+	return true
+}
