@@ -10,6 +10,9 @@ func Steps(p *Program) []string {
 			if s.codes != nil {
 				name = "linear on codes"
 			}
+			if s.blocks != nil {
+				name = "linear on blocks"
+			}
 		case *convolution:
 			if s.codes != nil {
 				name = "convolution on codes"

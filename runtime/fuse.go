@@ -78,6 +78,7 @@ func (p *Program) fuse(ctx context.Context, pl *plan, plain bool) *plan {
 		}
 	}
 	f.unread()
+	f.unquantized()
 	for i := range f.steps {
 		if !f.gone[i] {
 			f.quantized(i)

@@ -199,7 +199,8 @@ var actDef = &op.Def{Name: "activation", Eval: func(c *op.Call) ([]*ir.Tensor, e
 type linear struct {
 	k, n   int
 	weight *kernel.PackedB
-	codes  *integers // the product on codes; nil: in float
+	codes  *integers            // the product on codes; nil: in float
+	blocks *kernel.PackedBlocks // the product on codes in blocks; nil: in float
 	bias   []float32
 	tail   tail
 	quant  *blocks // of the result, in float
@@ -234,18 +235,22 @@ func (f *fuser) linear(i int) {
 	}
 	var codes *integers
 	var from coded
-	onCodes := false
+	var blocks *kernel.PackedBlocks
+	var quantizer int
+	onCodes, inBlocks := false, false
 	if fits {
-		codes, from, onCodes = f.integers(st.in[0], st.in[1], trans)
+		if codes, from, onCodes = f.integers(st.in[0], st.in[1], trans); !onCodes {
+			blocks, quantizer, inBlocks = f.blockProduct(st.in[0], st.in[1], trans)
+		}
 	}
-	if !onCodes {
+	if !onCodes && !inBlocks {
 		f.weigh(i)
 		if l.weight, ok = st.state.(*kernel.PackedB); !ok || !fits {
 			return
 		}
 	}
 	l.tail = f.follow(i, biased)
-	if !onCodes && len(l.tail.parts) == 1 && l.bias == nil {
+	if !onCodes && !inBlocks && len(l.tail.parts) == 1 && l.bias == nil {
 		return
 	}
 	if l.tail.bias >= 0 {
@@ -255,12 +260,18 @@ func (f *fuser) linear(i int) {
 	if onCodes {
 		l.codes, in[0] = codes, from.slot
 	}
+	if inBlocks {
+		l.blocks, in[0] = blocks, f.encoded(quantizer, blocks.K)
+	}
 	if l.tail.residual >= 0 {
 		in = append(in, l.tail.residual)
 	}
 	st = f.join(linearDef, l, in, l.tail.parts...)
 	if onCodes {
 		f.onCodes(st, from)
+	}
+	if inBlocks {
+		f.onBlocks(st, in[0], blocks)
 	}
 }
 
@@ -288,11 +299,14 @@ var linearDef = &op.Def{Name: "linear", Eval: func(c *op.Call) ([]*ir.Tensor, er
 	l := c.State.(*linear)
 	x := c.In[0]
 	s := x.Shape()
-	elem := ir.Float32
-	if l.codes != nil {
+	elem, k := ir.Float32, l.k
+	switch {
+	case l.codes != nil:
 		elem = l.codes.elem
+	case l.blocks != nil:
+		elem, k = ir.Uint8, kernel.BlockRow(l.k, l.blocks.Size)
 	}
-	if len(s) == 0 || s[len(s)-1] != l.k || x.Elem() != elem {
+	if len(s) == 0 || s[len(s)-1] != k || x.Elem() != elem {
 		return nil, errUnfit
 	}
 	shape := slices.Clone(s)
@@ -313,9 +327,12 @@ var linearDef = &op.Def{Name: "linear", Eval: func(c *op.Call) ([]*ir.Tensor, er
 		return []*ir.Tensor{out}, err
 	}
 	m := out.Len() / l.n
-	if l.codes != nil {
+	switch {
+	case l.codes != nil:
 		l.codes.multiply(m, x, ir.Data[float32](out), ep)
-	} else {
+	case l.blocks != nil:
+		kernel.GemmBlocks(m, x.Bytes(), l.blocks, ir.Data[float32](out), l.n, ep)
+	default:
 		kernel.GemmEpilogue(m, ir.Data[float32](x), l.k, l.weight, ir.Data[float32](out), l.n, false, ep)
 	}
 	if l.quant != nil && ep.Infinite.IsSet() {

@@ -20,7 +20,7 @@ type blocks struct {
 // which has a kernel for blocks; else nil.
 func (f *fuser) blocks(i, axis int) *blocks {
 	st := &f.steps[i]
-	if st.node.Op != (ir.OpID{Domain: op.Domain, Type: "FakeQuant"}) || len(st.in) != 1 || st.node.In(0).Type.Elem != ir.Float32 || !st.node.In(0).Type.Ranked {
+	if st.def == encoderDef || st.node.Op != (ir.OpID{Domain: op.Domain, Type: "FakeQuant"}) || len(st.in) != 1 || st.node.In(0).Type.Elem != ir.Float32 || !st.node.In(0).Type.Ranked {
 		return nil
 	}
 	fake, err := op.ReadFakeQuant(st.node)

@@ -104,7 +104,8 @@ func TestJoinedQuantizers(t *testing.T) {
 	}
 }
 
-// The presets of small blocks on a whole model: joined steps give the bits of the separate ones.
+// The presets of small blocks on a whole model: joined steps give the bits of the separate ones, with products in float in both: a
+// rounding of a product can be what a quantizer of few levels turns into another level.
 func TestJoinedPresets(t *testing.T) {
 	t.Parallel()
 	const dir = "../testdata/opt-nano"
@@ -112,7 +113,7 @@ func TestJoinedPresets(t *testing.T) {
 		t.Run(preset, func(t *testing.T) {
 			t.Parallel()
 			m, in := simulated(t, dir, preset)
-			compareJoined(t, m, in)
+			compareJoinedWith(t, m, in, runtime.Options{Plain: true})
 		})
 	}
 }

@@ -26,9 +26,14 @@ const joinedTolerance = 2e-5
 // compareJoined runs a model step by step, which is what Watch does, and joined, which is what Run does.
 func compareJoined(t *testing.T, m *ir.Model, in ir.Tensors) {
 	t.Helper()
+	compareJoinedWith(t, m, in, runtime.Options{})
+}
+
+func compareJoinedWith(t *testing.T, m *ir.Model, in ir.Tensors, o runtime.Options) {
+	t.Helper()
 	ctx := context.Background()
-	for _, poison := range []bool{false, true} {
-		p, err := runtime.CompileWith(t.Context(), m, runtime.Options{Poison: poison})
+	for _, o.Poison = range []bool{false, true} {
+		p, err := runtime.CompileWith(t.Context(), m, o)
 		if err != nil {
 			t.Fatal(err)
 		}
