@@ -211,9 +211,12 @@ func (r *attnRun) probabilities(i, lo, hi, seen, ld int, s, q []float32, pk *pac
 		defer release(buf)
 		steps = buf.f
 	}
+	const block = 8 // rows whose probabilities are quantized while they are in the level-1 cache
 	for n := lo; n < hi; n++ {
+		if (n-lo)%block == 0 {
+			a.softmax(n, min(n+block, hi), seen, ld, s[(n-lo)*ld:], mask)
+		}
 		row := s[(n-lo)*ld:][:seen]
-		a.softmax(n, row, mask)
 		switch {
 		case r.kept != nil:
 			r.raise(cur.absMax(row))
@@ -290,23 +293,29 @@ func (p *packed[T]) part(m, k, n int, a []T, lda int, c []T, ldc int) {
 	}
 }
 
-// softmax finishes one row of scores in place.
-func (a *Attention) softmax(r int, row, mask []float32) {
-	if a.Scale != 1 {
-		cur.scalar[opMulS](row, row, a.Scale)
+// softmax finishes rows [lo,hi) of scores in place, seen elements each, ld apart.
+func (a *Attention) softmax(lo, hi, seen, ld int, s, mask []float32) {
+	ldm := 0
+	if mask != nil && !a.MaskRow {
+		ldm = a.SK
+		mask = mask[lo*ldm:]
 	}
-	if mask != nil {
-		at := r * a.SK
-		if a.MaskRow {
-			at = 0
+	if !a.Causal {
+		softmaxRows(hi-lo, seen, s, ld, s, ld, a.Scale, mask, ldm)
+		return
+	}
+	for r := range hi - lo {
+		row := s[r*ld:][:seen]
+		if a.Scale != 1 {
+			cur.scalar[opMulS](row, row, a.Scale)
 		}
-		cur.binary[opAdd](row, row, mask[at:at+len(row)])
+		if mask != nil {
+			cur.binary[opAdd](row, row, mask[r*ldm:][:seen])
+		}
+		past := min(max(lo+r+1+a.SK-a.SQ, 0), seen)
+		fill(row[past:], negInf)
+		softmaxRows(1, seen, row, ld, row, ld, 1, nil, 0)
 	}
-	if a.Causal {
-		seen := min(max(r+1+a.SK-a.SQ, 0), len(row))
-		fill(row[seen:], negInf)
-	}
-	softmaxRow(row, row)
 }
 
 // packScratch packs into pooled memory.

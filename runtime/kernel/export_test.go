@@ -36,3 +36,16 @@ func WithTile(i int) (restore func()) {
 	cur = &c
 	return func() { cur = old }
 }
+
+// SoftmaxRows is softmaxRows.
+var SoftmaxRows = softmaxRows
+
+// PlainRows runs f without the functions on whole rows.
+func PlainRows(f func()) {
+	old := cur
+	defer func() { cur = old }()
+	c := *cur
+	c.softmaxRows, c.normRows = nil, nil
+	cur = &c
+	f()
+}

@@ -60,6 +60,9 @@ type impl struct {
 	absMax  func(x []float32) float32                 // NaN where x holds one
 	absMaxV func(acc, x []float32)                    // acc = max(acc, |x|), NaN wins
 
+	softmaxRows func(dst *float32, ldd int, x *float32, ldx, rows, n int, scale float32, mask *float32, ldm int) // see the function of this name, distances in bytes; nil: none
+	normRows    func(dst, x *float32, rows, n int, gamma, beta *float32, eps, size float32)                      // centered where beta is not nil; size is n; nil: none
+
 	fakeInt     func(dst, x []float32, q intGrid)
 	fakeIntV    func(dst, x, scale []float32, lo, hi float32) // a scale per element, zero point 0
 	cast        func(dst, x []float32, f *minifloat, scale float32)

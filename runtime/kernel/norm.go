@@ -7,16 +7,8 @@ import "math"
 func Softmax(rows, cols int, dst, x []float32) {
 	same("Softmax", rows*cols, len(dst), len(x))
 	eachRow(rows, cols, func(lo, hi int) {
-		for r := lo; r < hi; r++ {
-			softmaxRow(dst[r*cols:(r+1)*cols], x[r*cols:(r+1)*cols])
-		}
+		softmaxRows(hi-lo, cols, dst[lo*cols:], cols, x[lo*cols:], cols, 1, nil, 0)
 	})
-}
-
-func softmaxRow(dst, x []float32) {
-	// Where x holds a NaN the sum is NaN whatever m is.
-	sum := cur.expSum(dst, x, cur.max(x))
-	cur.scalar[opMulS](dst, dst, 1/sum)
 }
 
 // LogSoftmax sets each row of dst to x - m - ln Σ e^(x-m).
@@ -40,42 +32,34 @@ func LogSoftmax(rows, cols int, dst, x []float32) {
 // 1/√(var+eps).
 func LayerNorm(rows, cols int, dst, x, gamma, beta []float32, eps float32, mean, invStd []float32) {
 	same("LayerNorm", rows*cols, len(dst), len(x))
+	vectors("LayerNorm", cols, gamma, beta)
 	eachRow(rows, cols, func(lo, hi int) {
-		for r := lo; r < hi; r++ {
-			in, out := x[r*cols:(r+1)*cols], dst[r*cols:(r+1)*cols]
-			m := cur.sum(in) / float32(cols)
-			inv := rsqrt(cur.sumSq(in, m)/float32(cols) + eps)
-			if mean != nil {
-				mean[r] = m
-			}
-			if invStd != nil {
-				invStd[r] = inv
-			}
-			normRow(out, in, gamma, beta, m, inv)
+		var mu, inv []float32
+		if mean != nil {
+			mu = mean[lo:hi]
 		}
+		if invStd != nil {
+			inv = invStd[lo:hi]
+		}
+		normRows(hi-lo, cols, dst[lo*cols:hi*cols], x[lo*cols:hi*cols], gamma, beta, eps, true, mu, inv)
 	})
 }
 
 // RMSNorm sets each row of dst to x/√(mean(x²)+eps)·gamma; gamma has cols elements, nil stands for ones.
 func RMSNorm(rows, cols int, dst, x, gamma []float32, eps float32) {
 	same("RMSNorm", rows*cols, len(dst), len(x))
+	vectors("RMSNorm", cols, gamma, nil)
 	eachRow(rows, cols, func(lo, hi int) {
-		for r := lo; r < hi; r++ {
-			in := x[r*cols : (r+1)*cols]
-			inv := rsqrt(cur.sumSq(in, 0)/float32(cols) + eps)
-			normRow(dst[r*cols:(r+1)*cols], in, gamma, nil, 0, inv)
-		}
+		normRows(hi-lo, cols, dst[lo*cols:hi*cols], x[lo*cols:hi*cols], gamma, nil, eps, false, nil, nil)
 	})
 }
 
-// normRow is one row's (x-mean)*inv, then times gamma, then plus beta; each step rounds.
-func normRow(dst, x, gamma, beta []float32, mean, inv float32) {
-	cur.affine(dst, x, mean, inv)
-	if gamma != nil {
-		cur.binary[opMul](dst, dst, gamma[:len(dst)])
-	}
-	if beta != nil {
-		cur.binary[opAdd](dst, dst, beta[:len(dst)])
+// vectors panics unless gamma and beta have n elements or are nil.
+func vectors(what string, n int, gamma, beta []float32) {
+	for _, v := range [][]float32{gamma, beta} {
+		if v != nil {
+			same(what, n, len(v))
+		}
 	}
 }
 

@@ -16,7 +16,7 @@ import (
 )
 
 func main() {
-	part := flag.String("part", "", "what to write: gemm, int8, conv, vector or quant")
+	part := flag.String("part", "", "what to write: gemm, int8, conv, vector, rows or quant")
 	flag.Parse()
 	build.Constraint(buildtags.Not("noasm").ToConstraint())
 	switch *part {
@@ -28,10 +28,12 @@ func main() {
 		convolutions()
 	case "vector":
 		vectors()
+	case "rows":
+		rows()
 	case "quant":
 		quantizers()
 	default:
-		fmt.Fprintf(os.Stderr, "asm: -part %q: want gemm, int8, conv, vector or quant\n", *part)
+		fmt.Fprintf(os.Stderr, "asm: -part %q: want gemm, int8, conv, vector, rows or quant\n", *part)
 		os.Exit(2)
 	}
 	build.Generate()

@@ -194,11 +194,24 @@ func (w width) expSum(exp func(vv) vv, limits func()) {
 	RET()
 }
 
-// exp is e^x; see expGeneric for the method. x keeps its value.
+// exp is e^x; see expGeneric for the method. x keeps its value. hi nil says that no x is above it. Lanes below lo, which become 0,
+// compute e^0: at lo itself the result may be subnormal, which costs a hundred times as much.
 func (w width) exp(x, lo, hi vv) vv {
 	c, n, r2 := w.reg(), w.reg(), w.reg()
-	VMAXPS(x, lo, c) // the second source is what comes out for NaN
-	VMINPS(c, hi, c)
+	var k reg.OpmaskVirtual
+	var m vv
+	if w.z() {
+		k = K()
+		VCMPPS(operand.Imm(nlt), lo, x, k)
+		VMOVAPS_Z(x, k, c)
+	} else {
+		m = w.reg()
+		VCMPPS(operand.Imm(nlt), lo, x, m)
+		VANDPS(m, x, c)
+	}
+	if hi != nil {
+		VMINPS(c, hi, c) // the second source is what comes out for NaN
+	}
 	VMULPS(num(coeff.Log2E), c, n)
 	w.round(n, n)
 	VFNMADD231PS(num(coeff.Ln2Hi), n, c)
@@ -208,19 +221,19 @@ func (w width) exp(x, lo, hi vv) vv {
 	VFMADD213PS(c, r2, p)
 	VADDPS(num(1), p, p)
 	if w.z() {
-		VSCALEFPS(n, p, p)
-	} else {
-		h := w.reg()
-		VCVTPS2DQ(n, n)
-		VPSRAD(operand.Imm(1), n, h)
-		VPSUBD(h, n, n)
-		for _, e := range []vv{h, n} {
-			VPADDD(bits(127), e, e)
-			VPSLLD(operand.Imm(23), e, e)
-			VMULPS(e, p, p)
-		}
+		VSCALEFPS_Z(n, p, k, p)
+		return p
 	}
-	w.keep(nlt, lo, x, p)
+	h := w.reg()
+	VCVTPS2DQ(n, n)
+	VPSRAD(operand.Imm(1), n, h)
+	VPSUBD(h, n, n)
+	for _, e := range []vv{h, n} {
+		VPADDD(bits(127), e, e)
+		VPSLLD(operand.Imm(23), e, e)
+		VMULPS(e, p, p)
+	}
+	VANDPS(m, p, p)
 	return p
 }
 
