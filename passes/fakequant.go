@@ -73,12 +73,15 @@ type inserter struct {
 	quants    []*quantizer // in the order of their first user
 	by        map[quantKey]*quantizer
 	of        map[*Choice]*quantizer
-	ranges    string                  // of weights: a name of calib.WeightMethods
-	seq       map[*quantizer]*seqSite // weights that calibrate: seqmse fits
+	made      map[*ir.Node]*quantizer  // that earlier passes have placed, by their nodes
+	others    []*quantizer             // the same, in the order of their first user
+	before    map[*Choice][]*quantizer // the same, by the operands behind them
+	ranges    string                   // of weights: a name of calib.WeightMethods
+	seq       map[*quantizer]*seqSite  // weights that calibrate: seqmse fits
 }
 
 func newInserter(u *Unit, ds []*Decision) *inserter {
-	return &inserter{u: u, decisions: ds, ranges: "max", by: map[quantKey]*quantizer{}, of: map[*Choice]*quantizer{}}
+	return &inserter{u: u, decisions: ds, ranges: "max", by: map[quantKey]*quantizer{}, of: map[*Choice]*quantizer{}, made: map[*ir.Node]*quantizer{}, before: map[*Choice][]*quantizer{}}
 }
 
 func fakeQuant(ctx context.Context, u *Unit, o FakeQuantOptions) error {
@@ -165,10 +168,11 @@ func (in *inserter) gather() {
 		for i := range d.Choices {
 			c := &d.Choices[i]
 			if c.Scheme.IsNone() {
+				in.gatherMade(c)
 				continue
 			}
-			if why := in.u.folded[c.Value]; why != "" && c.Role == numfmt.Weight {
-				c.Scheme, c.Reason = numfmt.Scheme{}, why
+			if in.u.folded[c.Value] != nil && c.Role == numfmt.Weight {
+				c.Scheme = numfmt.Scheme{} // the values are rounded already
 				continue
 			}
 			key := quantKey{c.Value, d.Node.Graph(), c.Scheme, layoutAxes(c), c.Role == numfmt.Output}
@@ -224,6 +228,12 @@ func (in *inserter) report() {
 			switch {
 			case q == nil && c.Role == numfmt.Output:
 				continue // outputs are quantized only on request
+			case q == nil && u.folded[c.Value] != nil && c.Role == numfmt.Weight:
+				quantized = true
+				u.folded[c.Value].describe(&e)
+			case q == nil && in.before[c] != nil:
+				quantized = true
+				describeMade(in.before[c], &e)
 			case q == nil:
 				if !slices.Contains(reasons, c.Reason) {
 					reasons = append(reasons, c.Reason)

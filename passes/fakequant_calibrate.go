@@ -155,6 +155,9 @@ func (in *inserter) measure(ctx context.Context, n int) error {
 			probes = append(probes, calib.Probe{Value: q.key.value, Into: q})
 		}
 	}
+	for _, q := range in.others {
+		probes = append(probes, calib.Probe{Value: q.key.value, Into: q})
+	}
 	if probes == nil {
 		return nil
 	}

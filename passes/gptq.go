@@ -109,19 +109,42 @@ func gptq(ctx context.Context, u *Unit, o GPTQOptions) error {
 				return fmt.Errorf("weight %q: %w", root.Name, err)
 			}
 		}
+		from := op.ConstantOf(root)
+		var f *foldedWeight
+		if s.clusters != nil {
+			if f, err = s.folded(from, t); err != nil {
+				return fmt.Errorf("weight %q: %w", root.Name, err)
+			}
+		}
 		if t, err = u.keep(t); err != nil {
 			return err
 		}
-		from := op.ConstantOf(root)
 		v := setConstant(root, t)
-		if s.clusters == nil {
-			u.SetFit(v, s.weight.Scheme, s.layout.Axis, s.params, from)
+		if f != nil {
+			u.fold(v, f)
 		} else {
-			u.fold(v, fmt.Sprintf("it is rounded to %v with scales for each output channel and each of %d clusters of inputs, which no node can hold", s.weight.Scheme.Format, s.groups))
+			u.SetFit(v, s.weight.Scheme, s.layout.Axis, s.params, from)
 		}
 		u.edit()
 	}
 	return nil
+}
+
+// folded describes a weight with scales for each row and cluster, by its values before and after the rounding.
+func (s *gptqSite) folded(from, to *ir.Tensor) (*foldedWeight, error) {
+	if err := from.Load(); err != nil {
+		return nil, err
+	}
+	defer release(from)
+	before, ok := from.Float32s()
+	after, same := to.Float32s()
+	if !ok || !same || len(before) != len(after) {
+		return nil, fmt.Errorf("was rounded from %v to %v", from.Type(), to.Type())
+	}
+	f := &foldedWeight{scheme: fmt.Sprintf("%s by %d clusters", s.weight.Scheme.Text(numfmt.Weight), s.groups)}
+	f.stats.compare(f.stats.tally(0), before, after)
+	f.stats.bits = s.weight.Scheme.GroupedBits(s.view.rows*s.groups, len(after))
+	return f, nil
 }
 
 // setConstant gives a constant other data and returns the value that now holds it: a Constant node's result is replaced.
@@ -382,6 +405,9 @@ func (g *gptqSweep) round(s *gptqSite) ([]float32, error) {
 		return nearest, nil
 	}
 	what := fmt.Sprintf("%.3g of the error of rounding to nearest", after/before)
+	if s.clusters != nil {
+		what += fmt.Sprintf(", with scales for each output channel and each of %d clusters of inputs; no node can hold them, so it stays float", s.groups)
+	}
 	if damp := slices.MaxFunc(factors, func(a, b *gramFactor) int { return int(math.Copysign(1, a.damp-b.damp)) }).damp; damp > g.o.Damp {
 		what += fmt.Sprintf(", with damp=%v", damp)
 	}

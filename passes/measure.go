@@ -26,6 +26,14 @@ type tally struct {
 	signal, noise    float64
 }
 
+func (t *tally) add(o *tally) {
+	t.n += o.n
+	t.clipped += o.clipped
+	t.zero += o.zero
+	t.signal += o.signal
+	t.noise += o.noise
+}
+
 // atOnce is the number of values that are measured in one go.
 const atOnce = 1 << 20
 
@@ -128,11 +136,7 @@ func (m *measures) describe(e *SiteEntry) {
 	var sum tally
 	for _, i := range order {
 		t := m.samples[i]
-		sum.n += t.n
-		sum.clipped += t.clipped
-		sum.zero += t.zero
-		sum.signal += t.signal
-		sum.noise += t.noise
+		sum.add(t)
 	}
 	if sum.n == 0 {
 		return

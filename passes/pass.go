@@ -206,8 +206,8 @@ type Unit struct {
 	own       map[*ir.Node]bool   // quantization nodes that passes of this run have inserted for good
 	clusters  map[*ir.Value][]int // cluster of each column of a weight, in the order in which its inputs are made
 	gathered  []*gathering
-	reordered []reordered          // constants that rptq has permuted, in turn
-	folded    map[*ir.Value]string // weights that hold rounded values and stay constants; why
+	reordered []reordered                 // constants that rptq has permuted, in turn
+	folded    map[*ir.Value]*foldedWeight // weights that hold rounded values and stay constants
 }
 
 // Step is one report of progress.
@@ -278,10 +278,23 @@ func (u *Unit) hasFit(weight *ir.Value) bool {
 	return false
 }
 
-// fold notes that a weight holds rounded values and is to stay a constant, and why.
-func (u *Unit) fold(weight *ir.Value, why string) {
+// foldedWeight is a weight that an earlier pass has rounded to a grid which no node can hold.
+type foldedWeight struct {
+	scheme string // for the report
+	stats  measures
+}
+
+// fold notes that a weight holds rounded values and is to stay a constant.
+func (u *Unit) fold(weight *ir.Value, f *foldedWeight) {
 	if u.folded == nil {
-		u.folded = map[*ir.Value]string{}
+		u.folded = map[*ir.Value]*foldedWeight{}
 	}
-	u.folded[weight] = why
+	u.folded[weight] = f
+}
+
+// describe writes what is known of the weight into a report's entry.
+func (f *foldedWeight) describe(e *SiteEntry) {
+	e.Scheme, e.Amax = f.scheme, Measure(f.stats.amax)
+	f.stats.describe(e)
+	e.ClipFraction = NotMeasured
 }

@@ -211,14 +211,25 @@ func (q *quantizer) profileFor(l numfmt.Layout, x []float32) error {
 			return err
 		}
 	}
-	axis := q.users[0].Axes.K
 	if q.role == numfmt.Weight {
 		p.Elements = len(x)
-		if out := q.users[0].Axes.Out; out != numfmt.NoAxis {
-			axis = out
-		}
 	}
-	return p.add(l, params, x, axis)
+	return p.add(l, params, x, q.channels())
+}
+
+// channels is the axis of the channels that a profile compares.
+func (q *quantizer) channels() int {
+	if q.users == nil { // an earlier pass placed it, before it came to the order in which a site reads it
+		if s := q.key.scheme; s.Gran == numfmt.PerAxis && s.Axis != numfmt.AxisOut {
+			return s.Axis
+		}
+		return -1
+	}
+	axes := q.users[0].Axes
+	if q.role == numfmt.Weight && axes.Out != numfmt.NoAxis {
+		return axes.Out
+	}
+	return axes.K
 }
 
 // profiles hands the profiles to the report, with the measures beside them.
@@ -228,17 +239,23 @@ func (in *inserter) profiles() {
 	}
 	for _, d := range in.decisions {
 		for i := range d.Choices {
-			if q := in.of[&d.Choices[i]]; q != nil && q.profile != nil && !slices.Contains(q.profile.Sites, d.Name) {
+			c := &d.Choices[i]
+			q := in.of[c]
+			if made := in.before[c]; len(made) == 1 {
+				q = made[0]
+			}
+			if q != nil && q.profile != nil && !slices.Contains(q.profile.Sites, d.Name) {
 				q.profile.Sites = append(q.profile.Sites, d.Name)
 				if q.profile.Entry == (SiteEntry{}) {
-					q.profile.Entry = in.entry(d, &d.Choices[i])
+					q.profile.Entry = in.entry(d, c)
+					q.profile.Entry.Scheme = q.key.scheme.Text(q.role)
 					q.describe(&q.profile.Entry)
 				}
 			}
 		}
 	}
-	for _, q := range in.quants {
-		if q.drop == "" && slices.Max(q.profile.Count)+q.profile.Below+q.profile.Above > 0 {
+	for _, q := range slices.Concat(in.quants, in.others) {
+		if q.profile != nil && q.drop == "" && slices.Max(q.profile.Count)+q.profile.Below+q.profile.Above > 0 {
 			in.u.Report.Profiles = append(in.u.Report.Profiles, q.profile)
 		}
 	}

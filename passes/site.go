@@ -315,18 +315,37 @@ func weight(v *ir.Value, ax numfmt.Axes) (root *ir.Value, chain []*ir.Node, axes
 	return v, chain, ax, true
 }
 
-// quantizedBy returns the quantization operator that a value comes from, at once or through nodes that rearrange it.
+// quantizedBy returns the quantization operator that a value comes from, at once or through nodes that rearrange it; the
+// first of those whose results are joined.
 func quantizedBy(v *ir.Value) *ir.Node {
-	for range maxWalk {
+	if by := quantizersOf(v, maxWalk); by != nil {
+		return by[0]
+	}
+	return nil
+}
+
+// quantizersOf returns the quantization operators that the parts of a value come from; none where a part comes from none.
+func quantizersOf(v *ir.Value, depth int) []*ir.Node {
+	for ; depth > 0; depth-- {
 		n := v.DefNode()
-		if n == nil {
+		switch {
+		case n == nil:
 			return nil
-		}
-		if op.RoleOf(n) == op.QuantRole {
-			return n
+		case op.RoleOf(n) == op.QuantRole:
+			return []*ir.Node{n}
+		case op.Joins(n):
+			var all []*ir.Node
+			for _, part := range n.Ins() {
+				by := quantizersOf(part, depth-1)
+				if by == nil {
+					return nil
+				}
+				all = append(all, by...)
+			}
+			return all
 		}
 		in, _, ok := op.Source(n)
-		if !ok && !op.Reshapes(n) && !op.Joins(n) {
+		if !ok && !op.Reshapes(n) {
 			return nil
 		} else if !ok {
 			in = n.In(0)

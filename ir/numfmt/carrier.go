@@ -112,7 +112,12 @@ func (s Scheme) BitsPerValue(l Layout) float64 {
 	if s.TwoLevel() {
 		coarse = l.coarseGroups()
 	}
-	return float64(s.Format.Bits) + (s.groupBits()*float64(l.Groups())+32*float64(coarse))/float64(l.Len())
+	return s.GroupedBits(l.Groups(), l.Len()) + 32*float64(coarse)/float64(l.Len())
+}
+
+// GroupedBits is BitsPerValue of values in groups that no layout describes, such as clusters of channels.
+func (s Scheme) GroupedBits(groups, values int) float64 {
+	return float64(s.Format.Bits) + s.groupBits()*float64(groups)/float64(values)
 }
 
 // NominalBits is BitsPerValue without a tensor at hand: blocks are full, and what is stored once per tensor, axis or

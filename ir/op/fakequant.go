@@ -69,6 +69,22 @@ func ReadFakeQuant(n *ir.Node) (*FakeQuant, error) {
 	return f, nil
 }
 
+// FakeQuantParams returns the parameters of a FakeQuant node with a static scheme; false where they are not constants.
+func FakeQuantParams(n *ir.Node) (numfmt.Params, bool) {
+	scale := ConstantOf(n.In(1))
+	if scale == nil || scale.Load() != nil {
+		return numfmt.Params{}, false
+	}
+	var zero *ir.Tensor
+	if n.In(2) != nil {
+		if zero = ConstantOf(n.In(2)); zero == nil || zero.Load() != nil {
+			return numfmt.Params{}, false
+		}
+	}
+	p, err := scaleParams(scale, zero)
+	return p, err == nil
+}
+
 // Attrs are the attributes that ReadFakeQuant reads back.
 func (f *FakeQuant) Attrs() []ir.Attr {
 	attrs := []ir.Attr{ir.StringAttr("scheme", f.Scheme.Text(numfmt.Input))}

@@ -106,6 +106,13 @@ func (s *sweep) run(ctx context.Context, pass int, samples ir.Samples) error {
 	return err
 }
 
+// observe is one sample's at a time. The lock is given back even where the observer panics: others wait for it.
+func (w *watched) observe(pass, sample int, t *ir.Tensor) error {
+	w.mu.Lock()
+	defer w.mu.Unlock()
+	return w.Into.Observe(pass, sample, t)
+}
+
 func (s *sweep) sample(ctx context.Context, pass, i int, in ir.Tensors) error {
 	if err := s.rows.Locate(ctx, s.program.Run, i, func(v *ir.Value) bool { return s.by[v] != nil }); err != nil {
 		return err
@@ -125,10 +132,7 @@ func (s *sweep) sample(ctx context.Context, pass, i int, in ir.Tensors) error {
 			if w.Whole {
 				x = whole
 			}
-			w.mu.Lock()
-			err := w.Into.Observe(pass, i, x)
-			w.mu.Unlock()
-			if err != nil {
+			if err := w.observe(pass, i, x); err != nil {
 				return fmt.Errorf("value %q: %w", v.Name, err)
 			}
 		}

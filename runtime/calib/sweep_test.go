@@ -3,6 +3,7 @@ package calib_test
 import (
 	"iter"
 	"math"
+	"strings"
 	"testing"
 
 	"github.com/qsimc/qsimc/ir"
@@ -87,5 +88,37 @@ func TestSweepBeyondMemory(t *testing.T) {
 				}
 			}
 		}
+	}
+}
+
+// faulty is an observer with a bug.
+type faulty struct{}
+
+func (faulty) Passes() int                        { return 1 }
+func (faulty) Ordered() bool                      { return false }
+func (faulty) Observe(int, int, *ir.Tensor) error { panic("out of range") }
+
+// A bug in an observer ends the sweep with an error; samples on other cores do not wait for it for ever.
+func TestSweepFaultyObserver(t *testing.T) {
+	t.Parallel()
+	m, err := ir.Parse("relu", []byte(`<ir_version: 10, opset_import: ["" : 21]> relu (float[N] x) => (float[N] y) { y = Relu (x) }`))
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := op.Infer(m); err != nil {
+		t.Fatal(err)
+	}
+	samples := func() iter.Seq2[ir.Tensors, error] {
+		return func(yield func(ir.Tensors, error) bool) {
+			for range 16 {
+				if !yield(ir.Tensors{"x": ir.NewTensor(ir.Float32, 4)}, nil) {
+					return
+				}
+			}
+		}
+	}
+	err = calib.Sweep(t.Context(), m, samples, []calib.Probe{{Value: m.Find("y"), Into: faulty{}}}, calib.Options{Jobs: 4})
+	if err == nil || !strings.Contains(err.Error(), "out of range") {
+		t.Fatalf("got %v, wanted the panic as an error", err)
 	}
 }
