@@ -88,16 +88,22 @@ func (m *measures) addRounded(sample int, s numfmt.Scheme, l numfmt.Layout, p nu
 
 // compare adds values and what they became to a sample's tally.
 func (m *measures) compare(t *tally, x, q []float32) {
-	t.n += len(x)
+	noise, signal, zero := t.noise, t.signal, 0
+	top := math.Float32bits(m.amax) // of magnitudes: in the order of their bits, NaN above all
+	q = q[:len(x)]
 	for i, v := range x {
 		d := float64(q[i]) - float64(v)
-		t.noise += d * d
-		t.signal += float64(v) * float64(v)
+		noise += d * d
+		signal += float64(v) * float64(v)
 		if q[i] == 0 {
-			t.zero++
+			zero++
 		}
-		m.amax = max(m.amax, v, -v)
+		top = max(top, math.Float32bits(v)&^(1<<31))
 	}
+	t.n += len(x)
+	t.noise, t.signal = noise, signal
+	t.zero += zero
+	m.amax = math.Float32frombits(top)
 }
 
 // clipped counts the values that lie beyond the largest or smallest that their group can hold, by more than rounding of the
@@ -114,8 +120,19 @@ func clipped(s numfmt.Scheme, l numfmt.Layout, p numfmt.Params, x []float32) (in
 	}
 	n := 0
 	for r := range l.Runs() {
-		for i, v := range x[r.Off : r.Off+r.Len] {
-			if g := r.Group + i*r.Step; v > hi[g] || v < lo[g] {
+		run := x[r.Off : r.Off+r.Len]
+		if r.Step == 0 {
+			low, high := lo[r.Group], hi[r.Group]
+			for _, v := range run {
+				if v > high || v < low {
+					n++
+				}
+			}
+			continue
+		}
+		low, high := lo[r.Group:][:len(run)], hi[r.Group:][:len(run)]
+		for i, v := range run {
+			if v > high[i] || v < low[i] {
 				n++
 			}
 		}

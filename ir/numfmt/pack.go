@@ -141,16 +141,30 @@ func (s Scheme) codes(x []float32, l Layout, p Params, saturate bool) []uint32 {
 	}
 	codes := make([]uint32, len(x))
 	over := s.Format.overflow()
+	f := &s.Format
+	if (f.Kind == Int || f.Kind == Ternary) && !f.isCarried() {
+		each(l, zero, func(from, to int, zero []float32) {
+			level, codes := level[from:to], codes[from:to]
+			if len(zero) == 1 {
+				for i, v := range level {
+					codes[i] = uint32(int32(v + zero[0]))
+				}
+				return
+			}
+			for i, z := range zero {
+				codes[i] = uint32(int32(level[i] + z))
+			}
+		})
+		return codes
+	}
 	each(l, zero, func(from, to int, zero []float32) {
 		for i := from; i < to; i++ {
 			z := zero[(i-from)%len(zero)]
-			switch f := &s.Format; {
+			switch {
 			case f.isCarried():
 				codes[i] = uint32(int32(level[i] * 2))
 			case f.Kind == Book:
 				codes[i] = f.Book.variant(z).code(level[i])
-			case f.Kind == Int || f.Kind == Ternary:
-				codes[i] = uint32(int32(level[i] + z))
 			default:
 				codes[i] = f.bits(v[i], level[i], nil, saturate, over)
 			}
