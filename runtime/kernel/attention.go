@@ -100,6 +100,9 @@ func (a *Attention) Run(dst, q, k, v []float32) (finite bool) {
 // ldScores is the distance of rows of scores: never a multiple of 4096 bytes.
 func (a *Attention) ldScores() int {
 	ld := (a.SK+15)/16*16 + 16
+	// Products write whole panels.
+	nr := pickTile(cur.tiles, a.SK).nr
+	ld = max(ld, (a.SK+nr-1)/nr*nr)
 	if ld*4%4096 == 0 {
 		ld += 16
 	}
@@ -172,7 +175,11 @@ func (r *attnRun) item(what phase, i, maskAt int, dst, q, k, v []float32) {
 		pv = packed
 	}
 	ld := a.ldScores()
-	par.For(a.SQ, attnRows, func(lo, hi int) {
+	grain := attnRows
+	if a.SQ < attnRows+attnRows/4 {
+		grain = a.SQ // rather than a few rows by themselves
+	}
+	par.For(a.SQ, grain, func(lo, hi int) {
 		var s []float32
 		if r.kept != nil {
 			s = r.kept[(i*a.SQ+lo)*ld : (i*a.SQ+hi)*ld]
@@ -189,7 +196,7 @@ func (r *attnRun) item(what phase, i, maskAt int, dst, q, k, v []float32) {
 			if what == context {
 				r.note(r.p.Rows(hi-lo, seen, s, ld, s, ld, nil))
 			}
-			pv.part(hi-lo, seen, a.DV, s, ld, dst[lo*a.LdO:], a.LdO)
+			pv.part(hi-lo, seen, a.DV, s, ld, dst[lo*a.LdO:], a.LdO, a.DV)
 		}
 	})
 }
@@ -204,7 +211,7 @@ func (r *attnRun) probabilities(i, lo, hi, seen, ld int, s, q []float32, pk *pac
 		r.note(r.q.Rows(hi-lo, a.D, buf.f, a.D, q, ldq, nil))
 		q, ldq = buf.f, a.D
 	}
-	pk.part(hi-lo, a.D, seen, q, ldq, s, ld)
+	pk.part(hi-lo, a.D, seen, q, ldq, s, ld, ld)
 	var steps []float32
 	if r.p != nil && r.kept == nil {
 		buf := scratch((seen + r.p.Size() - 1) / r.p.Size())
@@ -279,8 +286,9 @@ func (a *Attention) seen(lo, hi int, mask []float32) int {
 	return most
 }
 
-// part computes C = A·B with the first k rows and n columns of B, on this core. It may write C up to the end of n's panel.
-func (p *packed[T]) part(m, k, n int, a []T, lda int, c []T, ldc int) {
+// part computes C = A·B with the first k rows and n columns of B, on this core. It may write to the end of n's panel in the rows of
+// C, which have room for that many columns.
+func (p *packed[T]) part(m, k, n int, a []T, lda int, c []T, ldc, room int) {
 	t := p.t
 	if k == 0 {
 		finish(0, m, 0, n, 0, c, ldc, false, nil)
@@ -288,7 +296,7 @@ func (p *packed[T]) part(m, k, n int, a []T, lda int, c []T, ldc int) {
 	for k0 := 0; k0 < k; k0 += kc {
 		kb := min(kc, p.k-k0)
 		for j := 0; j*t.nr < n; j++ {
-			tiles(t, 0, m, a[k0:], lda, p.panel(k0, kb, j), t.nr, c[j*t.nr:], ldc, min(kb, k-k0), min(t.nr, p.n-j*t.nr), k0 > 0)
+			tiles(t, 0, m, a[k0:], lda, p.panel(k0, kb, j), t.nr, c[j*t.nr:], ldc, min(kb, k-k0), min(t.nr, room-j*t.nr), k0 > 0)
 		}
 	}
 }

@@ -74,7 +74,13 @@ func matrixSource[T elem](b []T, ldb int, trans bool) source[T] {
 	if trans {
 		return source[T]{func(dst []T, k0, kb, j0, nn, nr int) { packTrans(dst, b[j0*ldb+k0:], ldb, kb, nn, nr) }, kc}
 	}
+	var zero T
+	four := unsafe.Sizeof(zero) == 4
 	return source[T]{func(dst []T, k0, kb, j0, nn, nr int) {
+		if four && nn == nr {
+			cur.copyRows((*float32)(unsafe.Pointer(&dst[0])), nr*4, (*float32)(unsafe.Pointer(&b[k0*ldb+j0])), ldb*4, nr, kb)
+			return
+		}
 		for p := range kb {
 			row := dst[p*nr : (p+1)*nr]
 			n := copy(row, b[(k0+p)*ldb+j0:][:nn])
