@@ -15,6 +15,7 @@ type RPTQOptions struct {
 	Layout string `opt:"layout" enum:"axis|gather" doc:"axis: channels stay where they are, each with its cluster's scale; gather: channels are put in the order of their clusters, by the columns of the weights that make them (R2, R3, R5) or else by a Gather, and each cluster is quantized as a tensor"`
 	Grid   string `opt:"grid" enum:"asym|centred" doc:"asym: 2^b-1 steps over a range that holds zero; centred: the reference's 2^b steps over the range as it is, whose zero points may lie outside the type"`
 	Range  string `opt:"range" enum:"ema|max" doc:"a channel's range: moving average over the samples (0.99), as published, which cuts off what is beyond the average sample; or the largest"`
+	Inputs string `opt:"inputs" enum:"float|quantized" doc:"float: all ranges are the float model's; quantized: they are taken in a second walk over the model, in which the values before are quantized already, as published for whole blocks"`
 	LN     int    `opt:"ln" doc:"least bits of what normalizations put out; 0: as the policy says"`
 	P      int    `opt:"p" doc:"bits of attention probabilities, on the fixed grid from 0 to 1; 0: as the policy says"`
 	R1     int    `opt:"r1" doc:"clusters of inputs of products that make queries, keys and values"`
@@ -25,7 +26,7 @@ type RPTQOptions struct {
 }
 
 // RPTQ gives clusters of channels their own ranges.
-var RPTQ = Define("rptq", rptqDoc, RPTQOptions{Layout: "axis", Grid: "asym", Range: "ema", LN: 8, P: 8, R1: 32, R2: 4, R3: 4, R4: 32, R5: 32}, rptq)
+var RPTQ = Define("rptq", rptqDoc, RPTQOptions{Layout: "axis", Grid: "asym", Range: "ema", Inputs: "float", LN: 8, P: 8, R1: 32, R2: 4, R3: 4, R4: 32, R5: 32}, rptq)
 
 const rptqDoc = `quantizes activations by clusters of channels that have similar ranges (Yuan et al. 2023, RPTQ)
 
@@ -113,6 +114,11 @@ func rptq(ctx context.Context, u *Unit, o RPTQOptions) error {
 	for _, t := range f.targets {
 		if err := t.cluster(o); err != nil {
 			return fmt.Errorf("value %q: %w", t.value.Name, err)
+		}
+	}
+	if o.Inputs == "quantized" {
+		if err := e.walk(ctx, f.targets, f.probabilities); err != nil {
+			return err
 		}
 	}
 	if o.Layout == "gather" {

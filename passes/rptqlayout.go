@@ -83,11 +83,7 @@ func (e *rptqEditor) place(ctx context.Context, t *rptqTarget) error {
 		}
 		t.placed = fmt.Sprintf("per axis, as gathering is not kept: %v", err)
 	}
-	lo, hi, err := t.clusterRanges(e.o)
-	if err != nil {
-		return err
-	}
-	s, p, err := t.fit(e.o.Grid, lo, hi)
+	s, p, err := e.fitted(t)
 	if err != nil {
 		return err
 	}
@@ -320,7 +316,7 @@ func (e *rptqEditor) quantizePieces(t *rptqTarget, p pieces) error {
 	if slices.IsSorted(t.c.perm) {
 		return nil
 	}
-	s, params, err := t.fit(e.o.Grid, clo, chi)
+	s, params, err := e.fitted(t)
 	if err != nil {
 		return err
 	}

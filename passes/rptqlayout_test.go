@@ -24,7 +24,8 @@ func TestRPTQLayoutSites(t *testing.T) {
 		name  string
 		sites int
 		data  string
-	}{{"opt-nano", 32, "nano_calib_128.npy"}, {"llama-nano", 36, "nano_calib_128.npy"}, {"bert-mini", 49, "subjectivity_calib128.npz"}} {
+	}{{"opt-nano", 32, "nano_calib_128.npy"}, {"llama-nano", 36, "nano_calib_128.npy"}, {"bert-mini", 49, "subjectivity_calib128.npz"},
+		{"unet-mini", 50, "unet_calib64.npz"}} {
 		t.Run(model.name, func(t *testing.T) {
 			t.Parallel()
 			units := map[string]*Unit{}
