@@ -1,4 +1,4 @@
-// Command claims checks on opt-mini what the paper says of its formats, and fails when a claim fails:
+// Command claims checks what the paper says of its formats on opt-mini, and what is wanted of GPTQ, and fails when a claim fails:
 //
 //	claims [-count 64] [-calib 16] ZOO
 //
@@ -10,7 +10,10 @@
 //	(c) ABFP W4A8 is within 8 % of float;
 //	(d) smaller blocks are better: 16 before 64 before 128;
 //	(e) INT8's SQNR is at least E4M3's less 0.5 dB at every site under ABFP with blocks of 64, for each operand: every weight, and
-//	    every activation as the float model computes it.
+//	    every activation as the float model computes it;
+//	(f) GPTQ with act-order, sequential, making up for all of the drift (gptq actorder=true drift=1), raises perplexity at most 0.60
+//	    as much as rounding to nearest on the same grid, int4 and int3, per row and in blocks of 64: opt-nano and llama-nano, and
+//	    from -count 64 on, opt-mini and llama-mini on the books set, which takes ten minutes of processor time.
 package main
 
 import (
@@ -35,18 +38,37 @@ func main() {
 	count := flag.Int("count", 64, "sequences that perplexities are measured on")
 	calib := flag.Int("calib", 16, "sequences for static scales and for the table of SQNR")
 	flag.Parse()
-	failed, err := check(context.Background(), filepath.Join(flag.Arg(0), "zoo"), *count, *calib)
+	ctx, zoo := context.Background(), filepath.Join(flag.Arg(0), "zoo")
+	var v verdicts
+	err := formats(ctx, &v, zoo, *count, *calib)
+	if err == nil {
+		err = gptq(ctx, &v, zoo, *count >= 64)
+	}
 	if err != nil {
 		fmt.Fprintln(os.Stderr, "claims:", err)
 		os.Exit(1)
 	}
-	if failed > 0 {
-		fmt.Fprintf(os.Stderr, "claims: %d do not hold\n", failed)
+	if v.failed > 0 {
+		fmt.Fprintf(os.Stderr, "claims: %d do not hold\n", v.failed)
 		os.Exit(1)
 	}
 }
 
-func check(ctx context.Context, zoo string, count, calib int) (failed int, err error) {
+// verdicts counts the claims that fail.
+type verdicts struct{ failed int }
+
+// claim prints a claim with its numbers.
+func (v *verdicts) claim(holds bool, format string, a ...any) {
+	mark := "ok   "
+	if !holds {
+		mark = "FAIL "
+		v.failed++
+	}
+	fmt.Printf(mark+format+"\n", a...)
+}
+
+// formats checks (a) to (e).
+func formats(ctx context.Context, v *verdicts, zoo string, count, calib int) error {
 	c := &checker{ctx: ctx, model: filepath.Join(zoo, "opt-mini", "model.onnx"), test: filepath.Join(zoo, "data", "wikitext2_test_256.npy"),
 		calib: filepath.Join(zoo, "data", "calib_256.npy"), count: count, samples: calib}
 	fmt.Printf("opt-mini, %d sequences of 256 tokens of wikitext; static scales from %d sequences\n\n| scheme | perplexity | rise |\n|---|---|---|\n", count, calib)
@@ -55,43 +77,36 @@ func check(ctx context.Context, zoo string, count, calib int) (failed int, err e
 		{"float", ""}, {"ABFP W4A4, n=64", "preset: abfp-w4a4"}, {"ABFP W4A4, n=16", blocks("int4", 16)}, {"ABFP W4A4, n=128", blocks("int4", 128)},
 		{"ABFP E1M2, n=64", "preset: abfp-e1m2"}, {"ABFP W4A8, n=64", "preset: abfp-w4a8"}, {"static MSE W4A4", "preset: mse-w4a4"},
 	} {
+		var err error
 		if ppl[s.name], err = c.perplexity(s.recipe); err != nil {
-			return 0, fmt.Errorf("%s: %w", s.name, err)
+			return fmt.Errorf("%s: %w", s.name, err)
 		}
 		fmt.Printf("| %s | %.3f | %.3f |\n", s.name, ppl[s.name], ppl[s.name]-ppl["float"])
 	}
 	fmt.Println()
-	claim := func(holds bool, format string, a ...any) {
-		mark := "ok   "
-		if !holds {
-			mark = "FAIL "
-			failed++
-		}
-		fmt.Printf(mark+format+"\n", a...)
-	}
 	float, abfp := ppl["float"], ppl["ABFP W4A4, n=64"]
 	rise := (ppl["static MSE W4A4"] - float) / (abfp - float)
-	claim(rise >= 3, "(a) static MSE W4A4 rises %.2f times as much as ABFP W4A4; at least 3 wanted", rise)
+	v.claim(rise >= 3, "(a) static MSE W4A4 rises %.2f times as much as ABFP W4A4; at least 3 wanted", rise)
 	off := math.Abs(ppl["ABFP E1M2, n=64"]/abfp-1) * 100
-	claim(off <= 0.5, "(b) E1M2 and INT4 under ABFP differ by %.4f %%; at most 0.5 wanted", off)
+	v.claim(off <= 0.5, "(b) E1M2 and INT4 under ABFP differ by %.4f %%; at most 0.5 wanted", off)
 	off = (ppl["ABFP W4A8, n=64"]/float - 1) * 100
-	claim(off <= 8, "(c) ABFP W4A8 is %.2f %% above float; at most 8 wanted", off)
+	v.claim(off <= 8, "(c) ABFP W4A8 is %.2f %% above float; at most 8 wanted", off)
 	small, large := ppl["ABFP W4A4, n=16"], ppl["ABFP W4A4, n=128"]
-	claim(small < abfp && abfp < large, "(d) blocks of 16, 64, 128: %.2f, %.2f, %.2f; rising wanted", small, abfp, large)
+	v.claim(small < abfp && abfp < large, "(d) blocks of 16, 64, 128: %.2f, %.2f, %.2f; rising wanted", small, abfp, large)
 	rows, err := c.sqnr("int8/abfp:64", "e4m3/abfp:64")
 	if err != nil {
-		return 0, err
+		return err
 	}
 	worst := math.Inf(1)
 	for _, r := range rows {
 		worst = min(worst, r.db[0]-r.db[1])
 	}
-	claim(worst >= -0.5, "(e) INT8 less E4M3 in SQNR under ABFP-64: %+.2f dB at the worst of %d operands; at least -0.5 wanted", worst, len(rows))
+	v.claim(worst >= -0.5, "(e) INT8 less E4M3 in SQNR under ABFP-64: %+.2f dB at the worst of %d operands; at least -0.5 wanted", worst, len(rows))
 	fmt.Print("\n| operand | INT8 dB | E4M3 dB | difference |\n|---|---|---|---|\n")
 	for _, r := range rows {
 		fmt.Printf("| %s | %.2f | %.2f | %+.2f |\n", r.name, r.db[0], r.db[1], r.db[0]-r.db[1])
 	}
-	return failed, nil
+	return nil
 }
 
 // blocks is the recipe of ABFP with blocks of n for weights and activations.
@@ -103,6 +118,7 @@ type checker struct {
 	ctx                context.Context
 	model, test, calib string
 	count, samples     int
+	before             []string // passes between fold and fakequant
 }
 
 // perplexity is that of the model rewritten by a recipe; "" leaves it float.
@@ -139,7 +155,7 @@ func (c *checker) rewrite(m *ir.Model, text string) error {
 	if err != nil {
 		return err
 	}
-	p, err := passes.ParsePipeline("fold", "fakequant")
+	p, err := passes.ParsePipeline(slices.Concat([]string{"fold"}, c.before, []string{"fakequant"})...)
 	if err != nil {
 		return err
 	}
