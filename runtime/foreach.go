@@ -5,6 +5,8 @@ import (
 	"iter"
 	goruntime "runtime"
 	"sync"
+
+	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
 // Cores returns the number of cores the program may use.
@@ -31,8 +33,9 @@ func ForEach[T, R any](ctx context.Context, jobs int, samples iter.Seq2[T, error
 	for range max(jobs, 1) {
 		wg.Go(func() {
 			for j := range queue {
-				r, err := do(ctx, j.i, j.in)
-				j.result <- result{r, err}
+				var r result
+				par.Drive(func() { r.r, r.err = do(ctx, j.i, j.in) })
+				j.result <- r
 			}
 		})
 	}

@@ -24,6 +24,7 @@ type fuser struct {
 	p     *Program
 	ctx   context.Context
 	plain bool // no products on codes
+	exact bool // only what changes no bit of any value that is left
 	steps []step
 	gone  []bool
 	by    map[int]int   // slot → the step that makes it
@@ -33,15 +34,7 @@ type fuser struct {
 
 // fuse returns the plan that Run executes. plain leaves products of dequantized operands in float.
 func (p *Program) fuse(ctx context.Context, pl *plan, plain bool) *plan {
-	f := &fuser{p: p, ctx: ctx, plain: plain || !kernel.FastInt8(), by: map[int]int{}, users: map[int][]int{}, fixed: map[int]bool{}}
-	for _, s := range pl.outputs {
-		f.fixed[s] = true
-	}
-	for _, st := range pl.steps {
-		for _, s := range p.captures(st.node) {
-			f.fixed[s] = true
-		}
-	}
+	f := p.fuser(ctx, pl, plain)
 	f.take(pl.steps)
 	if !f.plain {
 		f.unsigned()
@@ -84,15 +77,7 @@ func (p *Program) fuse(ctx context.Context, pl *plan, plain bool) *plan {
 			f.quantized(i)
 		}
 	}
-	fast := &plan{graph: pl.graph, inputs: pl.inputs, outputs: pl.outputs}
-	for i, st := range f.steps {
-		if !f.gone[i] {
-			if st.parts != nil {
-				st.needs = p.needs(st.in) // the parts have their own
-			}
-			fast.steps = append(fast.steps, st)
-		}
-	}
+	fast := f.left(pl)
 	if p.runOnly {
 		f.settle(fast.steps)
 		for g := range p.form.Model.Graphs() {
@@ -102,6 +87,54 @@ func (p *Program) fuse(ctx context.Context, pl *plan, plain bool) *plan {
 		}
 	}
 	p.lifetimes(fast)
+	return fast
+}
+
+func (p *Program) fuser(ctx context.Context, pl *plan, plain bool) *fuser {
+	f := &fuser{p: p, ctx: ctx, plain: plain || !kernel.FastInt8(), by: map[int]int{}, users: map[int][]int{}, fixed: map[int]bool{}}
+	for _, s := range pl.outputs {
+		f.fixed[s] = true
+	}
+	for _, st := range pl.steps {
+		for _, s := range p.captures(st.node) {
+			f.fixed[s] = true
+		}
+	}
+	return f
+}
+
+// fuseSeen returns the plan of a selection, in which products are joined with the sums and Relu behind them. The bits of the values
+// that are selected, and of all others that are computed, are those of the plan that it is given.
+func (p *Program) fuseSeen(ctx context.Context, pl *plan, values []*ir.Value) *plan {
+	f := p.fuser(ctx, pl, true)
+	f.exact = true
+	for _, v := range values {
+		if s, ok := p.slots[p.form.Map.Values[v]]; ok {
+			f.fixed[s] = true
+		}
+	}
+	f.take(pl.steps)
+	for i := range f.steps {
+		if t := f.steps[i].node.Op.Type; !f.gone[i] && (t == "MatMul" || t == "Gemm") {
+			f.linear(i)
+		}
+	}
+	fast := f.left(pl)
+	p.lifetimes(fast)
+	return fast
+}
+
+// left makes a plan of the steps that are left.
+func (f *fuser) left(pl *plan) *plan {
+	fast := &plan{graph: pl.graph, inputs: pl.inputs, outputs: pl.outputs}
+	for i, st := range f.steps {
+		if !f.gone[i] {
+			if st.parts != nil {
+				st.needs = f.p.needs(st.in) // the parts have their own
+			}
+			fast.steps = append(fast.steps, st)
+		}
+	}
 	return fast
 }
 

@@ -24,7 +24,7 @@ func (f *fuser) follow(i int, biased func(*ir.Tensor) bool) tail {
 	t := tail{bias: -1, residual: -1, parts: []int{i}}
 	for {
 		s := f.steps[i].out[0]
-		if act, ok := f.match(s); ok {
+		if act, ok := f.match(s); ok && (!f.exact || act.act == kernel.ActRelu) {
 			t.act, t.lo, t.hi = act.act, act.lo, act.hi
 			t.parts = append(t.parts, act.parts...)
 			return t

@@ -135,6 +135,8 @@ func compile(ctx context.Context, m *ir.Model, o Options, values []*ir.Value) (*
 	}
 	if p.idle == nil {
 		p.fast = p.fuse(ctx, p.main, o.Plain)
+	} else {
+		p.fast = p.fuseSeen(ctx, p.main, values)
 	}
 	if p.runOnly {
 		p.main = nil

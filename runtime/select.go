@@ -99,7 +99,7 @@ func (s *Selection) Run(ctx context.Context, in ir.Tensors, see func(*ir.Value, 
 			return err
 		}
 	}
-	_, err := r.plan(s.p.main)
+	_, err := r.plan(s.p.fast)
 	for slot := range r.owner {
 		r.release(slot) // of values that nothing read
 	}

@@ -46,6 +46,7 @@ var (
 	busy    atomic.Bool         // a job owns the pool
 	current atomic.Pointer[job] // the job on offer, nil between jobs
 	limit   atomic.Int64        // SetLimit's value, 0 = none
+	drivers atomic.Int64        // goroutines that Drive runs now
 
 	mu      sync.Mutex // guards growth of workers
 	workers atomic.Pointer[[]*worker]
@@ -72,6 +73,14 @@ func Cores() int {
 	return p
 }
 
+// Drive calls f, which keeps one core busy and starts loops, beside others that do: loops take no helpers onto the cores that
+// drivers have, so that as many drivers as cores do not wait for one another.
+func Drive(f func()) {
+	drivers.Add(1)
+	defer drivers.Add(-1)
+	f()
+}
+
 // Busy reports whether a loop owns the pool now, in which case For would run inline. A driver uses it to choose between
 // an outer and an inner parallel loop.
 func Busy() bool { return busy.Load() }
@@ -88,7 +97,7 @@ func For(n, grain int, body func(lo, hi int)) {
 		grain = 1
 	}
 	chunks := (n + grain - 1) / grain
-	helpers := min(Cores(), chunks) - 1
+	helpers := min(Cores()-max(int(drivers.Load())-1, 0), chunks) - 1
 	if helpers <= 0 || !busy.CompareAndSwap(false, true) {
 		for lo := 0; lo < n; lo += grain {
 			body(lo, min(lo+grain, n))

@@ -125,3 +125,22 @@ func BenchmarkForEmpty(b *testing.B) {
 		par.For(2, 1, func(int, int) {})
 	}
 }
+
+func TestDrive(t *testing.T) {
+	// Among as many drivers as cores a loop stays on its goroutine: its ranges come in order.
+	var nest func(n int)
+	nest = func(n int) {
+		if n > 0 {
+			par.Drive(func() { nest(n - 1) })
+			return
+		}
+		last := -1
+		par.For(1000, 1, func(lo, _ int) {
+			if lo != last+1 {
+				t.Errorf("range %d follows %d", lo, last)
+			}
+			last = lo
+		})
+	}
+	nest(par.Cores())
+}
