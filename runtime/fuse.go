@@ -48,6 +48,8 @@ func (p *Program) fuse(ctx context.Context, pl *plan, plain bool) *plan {
 			f.attention(i)
 		case "Sqrt":
 			f.norm(i)
+		case "InstanceNormalization":
+			f.groupNorm(i)
 		}
 	}
 	for i := range f.steps {

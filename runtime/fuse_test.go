@@ -159,6 +159,25 @@ func TestJoinedSpecials(t *testing.T) {
 			p = Softmax (m)
 			y = MatMul (p, q)
 		}`, ir.Tensors{"q": ramp(1, 1, 2, 2), "mask": ramp(2, 1, 2, 2)}},
+		"group normalization": {`m (float[N,4,H,W] x) => (float[A,B,C,D] y) <int64[3] to = {0,2,-1}, float[2] s = {2,3}, float[2] b = {0.5,-1}, float[4,1,1] gamma = {1,2,-3,4}, float[4,1,1] beta = {0,1,2,3}> {
+			back = Shape (x)
+			g = Reshape (x, to)
+			i = InstanceNormalization (g, s, b)
+			c = Reshape (i, back)
+			m = Mul (gamma, c)
+			a = Add (m, beta)
+			p = Sigmoid (a)
+			y = Mul (p, a)
+		}`, ir.Tensors{"x": ramp(3, 4, 5, 2)}},
+		"group normalization that is shaped otherwise": {`m (float[N,4,H,W] x, int64[4] back) => (float[A,B,C,D] y) <int64[3] to = {0,2,-1}, float[2] s = {2,3}, float[2] b = {0.5,-1}, float[4,1,1] gamma = {1,2,-3,4}, float[4,1,1] beta = {0,1,2,3}> {
+			g = Reshape (x, to)
+			i = InstanceNormalization (g, s, b)
+			c = Reshape (i, back)
+			m = Mul (gamma, c)
+			a = Add (m, beta)
+			p = Sigmoid (a)
+			y = Mul (p, a)
+		}`, ir.Tensors{"x": ramp(3, 4, 5, 2), "back": ir.Ints(3, 4, 2, 5)}},
 		"quantized probabilities": {`m (float[1,1,3,4] q, float[1,1,4,5] k, float[1,1,5,4] v) => (float[1,1,3,4] y, float[1,1,3,4] z) <float s1 = {0.01}, uint8 z1 = {3}> {
 			s = MatMul (q, k)
 			p = Softmax (s)

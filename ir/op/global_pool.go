@@ -2,6 +2,7 @@ package op
 
 import (
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/runtime/kernel"
 	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
@@ -59,6 +60,9 @@ func globalAverage[T floatElem](c *Call) ([]*ir.Tensor, error) {
 
 // mean returns the mean of x, summed in float64.
 func mean[T floatElem](x []T) float64 {
+	if x, ok := any(x).([]float32); ok {
+		return kernel.Mean(x)
+	}
 	var s0, s1, s2, s3 float64
 	i := 0
 	for ; i+4 <= len(x); i += 4 {
@@ -75,6 +79,9 @@ func mean[T floatElem](x []T) float64 {
 
 // variance returns the mean of (x-m)².
 func variance[T floatElem](x []T, m float64) float64 {
+	if x, ok := any(x).([]float32); ok {
+		return kernel.Variance(x, m)
+	}
 	var s0, s1 float64
 	i := 0
 	for ; i+2 <= len(x); i += 2 {

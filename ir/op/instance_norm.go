@@ -5,6 +5,7 @@ import (
 	"math"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/runtime/kernel"
 	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
@@ -98,6 +99,10 @@ func groupedNorm[T floatElem](c *Call, groups int) ([]*ir.Tensor, error) {
 	in, y := ir.Data[T](x), ir.Data[T](out)
 	per := channels / groups
 	eps := float64(c.Node.Float("epsilon", 1e-5))
+	if y, ok := any(y).([]float32); ok {
+		kernel.GroupNorm(s[0], groups, y, any(in).([]float32), any(scale).([]float32), any(bias).([]float32), eps, &kernel.Epilogue{})
+		return []*ir.Tensor{out}, nil
+	}
 	par.For(s[0]*groups, 1+(1<<14)/(per*size+1), func(lo, hi int) {
 		for i := lo; i < hi; i++ {
 			src, dst := in[i*per*size:(i+1)*per*size], y[i*per*size:(i+1)*per*size]

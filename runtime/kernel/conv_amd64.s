@@ -43005,48 +43005,75 @@ TEXT ·splitRows(SB), NOSPLIT, $0-56
 	MOVQ ldx+32(FP), SI
 	MOVQ n+40(FP), DI
 	MOVQ rows+48(FP), R8
+	CMPQ DI, $0x10
+	JLT  narrow
 
 row:
 	XORQ R9, R9
 	MOVQ DI, R10
-	MOVQ BX, R11
+	SUBQ $0x10, R10
+	SHRQ $0x01, R10
 
 vector:
-	SUBQ    $0x10, R10
-	JLT     rest
-	VMOVUPS (R11), Y0
-	VMOVUPS 32(R11), Y1
+	CMPQ    R9, R10
+	JGE     reach
+	VMOVUPS (BX)(R9*8), Y0
+	VMOVUPS 32(BX)(R9*8), Y1
 	VSHUFPS $0x88, Y1, Y0, Y2
 	VSHUFPS $0xdd, Y1, Y0, Y0
 	VPERMPD $0xd8, Y2, Y2
 	VPERMPD $0xd8, Y0, Y0
 	VMOVUPS Y2, (AX)(R9*4)
 	VMOVUPS Y0, (CX)(R9*4)
-	ADDQ    $0x40, R11
 	ADDQ    $0x08, R9
 	JMP     vector
 
-rest:
-	ADDQ $0x10, R10
+reach:
+	VMOVUPS (BX)(R10*8), Y0
+	VMOVUPS 32(BX)(R10*8), Y1
+	VSHUFPS $0x88, Y1, Y0, Y2
+	VSHUFPS $0xdd, Y1, Y0, Y0
+	VPERMPD $0xd8, Y2, Y2
+	VPERMPD $0xd8, Y0, Y0
+	VMOVUPS Y2, (AX)(R10*4)
+	VMOVUPS Y0, (CX)(R10*4)
+	LEAQ    8(R10), R9
+	LEAQ    (R9)(R9*1), R10
+	CMPQ    R10, DI
+	JGE     even
+	MOVL    (BX)(R9*8), R10
+	MOVL    R10, (AX)(R9*4)
 
-pair:
-	SUBQ $0x01, R10
-	JLT  next
-	MOVL (R11), R12
-	MOVL R12, (AX)(R9*4)
-	SUBQ $0x01, R10
-	JLT  next
-	MOVL 4(R11), R12
-	MOVL R12, (CX)(R9*4)
-	ADDQ $0x08, R11
-	INCQ R9
-	JMP  pair
-
-next:
+even:
 	ADDQ SI, BX
 	ADDQ DX, AX
 	ADDQ DX, CX
 	DECQ R8
 	JNZ  row
+	VZEROUPPER
+	RET
+
+narrow:
+	XORQ R9, R9
+
+pair:
+	MOVL (BX)(R9*8), R11
+	MOVL R11, (AX)(R9*4)
+	LEAQ 1(R9)(R9*1), R10
+	CMPQ R10, DI
+	JGE  pairDone
+	MOVL 4(BX)(R9*8), R11
+	MOVL R11, (CX)(R9*4)
+	INCQ R9
+	INCQ R10
+	CMPQ R10, DI
+	JLT  pair
+
+pairDone:
+	ADDQ SI, BX
+	ADDQ DX, AX
+	ADDQ DX, CX
+	DECQ R8
+	JNZ  narrow
 	VZEROUPPER
 	RET

@@ -161,6 +161,8 @@ var generic = impl{
 	},
 	sum:      sumGeneric,
 	sumSq:    sumSqGeneric,
+	sum64:    sum64Generic,
+	sumSq64:  sumSq64Generic,
 	minMax:   minMaxGeneric,
 	absMax:   absMaxGeneric,
 	absMaxV:  absMaxVGeneric,

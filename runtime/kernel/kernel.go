@@ -56,6 +56,8 @@ type impl struct {
 	affine  func(dst, x []float32, mean, inv float32) // dst = (x-mean)*inv
 	sum     func(x []float32) float32                 // lane order of reduce.go
 	sumSq   func(x []float32, mean float32) float32   // Σ (x-mean)², lane order
+	sum64   func(x []float32) float64                 // sum in float64
+	sumSq64 func(x []float32, mean float64) float64   // sumSq in float64
 	minMax  func(x []float32) (lo, hi float32)        // NaN where x holds one
 	absMax  func(x []float32) float32                 // NaN where x holds one
 	absMaxV func(acc, x []float32)                    // acc = max(acc, |x|), NaN wins

@@ -159,6 +159,16 @@ func vecMax_avx512(x *float32, n int) float32
 //go:noescape
 func vecAbsMax_avx512(dst *float32, x *float32, n int)
 
+// sumLanes64_avx512 adds x to 32 lanes; n is a multiple of 32.
+//
+//go:noescape
+func sumLanes64_avx512(x *float32, n int, acc *float64)
+
+// sumSqLanes64_avx512 adds (x-s)² to 32 lanes; n is a multiple of 32.
+//
+//go:noescape
+func sumSqLanes64_avx512(x *float32, n int, acc *float64, s float64)
+
 // vecAdd_avx2 sets dst = x + y.
 //
 //go:noescape
@@ -313,3 +323,13 @@ func vecMax_avx2(x *float32, n int) float32
 //
 //go:noescape
 func vecAbsMax_avx2(dst *float32, x *float32, n int)
+
+// sumLanes64_avx2 adds x to 32 lanes; n is a multiple of 32.
+//
+//go:noescape
+func sumLanes64_avx2(x *float32, n int, acc *float64)
+
+// sumSqLanes64_avx2 adds (x-s)² to 32 lanes; n is a multiple of 32.
+//
+//go:noescape
+func sumSqLanes64_avx2(x *float32, n int, acc *float64, s float64)

@@ -3054,6 +3054,81 @@ done:
 	VZEROUPPER
 	RET
 
+// func sumLanes64_avx512(x *float32, n int, acc *float64)
+// Requires: AVX, AVX512F
+TEXT ·sumLanes64_avx512(SB), NOSPLIT, $0-24
+	MOVQ    x+0(FP), AX
+	MOVQ    n+8(FP), CX
+	MOVQ    acc+16(FP), DX
+	VMOVUPD (DX), Z0
+	VMOVUPD 64(DX), Z1
+	VMOVUPD 128(DX), Z2
+	VMOVUPD 192(DX), Z3
+
+loop:
+	SUBQ      $0x20, CX
+	JLT       done
+	VCVTPS2PD (AX), Z4
+	VADDPD    Z4, Z0, Z0
+	VCVTPS2PD 32(AX), Z4
+	VADDPD    Z4, Z1, Z1
+	VCVTPS2PD 64(AX), Z4
+	VADDPD    Z4, Z2, Z2
+	VCVTPS2PD 96(AX), Z4
+	VADDPD    Z4, Z3, Z3
+	ADDQ      $+128, AX
+	JMP       loop
+
+done:
+	VMOVUPD Z0, (DX)
+	VMOVUPD Z1, 64(DX)
+	VMOVUPD Z2, 128(DX)
+	VMOVUPD Z3, 192(DX)
+	VZEROUPPER
+	RET
+
+// func sumSqLanes64_avx512(x *float32, n int, acc *float64, s float64)
+// Requires: AVX, AVX512F
+TEXT ·sumSqLanes64_avx512(SB), NOSPLIT, $0-32
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	MOVQ         acc+16(FP), DX
+	VBROADCASTSD s+24(FP), Z0
+	VMOVUPD      (DX), Z1
+	VMOVUPD      64(DX), Z2
+	VMOVUPD      128(DX), Z3
+	VMOVUPD      192(DX), Z4
+
+loop:
+	SUBQ      $0x20, CX
+	JLT       done
+	VCVTPS2PD (AX), Z5
+	VSUBPD    Z0, Z5, Z5
+	VMULPD    Z5, Z5, Z5
+	VADDPD    Z5, Z1, Z1
+	VCVTPS2PD 32(AX), Z5
+	VSUBPD    Z0, Z5, Z5
+	VMULPD    Z5, Z5, Z5
+	VADDPD    Z5, Z2, Z2
+	VCVTPS2PD 64(AX), Z5
+	VSUBPD    Z0, Z5, Z5
+	VMULPD    Z5, Z5, Z5
+	VADDPD    Z5, Z3, Z3
+	VCVTPS2PD 96(AX), Z5
+	VSUBPD    Z0, Z5, Z5
+	VMULPD    Z5, Z5, Z5
+	VADDPD    Z5, Z4, Z4
+	ADDQ      $+128, AX
+	JMP       loop
+
+done:
+	VMOVUPD Z1, (DX)
+	VMOVUPD Z2, 64(DX)
+	VMOVUPD Z3, 128(DX)
+	VMOVUPD Z4, 192(DX)
+	VZEROUPPER
+	RET
+
 // func vecAdd_avx2(dst *float32, x *float32, y *float32, n int)
 // Requires: AVX
 TEXT ·vecAdd_avx2(SB), NOSPLIT, $0-32
@@ -5658,5 +5733,120 @@ tail:
 	VMASKMOVPS Y2, Y0, (AX)
 
 done:
+	VZEROUPPER
+	RET
+
+// func sumLanes64_avx2(x *float32, n int, acc *float64)
+// Requires: AVX
+TEXT ·sumLanes64_avx2(SB), NOSPLIT, $0-24
+	MOVQ    x+0(FP), AX
+	MOVQ    n+8(FP), CX
+	MOVQ    acc+16(FP), DX
+	VMOVUPD (DX), Y0
+	VMOVUPD 32(DX), Y1
+	VMOVUPD 64(DX), Y2
+	VMOVUPD 96(DX), Y3
+	VMOVUPD 128(DX), Y4
+	VMOVUPD 160(DX), Y5
+	VMOVUPD 192(DX), Y6
+	VMOVUPD 224(DX), Y7
+
+loop:
+	SUBQ      $0x20, CX
+	JLT       done
+	VCVTPS2PD (AX), Y8
+	VADDPD    Y8, Y0, Y0
+	VCVTPS2PD 16(AX), Y8
+	VADDPD    Y8, Y1, Y1
+	VCVTPS2PD 32(AX), Y8
+	VADDPD    Y8, Y2, Y2
+	VCVTPS2PD 48(AX), Y8
+	VADDPD    Y8, Y3, Y3
+	VCVTPS2PD 64(AX), Y8
+	VADDPD    Y8, Y4, Y4
+	VCVTPS2PD 80(AX), Y8
+	VADDPD    Y8, Y5, Y5
+	VCVTPS2PD 96(AX), Y8
+	VADDPD    Y8, Y6, Y6
+	VCVTPS2PD 112(AX), Y8
+	VADDPD    Y8, Y7, Y7
+	ADDQ      $+128, AX
+	JMP       loop
+
+done:
+	VMOVUPD Y0, (DX)
+	VMOVUPD Y1, 32(DX)
+	VMOVUPD Y2, 64(DX)
+	VMOVUPD Y3, 96(DX)
+	VMOVUPD Y4, 128(DX)
+	VMOVUPD Y5, 160(DX)
+	VMOVUPD Y6, 192(DX)
+	VMOVUPD Y7, 224(DX)
+	VZEROUPPER
+	RET
+
+// func sumSqLanes64_avx2(x *float32, n int, acc *float64, s float64)
+// Requires: AVX
+TEXT ·sumSqLanes64_avx2(SB), NOSPLIT, $0-32
+	MOVQ         x+0(FP), AX
+	MOVQ         n+8(FP), CX
+	MOVQ         acc+16(FP), DX
+	VBROADCASTSD s+24(FP), Y0
+	VMOVUPD      (DX), Y1
+	VMOVUPD      32(DX), Y2
+	VMOVUPD      64(DX), Y3
+	VMOVUPD      96(DX), Y4
+	VMOVUPD      128(DX), Y5
+	VMOVUPD      160(DX), Y6
+	VMOVUPD      192(DX), Y7
+	VMOVUPD      224(DX), Y8
+
+loop:
+	SUBQ      $0x20, CX
+	JLT       done
+	VCVTPS2PD (AX), Y9
+	VSUBPD    Y0, Y9, Y9
+	VMULPD    Y9, Y9, Y9
+	VADDPD    Y9, Y1, Y1
+	VCVTPS2PD 16(AX), Y9
+	VSUBPD    Y0, Y9, Y9
+	VMULPD    Y9, Y9, Y9
+	VADDPD    Y9, Y2, Y2
+	VCVTPS2PD 32(AX), Y9
+	VSUBPD    Y0, Y9, Y9
+	VMULPD    Y9, Y9, Y9
+	VADDPD    Y9, Y3, Y3
+	VCVTPS2PD 48(AX), Y9
+	VSUBPD    Y0, Y9, Y9
+	VMULPD    Y9, Y9, Y9
+	VADDPD    Y9, Y4, Y4
+	VCVTPS2PD 64(AX), Y9
+	VSUBPD    Y0, Y9, Y9
+	VMULPD    Y9, Y9, Y9
+	VADDPD    Y9, Y5, Y5
+	VCVTPS2PD 80(AX), Y9
+	VSUBPD    Y0, Y9, Y9
+	VMULPD    Y9, Y9, Y9
+	VADDPD    Y9, Y6, Y6
+	VCVTPS2PD 96(AX), Y9
+	VSUBPD    Y0, Y9, Y9
+	VMULPD    Y9, Y9, Y9
+	VADDPD    Y9, Y7, Y7
+	VCVTPS2PD 112(AX), Y9
+	VSUBPD    Y0, Y9, Y9
+	VMULPD    Y9, Y9, Y9
+	VADDPD    Y9, Y8, Y8
+	ADDQ      $+128, AX
+	JMP       loop
+
+done:
+	VMOVUPD Y1, (DX)
+	VMOVUPD Y2, 32(DX)
+	VMOVUPD Y3, 64(DX)
+	VMOVUPD Y4, 96(DX)
+	VMOVUPD Y5, 128(DX)
+	VMOVUPD Y6, 160(DX)
+	VMOVUPD Y7, 192(DX)
+	VMOVUPD Y8, 224(DX)
 	VZEROUPPER
 	RET

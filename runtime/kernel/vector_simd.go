@@ -41,6 +41,8 @@ var (
 		softmaxRows: softmaxRows_avx512, normRows: normRows_avx512,
 		sum:       sumAVX512,
 		sumSq:     sumSqAVX512,
+		sum64:     sum64AVX512,
+		sumSq64:   sumSq64AVX512,
 		minMax:    extremes(16, minMax_avx512),
 		absMax:    largest(16, absMax_avx512),
 		absMaxV:   one(vecAbsMax_avx512),
@@ -98,6 +100,8 @@ var (
 		softmaxRows: softmaxRows_avx2, normRows: normRows_avx2,
 		sum:       sumAVX2,
 		sumSq:     sumSqAVX2,
+		sum64:     sum64AVX2,
+		sumSq64:   sumSq64AVX2,
 		minMax:    extremes(8, minMax_avx2),
 		absMax:    largest(8, absMax_avx2),
 		absMaxV:   one(vecAbsMax_avx2),
@@ -151,12 +155,40 @@ func sumSqAVX2(x []float32, mean float32) float32 {
 	return sumSqTail(&acc, x[n:], mean)
 }
 
+func sum64AVX512(x []float32) float64 {
+	var acc [lanes]float64
+	n := len(x) &^ (lanes - 1)
+	sumLanes64_avx512(data(x), n, &acc[0])
+	return sum64Tail(&acc, x[n:])
+}
+
+func sumSq64AVX512(x []float32, mean float64) float64 {
+	var acc [lanes]float64
+	n := len(x) &^ (lanes - 1)
+	sumSqLanes64_avx512(data(x), n, &acc[0], mean)
+	return sumSq64Tail(&acc, x[n:], mean)
+}
+
 func expSumAVX512(dst, x []float32, m float32) float32 {
 	var acc [lanes]float32
 	n := len(x) &^ (lanes - 1)
 	vecExpSum_avx512(data(dst), data(x), m, n, &acc[0])
 	vecExpSub_avx512(data(dst[n:]), data(x[n:]), m, len(x)-n)
 	return sumTail(&acc, dst[n:])
+}
+
+func sum64AVX2(x []float32) float64 {
+	var acc [lanes]float64
+	n := len(x) &^ (lanes - 1)
+	sumLanes64_avx2(data(x), n, &acc[0])
+	return sum64Tail(&acc, x[n:])
+}
+
+func sumSq64AVX2(x []float32, mean float64) float64 {
+	var acc [lanes]float64
+	n := len(x) &^ (lanes - 1)
+	sumSqLanes64_avx2(data(x), n, &acc[0], mean)
+	return sumSq64Tail(&acc, x[n:], mean)
 }
 
 func expSumAVX2(dst, x []float32, m float32) float32 {

@@ -15,6 +15,7 @@ func vectors() {
 		w.arithmetic()
 		w.functions()
 		w.reductions()
+		w.moments()
 	}
 }
 
