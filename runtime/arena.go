@@ -30,15 +30,22 @@ func class(bytes int) int {
 	return (words + step - 1) / step * step
 }
 
+// slack is how many times its size a tensor's buffer may be: one that is there has its pages, and may be in the cache.
+const slack = 4
+
+// get returns a buffer of at least so many bytes: the smallest that is free, or a new one where all are taken or more than slack
+// times too large.
 func (a *arena) get(bytes int) *buffer {
 	c := class(bytes)
 	a.mu.Lock()
 	defer a.mu.Unlock()
-	if l := a.free[c]; len(l) > 0 {
-		w := l[len(l)-1]
-		a.free[c] = l[:len(l)-1]
-		a.held -= c
-		return &buffer{words: w}
+	for size := c; size <= slack*c && len(a.free) > 0; size = class(8*size + 1) {
+		if l := a.free[size]; len(l) > 0 {
+			w := l[len(l)-1]
+			a.free[size] = l[:len(l)-1]
+			a.held -= size
+			return &buffer{words: w}
+		}
 	}
 	return &buffer{words: make([]uint64, c)}
 }
