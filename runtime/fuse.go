@@ -88,6 +88,7 @@ func (p *Program) fuse(ctx context.Context, pl *plan, plain bool) *plan {
 			}
 		}
 	}
+	p.remember(fast)
 	p.lifetimes(fast)
 	return fast
 }

@@ -56,6 +56,7 @@ type step struct {
 	lazy  bool    // state is made when the step runs, and dropped
 	parts []step  // of a joined step: what it stands for
 	quant *blocks // quantizes the first result in place; nil: none
+	memo  *memo   // nil: none
 }
 
 // Unsupported lists every node of a model that cannot be run.

@@ -185,6 +185,13 @@ func (r *run) step(st *step) (err error) {
 			err = fmt.Errorf("node %v: panic: %v", st.node, x)
 		}
 	}()
+	if st.memo != nil {
+		if out := st.memo.recall(in); out != nil {
+			return r.hand(st, out)
+		}
+		r.depth++ // no storage of the arena
+		defer func() { r.depth-- }()
+	}
 	state := st.state
 	if st.lazy && state == nil {
 		if state, err = st.def.Prepare(op.NewCall(st.node, st.def, nil, nil, r.p.known(st.in))); err != nil {
@@ -203,6 +210,14 @@ func (r *run) step(st *step) (err error) {
 			return err
 		}
 	}
+	if st.memo != nil {
+		st.memo.keep(in, out)
+	}
+	return r.hand(st, out)
+}
+
+// hand puts a step's results into their slots and frees what no later step needs.
+func (r *run) hand(st *step, out []*ir.Tensor) error {
 	for i, s := range st.out {
 		if s < 0 {
 			continue

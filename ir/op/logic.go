@@ -171,9 +171,45 @@ func gt[T number](x, y T) bool { return x > y }
 func le[T number](x, y T) bool { return x <= y }
 func ge[T number](x, y T) bool { return x >= y }
 
+// truthRow makes a row kernel of a function of two truth values, by its table.
+func truthRow(f func(x, y bool) bool) row[uint8, uint8] {
+	bit := func(x uint8) uint8 {
+		if x != 0 {
+			return 1
+		}
+		return 0
+	}
+	var table [4]uint8
+	for i := range table {
+		if f(i&2 != 0, i&1 != 0) {
+			table[i] = 1
+		}
+	}
+	return func(dst, a, b []uint8) {
+		switch {
+		case len(b) == 1:
+			y := bit(b[0])
+			of := [2]uint8{table[y], table[2|y]}
+			for i, x := range a {
+				dst[i] = of[bit(x)]
+			}
+		case len(a) == 1:
+			x := bit(a[0]) << 1
+			of := [2]uint8{table[x], table[x|1]}
+			for i, y := range b {
+				dst[i] = of[bit(y)]
+			}
+		default:
+			for i, x := range a {
+				dst[i] = table[bit(x)<<1|bit(b[i])]
+			}
+		}
+	}
+}
+
 // logicDef defines And, Or and Xor.
 func logicDef(name, doc string, f func(x, y bool) bool) *Def {
-	k := rowOf(func(x, y uint8) bool { return f(x != 0, y != 0) })
+	k := truthRow(f)
 	return &Def{
 		Name: name, Doc: doc, Since: 1, Versions: []int{1, 7}, Types: "bool",
 		In: Exactly(2), Out: Exactly(1),
