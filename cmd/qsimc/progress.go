@@ -5,13 +5,13 @@ import (
 	"os"
 	"time"
 
-	"github.com/schollz/progressbar/v3"
+	"github.com/cheggaaa/pb/v3"
 	"golang.org/x/term"
 )
 
 // meter shows the progress of one task: a bar with rate and ETA on a terminal, JSON events, or nothing.
 type meter struct {
-	bar   *progressbar.ProgressBar
+	bar   *pb.ProgressBar
 	enc   *json.Encoder
 	label string
 	total int
@@ -27,6 +27,9 @@ type event struct {
 	ETA     float64 `json:"eta_seconds,omitempty"`
 }
 
+// barTemplate is the bar: what it works on, how much of it is done, at what rate, and the time it still takes.
+const barTemplate = `{{string . "label"}} {{counters . }} {{bar . }} {{percent . }} {{speed . "%s/s"}} {{rtime . "ETA %s"}}`
+
 // meter starts a task of total steps, 0 if their number is not known.
 func (a *app) meter(label string, total int) *meter {
 	m := &meter{label: label, total: total, begin: time.Now()}
@@ -34,12 +37,8 @@ func (a *app) meter(label string, total int) *meter {
 	case a.progress == "json":
 		m.enc = json.NewEncoder(a.err)
 	case a.progress == "auto" && !a.quiet && a.terminal():
-		if total <= 0 {
-			total = -1
-		}
-		m.bar = progressbar.NewOptions(total, progressbar.OptionSetWriter(a.err), progressbar.OptionSetDescription(label),
-			progressbar.OptionShowCount(), progressbar.OptionShowIts(), progressbar.OptionSetPredictTime(true),
-			progressbar.OptionThrottle(100*time.Millisecond), progressbar.OptionClearOnFinish(), progressbar.OptionSetWidth(24))
+		m.bar = pb.New(max(total, 0)).SetTemplateString(barTemplate).Set("label", label).Set(pb.Terminal, true).Set(pb.CleanOnFinish, true).
+			SetRefreshRate(100 * time.Millisecond).SetWriter(a.err).Start()
 	}
 	return m
 }
@@ -53,7 +52,7 @@ func (a *app) terminal() bool {
 func (m *meter) set(done int) {
 	switch {
 	case m.bar != nil:
-		_ = m.bar.Set(done) // drawing is best effort
+		m.bar.SetCurrent(int64(done))
 	case m.enc != nil:
 		e := event{Task: m.label, Done: done, Total: m.total, Seconds: time.Since(m.begin).Seconds()}
 		if done > 0 && m.total >= done {
@@ -66,13 +65,13 @@ func (m *meter) set(done int) {
 // describe changes what the bar says it works on.
 func (m *meter) describe(what string) {
 	if m.bar != nil {
-		m.bar.Describe(what)
+		m.bar.Set("label", what)
 	}
 }
 
 // stop ends the task.
 func (m *meter) stop() {
 	if m.bar != nil {
-		_ = m.bar.Finish()
+		m.bar.Finish()
 	}
 }
