@@ -245,10 +245,10 @@ func (c *golden) run(t *testing.T) {
 			t.Fatal(err)
 		}
 	}
-	if d := cmp.Diff(string(c.section("want")), string(got)); d != "" {
+	if d := difference(string(c.section("want")), string(got)); d != "" {
 		t.Errorf("model (-want +got):\n%s", d)
 	}
-	if d := cmp.Diff(string(c.section("report")), string(report)); d != "" {
+	if d := difference(string(c.section("report")), string(report)); d != "" {
 		t.Errorf("report (-want +got):\n%s", d)
 	}
 	if o := c.says["opset"]; o != "" && o != strconv.Itoa(u.Model.Opset[""]) {
