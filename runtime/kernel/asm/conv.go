@@ -204,7 +204,8 @@ func tileFields() (t reg.Register, field func(off int) reg.GPVirtual) {
 	}
 }
 
-// products sums over the contraction axis, two steps at a time.
+// products sums over the contraction axis, two steps at a time. The weights of the tile below are asked for on the way: its rows are
+// too far apart, and too short, for the processor to foresee.
 func (c *convKernel) products() {
 	t, field := tileFields()
 	lda := field(tileLda)
@@ -248,6 +249,32 @@ func (c *convKernel) products() {
 		}
 		ADDQ(operand.Imm(uint64(8*n)), offs)
 	}
+	below, count := GP64(), GP64()
+	IMUL3Q(operand.Imm(uint64(c.rows)), lda, below)
+	ADDQ(a[0], below)
+	SUBQ(operand.Imm(16), k) // a cache line of each row
+	JLT(operand.LabelRef("few"))
+	Label("line")
+	MOVQ(operand.U32(8), count)
+	Label("pair")
+	PREFETCHT1(operand.Mem{Base: below})
+	ADDQ(lda, below)
+	step(0)
+	step(1)
+	advance(2)
+	DECQ(count)
+	JNZ(operand.LabelRef("pair"))
+	if c.rows > 8 {
+		PREFETCHT1(operand.Mem{Base: below})
+	}
+	MOVQ(lda, count)
+	SHLQ(operand.Imm(3), count)
+	SUBQ(count, below)
+	ADDQ(operand.Imm(64), below)
+	SUBQ(operand.Imm(16), k)
+	JGE(operand.LabelRef("line"))
+	Label("few")
+	ADDQ(operand.Imm(16), k)
 	SUBQ(operand.Imm(2), k)
 	JLT(operand.LabelRef("odd"))
 	Label("two")
