@@ -29,7 +29,7 @@ type decoder struct{ cols, size int }
 // blockProduct finds the product of slot x with the constant matrix in slot w on codes in blocks; the quantizer of x is step
 // number from.
 func (f *fuser) blockProduct(x, w int, trans bool) (p *kernel.PackedBlocks, from int, ok bool) {
-	if from, ok = f.by[x]; f.plain || !ok || f.gone[from] || f.steps[from].out[0] != x {
+	if from, ok = f.by[x]; f.plain || !kernel.FastBlocks() || !ok || f.gone[from] || f.steps[from].out[0] != x {
 		return nil, 0, false
 	}
 	b := f.lastAxis(from)

@@ -42,8 +42,8 @@ func blockModel(t *testing.T, scheme, text string) *ir.Model {
 // numbers give, to 1e-5 of the greatest magnitude.
 func TestBlockExecution(t *testing.T) {
 	t.Parallel()
-	if !kernel.FastInt8() {
-		t.Skip("integer products are not used at this level")
+	if !kernel.FastBlocks() {
+		t.Skip("products of blocks are not used at this level")
 	}
 	const head = `m (float[B,5,100] x) => (float[B,5,20] y) <WEIGHTS> {
 		q = qsimc.FakeQuant <scheme = "SCHEME", axis = 2> (x)
@@ -153,8 +153,8 @@ func TestBlocksWithoutCodes(t *testing.T) {
 // A program that is only run packs the codes of large weights and gives the same bits.
 func TestBlocksRunOnly(t *testing.T) {
 	t.Parallel()
-	if !kernel.FastInt8() {
-		t.Skip("integer products are not used at this level")
+	if !kernel.FastBlocks() {
+		t.Skip("products of blocks are not used at this level")
 	}
 	m, err := ir.Parse("run only", []byte(`<ir_version: 10, opset_import: ["" : 21, "qsimc" : 1]>
 	m (float[B,640] x) => (float[B,512] y) <float wt = {0}, float sb = {0}> {

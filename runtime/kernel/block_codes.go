@@ -52,7 +52,7 @@ func (q *BlockQuant) Codes(rows, cols int, dst []byte, x []float32, ldx int) (ok
 // use.
 func (q *BlockQuant) encode(dst []byte, x, steps []float32) (ok bool) {
 	size, count, unit := q.b.Size, len(steps)/2, q.unit()
-	out, by := at((*float32)(unsafe.Pointer(&dst[len(dst)-4*count])), 0, count), steps[count:]
+	out, by := at((*float32)(unsafe.Pointer(&dst[codeBytes(len(x), size)])), 0, count), steps[count:]
 	for k, s := range steps[:count] {
 		switch {
 		case s >= leastStep && s <= mostStep:
@@ -67,7 +67,7 @@ func (q *BlockQuant) encode(dst []byte, x, steps []float32) (ok bool) {
 		cur.blockCodes(&dst[0], &x[0], &by[0], count, size)
 		return true
 	}
-	wide, bytes := shortsOf(dst[:len(dst)-4*count]), cur.blockTiles[0].per == 4
+	wide, bytes := shortsOf(dst), cur.blockTiles[0].per == 4
 	for i, v := range x {
 		c := int32(math.RoundToEven(float64(v * by[i/size])))
 		if bytes {

@@ -17,8 +17,8 @@ import (
 // in float32, with one rounding for each of Σ (beyond 2²⁴ alone), Σ·Δx and the fused sum.
 
 // blockKern computes one tile: rows of codes, lda bytes apart, with blocks blocks of words words each, times a panel; c += what
-// comes of it where acc is not 0, else c = . sp is the Δ of the first row's first block, lda from row to row; ldc is in bytes.
-type blockKern func(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks, words, acc int)
+// comes of it where acc is not 0, else c = . sp is the Δ of the first row's first block, lda from row to row; ldc is in bytes. tmp are tmp words of the tile.
+type blockKern func(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks, words, acc int, tmp *int32)
 
 // blockTile is a family of kernels. per is how many codes a word holds: four bytes, those of the left side shifted by 128, or
 // two int16.
@@ -26,16 +26,22 @@ type blockTile struct {
 	tile[int32]
 	per  int
 	kern []blockKern
+	tmp  int // words of working memory of a kernel
+	unit int // blocks are whole units of so many words; 0: of any number
 }
 
 // header is how many words for each column a block of a panel has besides codes: bytes begin with what takes the shift off the
 // sums; Δ stands last.
 func (t *blockTile) header() int { return t.per / 2 }
 
-// BlockRow returns the length in bytes of a row of k codes in blocks of size: the codes, of whole blocks, then a Δ for each.
+// FastBlocks reports whether products of blocks are to run on codes at the level in use: where the CPU multiplies bytes, which is
+// several times as fast as float32, and in plain Go, which then tells the same numbers.
+func FastBlocks() bool { return cur.fastBlocks }
+
+// BlockRow returns the length in bytes of a row of k codes in blocks of size: the codes, of whole blocks, then a Δ for each, filled
+// up to whole cache lines.
 func BlockRow(k, size int) int {
-	count := (k + size - 1) / size
-	return count * (size*4/cur.blockTiles[0].per + 4)
+	return (codeBytes(k, size) + 4*((k+size-1)/size) + 63) &^ 63
 }
 
 // codeBytes is how many of these are codes.
@@ -106,7 +112,7 @@ func PackBlocks(k, n int, b []float32, ldb int, transB bool, size int) (p *Packe
 func newPackedBlocks(k, n, size int) *PackedBlocks {
 	t := cur.blockTiles[0]
 	for _, o := range cur.blockTiles[1:] {
-		if o.width(n) < t.width(n) {
+		if o.takes(size) && (o.width(n) < t.width(n) || !t.takes(size)) {
 			t = o
 		}
 	}
@@ -115,7 +121,12 @@ func newPackedBlocks(k, n, size int) *PackedBlocks {
 
 // width is the time that n columns take.
 func (t *blockTile) width(n int) float64 {
-	return float64((n+t.nr-1)/t.nr*t.nr) * max(t.cost, 1)
+	return float64((n+t.nr-1)/t.nr*t.nr) * t.cost
+}
+
+// takes reports that the kernels are made for blocks of size elements.
+func (t *blockTile) takes(size int) bool {
+	return t.unit == 0 || size/t.per%t.unit == 0
 }
 
 // block and panel are lengths in words.
@@ -171,6 +182,12 @@ func (p *PackedBlocks) part(r0, r1, p0, p1 int, a []byte, lda int, c []float32, 
 	some := max(1, panelBytes/(4*p.block()))
 	count := (r1 - r0 + t.mr - 1) / t.mr
 	var side []float32
+	var tmp *int32
+	if t.tmp > 0 {
+		buf, words := scratchOf[int32](t.tmp)
+		defer release(buf)
+		tmp = &words[0]
+	}
 	if p1*t.nr > p.N {
 		buf := scratch(t.mr * t.nr)
 		defer release(buf)
@@ -185,7 +202,7 @@ func (p *PackedBlocks) part(r0, r1, p0, p1 int, a []byte, lda int, c []float32, 
 				lo, hi := r0+(r1-r0)*i/count, r0+(r1-r0)*(i+1)/count
 				ap, sp := &a[lo*lda+g0*size], (*float32)(unsafe.Pointer(&a[lo*lda+codes+4*g0]))
 				if nn == t.nr {
-					t.kern[hi-lo](ap, lda, bp, &c[lo*ldc+j*t.nr], ldc*4, sp, blocks, p.words, acc)
+					t.kern[hi-lo](ap, lda, bp, &c[lo*ldc+j*t.nr], ldc*4, sp, blocks, p.words, acc, tmp)
 					continue
 				}
 				// A panel's tail: the kernel writes whole rows of nr, so it gets a copy.
@@ -193,7 +210,7 @@ func (p *PackedBlocks) part(r0, r1, p0, p1 int, a []byte, lda int, c []float32, 
 					n := copy(side[r*t.nr:(r+1)*t.nr], c[(lo+r)*ldc+j*t.nr:][:nn])
 					clear(side[r*t.nr+n : (r+1)*t.nr])
 				}
-				t.kern[hi-lo](ap, lda, bp, &side[0], t.nr*4, sp, blocks, p.words, acc)
+				t.kern[hi-lo](ap, lda, bp, &side[0], t.nr*4, sp, blocks, p.words, acc, tmp)
 				for r := range hi - lo {
 					copy(c[(lo+r)*ldc+j*t.nr:][:nn], side[r*t.nr:])
 				}
@@ -205,7 +222,7 @@ func (p *PackedBlocks) part(r0, r1, p0, p1 int, a []byte, lda int, c []float32, 
 // genericBlocks are the kernels in plain Go: 8 columns wide.
 func genericBlocks(rows int) (ks []blockKern) {
 	for r := range rows + 1 {
-		ks = append(ks, func(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks, words, acc int) {
+		ks = append(ks, func(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks, words, acc int, _ *int32) {
 			const nr = 8
 			for i := range r {
 				codes := at((*int32)(unsafe.Pointer(ap)), i*lda, blocks*words)

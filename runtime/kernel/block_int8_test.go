@@ -47,18 +47,25 @@ func blockInput(m, k int, seed uint64) []float32 {
 // product of the quantized numbers as float32 sums are.
 func TestBlockProducts(t *testing.T) {
 	for name, scheme := range blockSchemes {
-		for _, s := range []struct{ m, n, k, size int }{{1, 1, 4, 4}, {3, 17, 64, 16}, {10, 50, 100, 32}, {29, 97, 384, 64}, {5, 64, 130, 8}, {2, 33, 1540, 128}} {
+		for _, s := range []struct{ m, n, k, size int }{{1, 1, 4, 4}, {3, 17, 64, 16}, {10, 50, 100, 32}, {29, 97, 384, 64}, {5, 64, 130, 8}, {70, 40, 1600, 64}, {2, 33, 1540, 128}} {
 			for _, tb := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/%dx%dx%d/%d/transB=%v", name, s.m, s.n, s.k, s.size, tb), func(t *testing.T) {
 					var first []float32
 					kernel.EachLevel(t, func(t *testing.T) {
-						got := blockProduct(t, scheme(s.size), s.m, s.n, s.k, tb)
-						if first == nil {
-							first = got
-						}
-						for i, v := range got {
-							if math.Float32bits(v) != math.Float32bits(first[i]) {
-								t.Fatalf("element %d: %v, the best level gives %v", i, v, first[i])
+						for tile := range kernel.BlockTiles() {
+							restore, ok := kernel.WithBlockTile(tile, s.size)
+							if !ok {
+								continue
+							}
+							got := blockProduct(t, scheme(s.size), s.m, s.n, s.k, tb)
+							restore()
+							if first == nil {
+								first = got
+							}
+							for i, v := range got {
+								if math.Float32bits(v) != math.Float32bits(first[i]) {
+									t.Fatalf("tile %d, element %d: %v, the first one gives %v", tile, i, v, first[i])
+								}
 							}
 						}
 					})

@@ -49,3 +49,19 @@ func PlainRows(f func()) {
 	cur = &c
 	f()
 }
+
+// BlockTiles is the number of tiles of products of blocks of the level in use.
+func BlockTiles() int { return len(cur.blockTiles) }
+
+// WithBlockTile leaves only tile i of products of blocks to the level in use until the function returned is called; a tile that is not
+// made for blocks of size is not left: ok is false.
+func WithBlockTile(i, size int) (restore func(), ok bool) {
+	old := cur
+	if !cur.blockTiles[i].takes(size) {
+		return func() {}, false
+	}
+	c := *cur
+	c.blockTiles = cur.blockTiles[i : i+1]
+	cur = &c
+	return func() { cur = old }, true
+}

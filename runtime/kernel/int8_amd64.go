@@ -52,147 +52,132 @@ func gemm9x48vnni9(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k
 // block9x48vnni1 computes 1 rows of 48 columns; see blockKern.
 //
 //go:noescape
-func block9x48vnni1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block9x48vnni1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
 // block9x48vnni2 computes 2 rows of 48 columns; see blockKern.
 //
 //go:noescape
-func block9x48vnni2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block9x48vnni2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
 // block9x48vnni3 computes 3 rows of 48 columns; see blockKern.
 //
 //go:noescape
-func block9x48vnni3(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block9x48vnni3(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
 // block9x48vnni4 computes 4 rows of 48 columns; see blockKern.
 //
 //go:noescape
-func block9x48vnni4(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block9x48vnni4(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
 // block9x48vnni5 computes 5 rows of 48 columns; see blockKern.
 //
 //go:noescape
-func block9x48vnni5(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block9x48vnni5(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
 // block9x48vnni6 computes 6 rows of 48 columns; see blockKern.
 //
 //go:noescape
-func block9x48vnni6(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block9x48vnni6(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
 // block9x48vnni7 computes 7 rows of 48 columns; see blockKern.
 //
 //go:noescape
-func block9x48vnni7(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block9x48vnni7(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
 // block9x48vnni8 computes 8 rows of 48 columns; see blockKern.
 //
 //go:noescape
-func block9x48vnni8(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block9x48vnni8(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
 // block9x48vnni9 computes 9 rows of 48 columns; see blockKern.
 //
 //go:noescape
-func block9x48vnni9(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block9x48vnni9(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
 // block14x32vnni1 computes 1 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block14x32vnni1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
 // block14x32vnni2 computes 2 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block14x32vnni2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
 // block14x32vnni3 computes 3 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni3(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block14x32vnni3(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
 // block14x32vnni4 computes 4 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni4(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block14x32vnni4(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
 // block14x32vnni5 computes 5 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni5(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block14x32vnni5(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
 // block14x32vnni6 computes 6 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni6(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block14x32vnni6(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
 // block14x32vnni7 computes 7 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni7(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block14x32vnni7(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
 // block14x32vnni8 computes 8 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni8(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block14x32vnni8(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
 // block14x32vnni9 computes 9 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni9(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block14x32vnni9(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
 // block14x32vnni10 computes 10 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni10(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block14x32vnni10(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
 // block14x32vnni11 computes 11 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni11(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block14x32vnni11(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
 // block14x32vnni12 computes 12 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni12(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block14x32vnni12(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
 // block14x32vnni13 computes 13 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni13(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block14x32vnni13(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
 // block14x32vnni14 computes 14 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni14(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func block14x32vnni14(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
-// block4x16avx2i1 computes 1 rows of 16 columns; see blockKern.
+// blockAMX1 computes rows rows, more than 0, of 32 columns; see blockKern.
 //
 //go:noescape
-func block4x16avx2i1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func blockAMX1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, tmp *int32, config *byte, rows int)
 
-// block4x16avx2i2 computes 2 rows of 16 columns; see blockKern.
+// blockAMX2 computes rows rows, more than 16, of 32 columns; see blockKern.
 //
 //go:noescape
-func block4x16avx2i2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
+func blockAMX2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, tmp *int32, config *byte, rows int)
 
-// block4x16avx2i3 computes 3 rows of 16 columns; see blockKern.
+// vecBlockCodes writes x·by rounded, and 128, for count blocks of size elements, a multiple of 16, with a by each.
 //
 //go:noescape
-func block4x16avx2i3(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
-
-// block4x16avx2i4 computes 4 rows of 16 columns; see blockKern.
-//
-//go:noescape
-func block4x16avx2i4(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
-
-// vecBlockCodes_avx512 writes x·by rounded, for count blocks of size elements, a multiple of 16, with a by each, as bytes, 128 more than the code.
-//
-//go:noescape
-func vecBlockCodes_avx512(dst *byte, x *float32, by *float32, count int, size int)
-
-// vecBlockCodes_avx2 writes x·by rounded, for count blocks of size elements, a multiple of 16, with a by each, as int16.
-//
-//go:noescape
-func vecBlockCodes_avx2(dst *byte, x *float32, by *float32, count int, size int)
+func vecBlockCodes(dst *byte, x *float32, by *float32, count int, size int)
 
 // vecQuads sets each of n words to the bytes of one column of four rows, ld bytes apart, the first row's lowest, with the bits of flip inverted; n is a multiple of 16.
 //

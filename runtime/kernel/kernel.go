@@ -35,6 +35,7 @@ type impl struct {
 
 	blockTiles []*blockTile                                     // tiles of products of blocks, all of one kind of words
 	blockCodes func(dst *byte, x, by *float32, count, size int) // see BlockQuant.encode, whole blocks of a multiple of 16; nil: none
+	fastBlocks bool                                             // see FastBlocks
 
 	copyRows  func(dst *float32, ldd int, x *float32, ldx, n, rows int)       // see copyRowsGeneric; at least one row and element
 	splitRows func(even, odd *float32, ldd int, x *float32, ldx, n, rows int) // see splitRowsGeneric

@@ -20,7 +20,9 @@ func simdLevels() []*impl {
 		l := avx512
 		if !x.HasAVX512VNNI {
 			l.tilesI, l.tilesQ, l.convQuads, l.quads = avx2.tilesI, nil, nil, nil
-			l.blockTiles, l.blockCodes = avx2.blockTiles, avx2.blockCodes
+			l.blockTiles, l.blockCodes, l.fastBlocks = generic.blockTiles, nil, false
+		} else if x.HasAMXTile && x.HasAMXInt8 && allowTiles() {
+			l.blockTiles = append([]*blockTile{blockAMX}, l.blockTiles...)
 		}
 		ls = append(ls, &l)
 	}
@@ -45,10 +47,10 @@ var (
 // The tiles of products of blocks.
 var (
 	blockVNNI = []*blockTile{
-		{tile: tile[int32]{mr: 9, nr: 48, mc: 252}, per: 4, kern: []blockKern{nil, block9x48vnni1, block9x48vnni2, block9x48vnni3, block9x48vnni4, block9x48vnni5, block9x48vnni6, block9x48vnni7, block9x48vnni8, block9x48vnni9}},
+		{tile: tile[int32]{mr: 9, nr: 48, mc: 252, cost: 1}, per: 4, kern: []blockKern{nil, block9x48vnni1, block9x48vnni2, block9x48vnni3, block9x48vnni4, block9x48vnni5, block9x48vnni6, block9x48vnni7, block9x48vnni8, block9x48vnni9}},
 		{tile: tile[int32]{mr: 14, nr: 32, mc: 252, cost: 1.02}, per: 4, kern: []blockKern{nil, block14x32vnni1, block14x32vnni2, block14x32vnni3, block14x32vnni4, block14x32vnni5, block14x32vnni6, block14x32vnni7, block14x32vnni8, block14x32vnni9, block14x32vnni10, block14x32vnni11, block14x32vnni12, block14x32vnni13, block14x32vnni14}},
 	}
-	blockAVX2 = []*blockTile{{tile: tile[int32]{mr: 4, nr: 16, mc: 144}, per: 2, kern: []blockKern{nil, block4x16avx2i1, block4x16avx2i2, block4x16avx2i3, block4x16avx2i4}}}
+	blockAMX = &blockTile{tile: tile[int32]{mr: 32, nr: 32, mc: 256, cost: 0.8}, per: 4, kern: amxKernels(32), tmp: 1024, unit: 16}
 )
 
 // The thin tiles, each for one row count.
@@ -78,3 +80,31 @@ var (
 	convAVX2      = &convKernels{lanes: 8, kern: [5][]func(*byte){1: {nil, conv1x1_avx2, conv2x1_avx2, conv3x1_avx2, conv4x1_avx2}, 2: {nil, conv1x2_avx2, conv2x2_avx2, conv3x2_avx2, conv4x2_avx2}, 3: {nil, conv1x3_avx2, conv2x3_avx2, conv3x3_avx2, conv4x3_avx2}},
 		plane: [7]func(*byte){3: convPlane3_avx2, 6: convPlane6_avx2}, pool: [7]func(*byte){3: pool3_avx2, 6: pool6_avx2}}
 )
+
+// amxKernels are the tiles that AMX computes, up to 32 rows by 32 columns: sums of a block in tile registers, their scales in vector
+// registers.
+func amxKernels(rows int) []blockKern {
+	ks := []blockKern{nil}
+	for r := 1; r <= rows; r++ {
+		ks = append(ks, func(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks, words, acc int, tmp *int32) {
+			// Tiles 0 and 1, 2 and 3 are the sums of two groups of rows, 4 and 5 these rows, 6 and 7 the columns.
+			config := [64]byte{0: 1}
+			shape := func(t, rows, bytes int) { config[48+t], config[16+2*t] = byte(rows), byte(bytes) }
+			for g, rows := range [2]int{min(r, 16), r - 16} {
+				if rows > 0 {
+					shape(2*g, rows, 64)
+					shape(2*g+1, rows, 64)
+					shape(4+g, rows, 64)
+				}
+			}
+			shape(6, 16, 64)
+			shape(7, 16, 64)
+			if r > 16 {
+				blockAMX2(ap, lda, bp, cp, ldc, sp, blocks, words, acc, tmp, &config[0], r)
+			} else {
+				blockAMX1(ap, lda, bp, cp, ldc, sp, blocks, words, acc, tmp, &config[0], r)
+			}
+		})
+	}
+	return ks
+}

@@ -10,11 +10,9 @@ import (
 
 // blockFamilies are the tiles of products of codes that have a scale for each block of the contraction axis.
 func blockFamilies() []*family {
-	vnni := func(b, a, _, acc reg.VecPhysical) { vpdpbusd(b, a, acc) }
 	return []*family{
-		{name: "block9x48vnni", elem: "int32", size: 4, vec: 64, mr: 9, nv: 3, mul: vnni},
-		{name: "block14x32vnni", elem: "int32", size: 4, vec: 64, mr: 14, nv: 2, mul: vnni},
-		{name: "block4x16avx2i", elem: "int32", size: 4, vec: 32, mr: 4, nv: 2, mul: madd, temps: 2},
+		{name: "block9x48vnni", elem: "int32", size: 4, vec: 64, mr: 9, nv: 3},
+		{name: "block14x32vnni", elem: "int32", size: 4, vec: 64, mr: 14, nv: 2},
 	}
 }
 
@@ -25,22 +23,20 @@ func blockProducts() {
 			f.blockKernel(rows)
 		}
 	}
-	for _, w := range widths {
-		w.blockCodes()
+	for groups := 1; groups <= 2; groups++ {
+		blockTiles(groups)
 	}
+	blockCodes()
 }
 
 // blockKernel writes one tile; see blockKern.
 func (f *family) blockKernel(rows int) {
 	name := fmt.Sprintf("%s%d", f.name, rows)
-	TEXT(name, NOSPLIT, "func(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)")
+	TEXT(name, NOSPLIT, "func(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)")
 	Doc(fmt.Sprintf("%s computes %d rows of %d columns; see blockKern.", name, rows, f.nv*f.vec/f.size))
 	Pragma("noescape")
 
-	regs := ys
-	if f.vec == 64 {
-		regs = zs
-	}
+	regs := zs
 	take := func(n int) []reg.VecPhysical {
 		r := regs[:n]
 		regs = regs[n:]
@@ -48,7 +44,6 @@ func (f *family) blockKernel(rows int) {
 	}
 	sums := take(rows * f.nv)
 	b := take(f.nv)
-	temps := take(f.temps)
 	bcast := regs
 	if len(bcast) > 4 {
 		bcast = bcast[:4]
@@ -79,19 +74,14 @@ func (f *family) blockKernel(rows int) {
 	next := bp.(reg.GPVirtual)
 
 	Label("block")
-	if f.temps == 0 { // bytes: what the shift of the left codes will add is taken off beforehand
+	// What the shift of the left codes will add is taken off beforehand.
+	for v := range f.nv {
+		VMOVDQU32(row(v), b[v])
+	}
+	advance(next, f.nv*f.vec)
+	for r := range rows {
 		for v := range f.nv {
-			VMOVDQU32(row(v), b[v])
-		}
-		advance(next, f.nv*f.vec)
-		for r := range rows {
-			for v := range f.nv {
-				VMOVDQA64(b[v], sums[r*f.nv+v])
-			}
-		}
-	} else {
-		for _, s := range sums {
-			f.clear(s)
+			VMOVDQA64(b[v], sums[r*f.nv+v])
 		}
 	}
 	step := func(u int) {
@@ -107,11 +97,7 @@ func (f *family) blockKernel(rows int) {
 			av := bcast[r%len(bcast)]
 			f.broadcast(at, av)
 			for v := range f.nv {
-				var tmp reg.VecPhysical
-				if f.temps > 0 {
-					tmp = temps[(r*f.nv+v)%f.temps]
-				}
-				f.mul(b[v], av, tmp, sums[r*f.nv+v])
+				vpdpbusd(b[v], av, sums[r*f.nv+v])
 			}
 		}
 	}
@@ -182,46 +168,27 @@ func (f *family) blockKernel(rows int) {
 }
 
 // blockCodes writes the loop from quantized numbers to codes.
-func (w width) blockCodes() {
-	name, doc := "vecBlockCodes_"+w.name, "bytes, 128 more than the code"
-	if !w.z() {
-		doc = "int16"
-	}
-	TEXT(name, NOSPLIT, "func(dst *byte, x *float32, by *float32, count int, size int)")
-	Doc(name + " writes x·by rounded, for count blocks of size elements, a multiple of 16, with a by each, as " + doc + ".")
+func blockCodes() {
+	w := widths[0]
+	TEXT("vecBlockCodes", NOSPLIT, "func(dst *byte, x *float32, by *float32, count int, size int)")
+	Doc("vecBlockCodes writes x·by rounded, and 128, for count blocks of size elements, a multiple of 16, with a by each.")
 	Pragma("noescape")
 	dst, x, by := Load(Param("dst"), GP64()), Load(Param("x"), GP64()), Load(Param("by"), GP64())
 	count, size := Load(Param("count"), GP64()), Load(Param("size"), GP64())
-	n, factor := GP64(), w.reg()
-	var shift vv
-	if w.z() {
-		shift = w.set(bits(128))
-	}
+	n, factor, shift := GP64(), w.reg(), w.set(bits(128))
 	Label("block")
 	VBROADCASTSS(operand.Mem{Base: by}, factor)
 	ADDQ(operand.Imm(4), by)
 	MOVQ(size, n)
 	Label("elements")
-	var v []vv
-	for off := 0; off < 64; off += w.bytes {
-		r := w.reg()
-		VMULPS(operand.Mem{Base: x, Disp: off}, factor, r)
-		VCVTPS2DQ(r, r)
-		v = append(v, r)
-	}
+	v, b := w.reg(), XMM()
+	VMULPS(operand.Mem{Base: x}, factor, v)
+	VCVTPS2DQ(v, v)
+	VPADDD(shift, v, v)
+	VPMOVDB(v, b)
+	VMOVUPS(b, operand.Mem{Base: dst})
 	ADDQ(operand.Imm(64), x)
-	if w.z() {
-		b := XMM()
-		VPADDD(shift, v[0], v[0])
-		VPMOVDB(v[0], b)
-		VMOVUPS(b, operand.Mem{Base: dst})
-		ADDQ(operand.Imm(16), dst)
-	} else {
-		VPACKSSDW(v[1], v[0], v[0])           // 0-3 8-11 | 4-7 12-15
-		VPERMQ(operand.Imm(0xd8), v[0], v[0]) // 0-3 4-7 | 8-11 12-15
-		VMOVUPS(v[0], operand.Mem{Base: dst})
-		ADDQ(operand.Imm(32), dst)
-	}
+	ADDQ(operand.Imm(16), dst)
 	SUBQ(operand.Imm(16), n)
 	JNZ(operand.LabelRef("elements"))
 	DECQ(count)
