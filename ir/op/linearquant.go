@@ -286,6 +286,18 @@ func quantize8(out *ir.Tensor, x []float32, l numfmt.Layout, p numfmt.Params) {
 	if inner == 0 || len(x) == 0 {
 		return
 	}
+	if inner == 1 && groups > 1 {
+		zeros := make([]int32, groups)
+		for g := range zeros {
+			zeros[g] = int32(zero(g))
+		}
+		if out.Elem() == ir.Int8 {
+			quantizeChannels(ir.Data[int8](out), x, p.Scale, zeros, -128, 127)
+		} else {
+			quantizeChannels(ir.Data[uint8](out), x, p.Scale, zeros, 0, 255)
+		}
+		return
+	}
 	rows := len(x) / inner
 	span := max(1, 16384/inner)
 	if rows == 1 {
@@ -295,6 +307,22 @@ func quantize8(out *ir.Tensor, x []float32, l numfmt.Layout, p numfmt.Params) {
 	par.For(rows, span, func(lo, hi int) {
 		for r := lo; r < hi; r++ {
 			quantizeRow(out, x, r*inner, (r+1)*inner, p.Scale[r%groups], zero(r%groups))
+		}
+	})
+}
+
+// quantizeChannels quantizes rows of channels, each of which has its own scale and zero point. The codes are those of quantizeRow:
+// a quotient that is beyond ±2²⁴ is beyond any code, and others are rounded before an integer is added.
+func quantizeChannels[T int8 | uint8](out []T, x, scale []float32, zero []int32, lo, hi int32) {
+	n := len(scale)
+	par.For(len(x)/n, max(1, 16384/n), func(from, to int) {
+		quotient, code := make([]float32, n), make([]int32, n)
+		for r := from; r < to; r++ {
+			kernel.Div(quotient, x[r*n:(r+1)*n], scale)
+			kernel.QuantizeInt(code, quotient, 1, 0, -1<<24, 1<<24)
+			for i, c := range code {
+				out[r*n+i] = T(min(max(c+zero[i], lo), hi))
+			}
 		}
 	})
 }
