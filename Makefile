@@ -1,4 +1,4 @@
-# Targets: fmt lint test race fuzz interop claims report-check qemu memory memory-small bench bench-peers bench-static generate check. `check` is what CI runs, and claims where ../shared is.
+# Targets: fmt lint test levels race fuzz interop claims report-check qemu memory memory-small bench bench-peers bench-static generate check. `check` is what CI runs, and claims where ../shared is.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME   ?= 30s
 ROUNDS     ?= 21
@@ -6,7 +6,7 @@ COUNT      ?= 16
 PYTHON     ?= python3
 VENV       ?= .venv
 
-.PHONY: fmt lint test race fuzz interop claims report-check qemu memory memory-small bench bench-peers bench-static generate fresh check
+.PHONY: fmt lint test levels race fuzz interop claims report-check qemu memory memory-small bench bench-peers bench-static generate fresh check
 
 fmt:
 	gofmt -l -w $$(git ls-files '*.go')
@@ -18,6 +18,12 @@ lint:
 
 test:
 	go test ./...
+
+# The suite with the vector kernels of AVX2, and the short one in plain Go, package by package: that is slow. What golden cases
+# hold the result to at each level, passes/passtest says.
+levels:
+	QSIMC_SIMD=avx2 go test ./...
+	QSIMC_SIMD=none go test -short -p 1 -timeout 60m ./...
 
 # The packages where goroutines are.
 race:

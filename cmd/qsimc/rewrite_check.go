@@ -4,12 +4,13 @@ import (
 	"context"
 	"errors"
 	"fmt"
+	goruntime "runtime"
+	"runtime/debug"
 	"slices"
 
 	"github.com/qsimc/qsimc/frontend"
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/op"
-	"github.com/qsimc/qsimc/ir/store"
 	"github.com/qsimc/qsimc/passes"
 	"github.com/qsimc/qsimc/runtime"
 )
@@ -42,9 +43,9 @@ func (j *rewriting) check(ctx context.Context, file string) error {
 		}
 	}
 	var want ir.Tensors
-	err = j.outputs(ctx, j.unit.Model, data, 1, hold, func(_ int, out ir.Tensors) error {
-		want = out
-		return nil
+	err = j.outputs(ctx, j.unit.Model, data, 1, hold, func(_ int, out ir.Tensors) (err error) {
+		want, err = j.keep(out)
+		return err
 	})
 	if errors.Is(err, op.ErrUnsupported) {
 		j.log().Warn("the result was not run: " + err.Error())
@@ -53,7 +54,7 @@ func (j *rewriting) check(ctx context.Context, file string) error {
 	if err != nil {
 		return err
 	}
-	err = j.outputs(ctx, back, data, n, hold, func(i int, out ir.Tensors) error {
+	err = j.outputs(ctx, back, data, n, hold, func(_ int, out ir.Tensors) error {
 		for name, t := range want {
 			if out[name] == nil || !slices.Equal(t.Bytes(), out[name].Bytes()) {
 				return fmt.Errorf("output %q differs from that of the graph in memory", name)
@@ -63,13 +64,9 @@ func (j *rewriting) check(ctx context.Context, file string) error {
 		if j.data == nil {
 			return nil
 		}
-		for name, t := range out {
-			if out[name], err = keep(j.unit.Scratch, t); err != nil {
-				return err
-			}
-		}
-		j.results = append(j.results, out)
-		return nil
+		kept, err := j.keep(out)
+		j.results = append(j.results, kept)
+		return err
 	})
 	return err
 }
@@ -105,8 +102,9 @@ func (j *rewriting) measure(ctx context.Context, original *ir.Model) error {
 	return nil
 }
 
-// outputs runs a model over the first n samples.
+// outputs runs a model over the first n samples. What see gets is lent to it.
 func (j *rewriting) outputs(ctx context.Context, m *ir.Model, data *frontend.Data, n int, hold int64, see func(i int, out ir.Tensors) error) error {
+	debug.FreeOSMemory() // what came before is done: one program's memory at a time
 	o := j.unit.Runtime
 	o.Hold, o.RunOnly = hold, true
 	p, err := runtime.CompileWith(ctx, m, o)
@@ -118,11 +116,8 @@ func (j *rewriting) outputs(ctx context.Context, m *ir.Model, data *frontend.Dat
 		if err != nil {
 			return err
 		}
-		out, err := p.Run(ctx, f.Tensors)
-		if err != nil {
-			return err
-		}
-		if err := see(i, out); err != nil {
+		goruntime.GC() // weights that the run before made ready
+		if err := p.Lend(ctx, f.Tensors, func(out ir.Tensors) error { return see(i, out) }); err != nil {
 			return err
 		}
 		if i++; i == n {
@@ -132,14 +127,24 @@ func (j *rewriting) outputs(ctx context.Context, m *ir.Model, data *frontend.Dat
 	return nil
 }
 
-// keep lets a tensor's data lie in scratch.
-func keep(s *store.Scratch, t *ir.Tensor) (*ir.Tensor, error) {
-	if t.Elem() == ir.String {
-		return t, nil
+// keep returns copies of tensors, in scratch where they are large.
+func (j *rewriting) keep(out ir.Tensors) (ir.Tensors, error) {
+	kept := ir.Tensors{}
+	for name, t := range out {
+		if t.Elem() == ir.String {
+			kept[name] = t // no storage that is lent
+			continue
+		}
+		b, err := j.unit.Scratch.Keep(t.Bytes())
+		if err != nil {
+			return nil, err
+		}
+		if len(b) > 0 && &b[0] == &t.Bytes()[0] {
+			b = slices.Clone(b)
+		}
+		if kept[name], err = ir.TensorOf(t.Elem(), t.Shape(), b); err != nil {
+			return nil, err
+		}
 	}
-	b, err := s.Keep(t.Bytes())
-	if err != nil {
-		return nil, err
-	}
-	return ir.TensorOf(t.Elem(), t.Shape(), b)
+	return kept, nil
 }
