@@ -1,4 +1,4 @@
-# Targets: fmt lint test levels race fuzz interop claims report-check qemu memory memory-small bench bench-peers bench-static generate check. `check` is what CI runs, and claims where ../shared is.
+# Targets: fmt lint test levels levels-small race fuzz interop claims report-check qemu memory memory-small bench bench-peers bench-static generate check. `check` is what CI runs, and claims where ../shared is.
 STATICCHECK = honnef.co/go/tools/cmd/staticcheck@v0.8.2
 FUZZTIME   ?= 30s
 ROUNDS     ?= 21
@@ -6,7 +6,7 @@ COUNT      ?= 16
 PYTHON     ?= python3
 VENV       ?= .venv
 
-.PHONY: fmt lint test levels race fuzz interop claims report-check qemu memory memory-small bench bench-peers bench-static generate fresh check
+.PHONY: fmt lint test levels levels-small race fuzz interop claims report-check qemu memory memory-small bench bench-peers bench-static generate fresh check
 
 fmt:
 	gofmt -l -w $$(git ls-files '*.go')
@@ -24,6 +24,12 @@ test:
 levels:
 	QSIMC_SIMD=avx2 go test ./...
 	QSIMC_SIMD=none go test -short -p 1 -timeout 60m ./...
+
+# The part of it that CI runs: golden cases and the runtime.
+levels-small:
+	for l in avx2 none; do \
+		QSIMC_SIMD=$$l go test -count=1 -run Golden ./passes ./runtime/calib && QSIMC_SIMD=$$l go test -count=1 -short ./runtime || exit 1; \
+	done
 
 # The packages where goroutines are.
 race:

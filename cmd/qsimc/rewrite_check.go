@@ -106,7 +106,9 @@ func (j *rewriting) measure(ctx context.Context, original *ir.Model) error {
 func (j *rewriting) outputs(ctx context.Context, m *ir.Model, data *frontend.Data, n int, hold int64, see func(i int, out ir.Tensors) error) error {
 	debug.FreeOSMemory() // what came before is done: one program's memory at a time
 	o := j.unit.Runtime
-	o.Hold, o.RunOnly = hold, true
+	if o.Hold, o.RunOnly = hold, true; o.MaxMemory > 0 {
+		o.Hold = min(hold, o.MaxMemory/2)
+	}
 	p, err := runtime.CompileWith(ctx, m, o)
 	if err != nil {
 		return err
