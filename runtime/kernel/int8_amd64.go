@@ -164,6 +164,26 @@ func block14x32vnni13(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *flo
 //go:noescape
 func block14x32vnni14(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
 
+// block4x16avx2i1 computes 1 rows of 16 columns; see blockKern.
+//
+//go:noescape
+func block4x16avx2i1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+
+// block4x16avx2i2 computes 2 rows of 16 columns; see blockKern.
+//
+//go:noescape
+func block4x16avx2i2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+
+// block4x16avx2i3 computes 3 rows of 16 columns; see blockKern.
+//
+//go:noescape
+func block4x16avx2i3(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+
+// block4x16avx2i4 computes 4 rows of 16 columns; see blockKern.
+//
+//go:noescape
+func block4x16avx2i4(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+
 // blockAMX1 computes rows rows, more than 0, of 32 columns; see blockKern.
 //
 //go:noescape
@@ -174,10 +194,15 @@ func blockAMX1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, b
 //go:noescape
 func blockAMX2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, tmp *int32, config *byte, rows int)
 
-// vecBlockCodes writes x·by rounded, and 128, for count blocks of size elements, a multiple of 16, with a by each.
+// vecBlockCodes_avx512 writes x·by rounded, for count blocks of size elements, a multiple of 16, with a by each, as bytes, 128 more than the code.
 //
 //go:noescape
-func vecBlockCodes(dst *byte, x *float32, by *float32, count int, size int)
+func vecBlockCodes_avx512(dst *byte, x *float32, by *float32, count int, size int)
+
+// vecBlockCodes_avx2 writes x·by rounded, for count blocks of size elements, a multiple of 16, with a by each, as int16.
+//
+//go:noescape
+func vecBlockCodes_avx2(dst *byte, x *float32, by *float32, count int, size int)
 
 // vecQuads sets each of n words to the bytes of one column of four rows, ld bytes apart, the first row's lowest, with the bits of flip inverted; n is a multiple of 16.
 //

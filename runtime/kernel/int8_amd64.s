@@ -10329,6 +10329,752 @@ done:
 	VZEROUPPER
 	RET
 
+// func block4x16avx2i1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·block4x16avx2i1(SB), NOSPLIT, $0-80
+	MOVQ lda+8(FP), AX
+	MOVQ ap+0(FP), AX
+	MOVQ bp+16(FP), CX
+	MOVQ cp+24(FP), DX
+	MOVQ ldc+32(FP), BX
+	MOVQ sp+40(FP), BX
+
+block:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	MOVQ  words+56(FP), SI
+	SHRQ  $0x02, SI
+	JZ    rest
+
+four:
+	VMOVUPS      (CX), Y2
+	VMOVUPS      32(CX), Y3
+	ADDQ         $+64, CX
+	VPBROADCASTD (AX), Y6
+	VPMADDWD     Y2, Y6, Y4
+	VPADDD       Y4, Y0, Y0
+	VPMADDWD     Y3, Y6, Y5
+	VPADDD       Y5, Y1, Y1
+	VMOVUPS      (CX), Y2
+	VMOVUPS      32(CX), Y3
+	ADDQ         $+64, CX
+	VPBROADCASTD 4(AX), Y6
+	VPMADDWD     Y2, Y6, Y4
+	VPADDD       Y4, Y0, Y0
+	VPMADDWD     Y3, Y6, Y5
+	VPADDD       Y5, Y1, Y1
+	VMOVUPS      (CX), Y2
+	VMOVUPS      32(CX), Y3
+	ADDQ         $+64, CX
+	VPBROADCASTD 8(AX), Y6
+	VPMADDWD     Y2, Y6, Y4
+	VPADDD       Y4, Y0, Y0
+	VPMADDWD     Y3, Y6, Y5
+	VPADDD       Y5, Y1, Y1
+	VMOVUPS      (CX), Y2
+	VMOVUPS      32(CX), Y3
+	ADDQ         $+64, CX
+	VPBROADCASTD 12(AX), Y6
+	VPMADDWD     Y2, Y6, Y4
+	VPADDD       Y4, Y0, Y0
+	VPMADDWD     Y3, Y6, Y5
+	VPADDD       Y5, Y1, Y1
+	ADDQ         $0x10, AX
+	DECQ         SI
+	JNZ          four
+
+rest:
+	MOVQ words+56(FP), SI
+	ANDQ $0x03, SI
+	JZ   scale
+
+one:
+	VMOVUPS      (CX), Y2
+	VMOVUPS      32(CX), Y3
+	ADDQ         $+64, CX
+	VPBROADCASTD (AX), Y6
+	VPMADDWD     Y2, Y6, Y4
+	VPADDD       Y4, Y0, Y0
+	VPMADDWD     Y3, Y6, Y5
+	VPADDD       Y5, Y1, Y1
+	ADDQ         $0x04, AX
+	DECQ         SI
+	JNZ          one
+
+scale:
+	VMOVUPS      (CX), Y2
+	VMOVUPS      32(CX), Y3
+	ADDQ         $+64, CX
+	MOVQ         DX, SI
+	MOVQ         BX, DI
+	ADDQ         $0x04, BX
+	CMPQ         acc+64(FP), $0x00
+	JEQ          first
+	VBROADCASTSS (DI), Y6
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y6, Y0, Y0
+	VFMADD213PS  (SI), Y2, Y0
+	VMOVUPS      Y0, (SI)
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y6, Y1, Y1
+	VFMADD213PS  32(SI), Y3, Y1
+	VMOVUPS      Y1, 32(SI)
+	DECQ         blocks+48(FP)
+	JNZ          block
+	JMP          done
+
+first:
+	VBROADCASTSS (DI), Y6
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y6, Y0, Y0
+	VMULPS       Y2, Y0, Y0
+	VMOVUPS      Y0, (SI)
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y6, Y1, Y1
+	VMULPS       Y3, Y1, Y1
+	VMOVUPS      Y1, 32(SI)
+	MOVQ         $+1, acc+64(FP)
+	DECQ         blocks+48(FP)
+	JNZ          block
+
+done:
+	VZEROUPPER
+	RET
+
+// func block4x16avx2i2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·block4x16avx2i2(SB), NOSPLIT, $0-80
+	MOVQ lda+8(FP), AX
+	MOVQ ap+0(FP), CX
+	MOVQ bp+16(FP), DX
+	MOVQ cp+24(FP), BX
+	MOVQ ldc+32(FP), SI
+	MOVQ sp+40(FP), DI
+
+block:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	MOVQ  words+56(FP), R8
+	SHRQ  $0x02, R8
+	JZ    rest
+
+four:
+	VMOVUPS      (DX), Y4
+	VMOVUPS      32(DX), Y5
+	ADDQ         $+64, DX
+	VPBROADCASTD (CX), Y8
+	VPMADDWD     Y4, Y8, Y6
+	VPADDD       Y6, Y0, Y0
+	VPMADDWD     Y5, Y8, Y7
+	VPADDD       Y7, Y1, Y1
+	VPBROADCASTD (CX)(AX*1), Y9
+	VPMADDWD     Y4, Y9, Y6
+	VPADDD       Y6, Y2, Y2
+	VPMADDWD     Y5, Y9, Y7
+	VPADDD       Y7, Y3, Y3
+	VMOVUPS      (DX), Y4
+	VMOVUPS      32(DX), Y5
+	ADDQ         $+64, DX
+	VPBROADCASTD 4(CX), Y8
+	VPMADDWD     Y4, Y8, Y6
+	VPADDD       Y6, Y0, Y0
+	VPMADDWD     Y5, Y8, Y7
+	VPADDD       Y7, Y1, Y1
+	VPBROADCASTD 4(CX)(AX*1), Y9
+	VPMADDWD     Y4, Y9, Y6
+	VPADDD       Y6, Y2, Y2
+	VPMADDWD     Y5, Y9, Y7
+	VPADDD       Y7, Y3, Y3
+	VMOVUPS      (DX), Y4
+	VMOVUPS      32(DX), Y5
+	ADDQ         $+64, DX
+	VPBROADCASTD 8(CX), Y8
+	VPMADDWD     Y4, Y8, Y6
+	VPADDD       Y6, Y0, Y0
+	VPMADDWD     Y5, Y8, Y7
+	VPADDD       Y7, Y1, Y1
+	VPBROADCASTD 8(CX)(AX*1), Y9
+	VPMADDWD     Y4, Y9, Y6
+	VPADDD       Y6, Y2, Y2
+	VPMADDWD     Y5, Y9, Y7
+	VPADDD       Y7, Y3, Y3
+	VMOVUPS      (DX), Y4
+	VMOVUPS      32(DX), Y5
+	ADDQ         $+64, DX
+	VPBROADCASTD 12(CX), Y8
+	VPMADDWD     Y4, Y8, Y6
+	VPADDD       Y6, Y0, Y0
+	VPMADDWD     Y5, Y8, Y7
+	VPADDD       Y7, Y1, Y1
+	VPBROADCASTD 12(CX)(AX*1), Y9
+	VPMADDWD     Y4, Y9, Y6
+	VPADDD       Y6, Y2, Y2
+	VPMADDWD     Y5, Y9, Y7
+	VPADDD       Y7, Y3, Y3
+	ADDQ         $0x10, CX
+	DECQ         R8
+	JNZ          four
+
+rest:
+	MOVQ words+56(FP), R8
+	ANDQ $0x03, R8
+	JZ   scale
+
+one:
+	VMOVUPS      (DX), Y4
+	VMOVUPS      32(DX), Y5
+	ADDQ         $+64, DX
+	VPBROADCASTD (CX), Y8
+	VPMADDWD     Y4, Y8, Y6
+	VPADDD       Y6, Y0, Y0
+	VPMADDWD     Y5, Y8, Y7
+	VPADDD       Y7, Y1, Y1
+	VPBROADCASTD (CX)(AX*1), Y9
+	VPMADDWD     Y4, Y9, Y6
+	VPADDD       Y6, Y2, Y2
+	VPMADDWD     Y5, Y9, Y7
+	VPADDD       Y7, Y3, Y3
+	ADDQ         $0x04, CX
+	DECQ         R8
+	JNZ          one
+
+scale:
+	VMOVUPS      (DX), Y4
+	VMOVUPS      32(DX), Y5
+	ADDQ         $+64, DX
+	MOVQ         BX, R8
+	MOVQ         DI, R9
+	ADDQ         $0x04, DI
+	CMPQ         acc+64(FP), $0x00
+	JEQ          first
+	VBROADCASTSS (R9), Y8
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y8, Y0, Y0
+	VFMADD213PS  (R8), Y4, Y0
+	VMOVUPS      Y0, (R8)
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y8, Y1, Y1
+	VFMADD213PS  32(R8), Y5, Y1
+	VMOVUPS      Y1, 32(R8)
+	ADDQ         SI, R8
+	ADDQ         AX, R9
+	VBROADCASTSS (R9), Y9
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       Y9, Y2, Y2
+	VFMADD213PS  (R8), Y4, Y2
+	VMOVUPS      Y2, (R8)
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y9, Y3, Y3
+	VFMADD213PS  32(R8), Y5, Y3
+	VMOVUPS      Y3, 32(R8)
+	DECQ         blocks+48(FP)
+	JNZ          block
+	JMP          done
+
+first:
+	VBROADCASTSS (R9), Y8
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y8, Y0, Y0
+	VMULPS       Y4, Y0, Y0
+	VMOVUPS      Y0, (R8)
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y8, Y1, Y1
+	VMULPS       Y5, Y1, Y1
+	VMOVUPS      Y1, 32(R8)
+	ADDQ         SI, R8
+	ADDQ         AX, R9
+	VBROADCASTSS (R9), Y9
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       Y9, Y2, Y2
+	VMULPS       Y4, Y2, Y2
+	VMOVUPS      Y2, (R8)
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y9, Y3, Y3
+	VMULPS       Y5, Y3, Y3
+	VMOVUPS      Y3, 32(R8)
+	MOVQ         $+1, acc+64(FP)
+	DECQ         blocks+48(FP)
+	JNZ          block
+
+done:
+	VZEROUPPER
+	RET
+
+// func block4x16avx2i3(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·block4x16avx2i3(SB), NOSPLIT, $0-80
+	MOVQ lda+8(FP), AX
+	MOVQ ap+0(FP), CX
+	MOVQ bp+16(FP), DX
+	MOVQ cp+24(FP), BX
+	MOVQ ldc+32(FP), SI
+	MOVQ sp+40(FP), DI
+
+block:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	MOVQ  words+56(FP), R8
+	SHRQ  $0x02, R8
+	JZ    rest
+
+four:
+	VMOVUPS      (DX), Y6
+	VMOVUPS      32(DX), Y7
+	ADDQ         $+64, DX
+	VPBROADCASTD (CX), Y10
+	VPMADDWD     Y6, Y10, Y8
+	VPADDD       Y8, Y0, Y0
+	VPMADDWD     Y7, Y10, Y9
+	VPADDD       Y9, Y1, Y1
+	VPBROADCASTD (CX)(AX*1), Y11
+	VPMADDWD     Y6, Y11, Y8
+	VPADDD       Y8, Y2, Y2
+	VPMADDWD     Y7, Y11, Y9
+	VPADDD       Y9, Y3, Y3
+	VPBROADCASTD (CX)(AX*2), Y12
+	VPMADDWD     Y6, Y12, Y8
+	VPADDD       Y8, Y4, Y4
+	VPMADDWD     Y7, Y12, Y9
+	VPADDD       Y9, Y5, Y5
+	VMOVUPS      (DX), Y6
+	VMOVUPS      32(DX), Y7
+	ADDQ         $+64, DX
+	VPBROADCASTD 4(CX), Y10
+	VPMADDWD     Y6, Y10, Y8
+	VPADDD       Y8, Y0, Y0
+	VPMADDWD     Y7, Y10, Y9
+	VPADDD       Y9, Y1, Y1
+	VPBROADCASTD 4(CX)(AX*1), Y11
+	VPMADDWD     Y6, Y11, Y8
+	VPADDD       Y8, Y2, Y2
+	VPMADDWD     Y7, Y11, Y9
+	VPADDD       Y9, Y3, Y3
+	VPBROADCASTD 4(CX)(AX*2), Y12
+	VPMADDWD     Y6, Y12, Y8
+	VPADDD       Y8, Y4, Y4
+	VPMADDWD     Y7, Y12, Y9
+	VPADDD       Y9, Y5, Y5
+	VMOVUPS      (DX), Y6
+	VMOVUPS      32(DX), Y7
+	ADDQ         $+64, DX
+	VPBROADCASTD 8(CX), Y10
+	VPMADDWD     Y6, Y10, Y8
+	VPADDD       Y8, Y0, Y0
+	VPMADDWD     Y7, Y10, Y9
+	VPADDD       Y9, Y1, Y1
+	VPBROADCASTD 8(CX)(AX*1), Y11
+	VPMADDWD     Y6, Y11, Y8
+	VPADDD       Y8, Y2, Y2
+	VPMADDWD     Y7, Y11, Y9
+	VPADDD       Y9, Y3, Y3
+	VPBROADCASTD 8(CX)(AX*2), Y12
+	VPMADDWD     Y6, Y12, Y8
+	VPADDD       Y8, Y4, Y4
+	VPMADDWD     Y7, Y12, Y9
+	VPADDD       Y9, Y5, Y5
+	VMOVUPS      (DX), Y6
+	VMOVUPS      32(DX), Y7
+	ADDQ         $+64, DX
+	VPBROADCASTD 12(CX), Y10
+	VPMADDWD     Y6, Y10, Y8
+	VPADDD       Y8, Y0, Y0
+	VPMADDWD     Y7, Y10, Y9
+	VPADDD       Y9, Y1, Y1
+	VPBROADCASTD 12(CX)(AX*1), Y11
+	VPMADDWD     Y6, Y11, Y8
+	VPADDD       Y8, Y2, Y2
+	VPMADDWD     Y7, Y11, Y9
+	VPADDD       Y9, Y3, Y3
+	VPBROADCASTD 12(CX)(AX*2), Y12
+	VPMADDWD     Y6, Y12, Y8
+	VPADDD       Y8, Y4, Y4
+	VPMADDWD     Y7, Y12, Y9
+	VPADDD       Y9, Y5, Y5
+	ADDQ         $0x10, CX
+	DECQ         R8
+	JNZ          four
+
+rest:
+	MOVQ words+56(FP), R8
+	ANDQ $0x03, R8
+	JZ   scale
+
+one:
+	VMOVUPS      (DX), Y6
+	VMOVUPS      32(DX), Y7
+	ADDQ         $+64, DX
+	VPBROADCASTD (CX), Y10
+	VPMADDWD     Y6, Y10, Y8
+	VPADDD       Y8, Y0, Y0
+	VPMADDWD     Y7, Y10, Y9
+	VPADDD       Y9, Y1, Y1
+	VPBROADCASTD (CX)(AX*1), Y11
+	VPMADDWD     Y6, Y11, Y8
+	VPADDD       Y8, Y2, Y2
+	VPMADDWD     Y7, Y11, Y9
+	VPADDD       Y9, Y3, Y3
+	VPBROADCASTD (CX)(AX*2), Y12
+	VPMADDWD     Y6, Y12, Y8
+	VPADDD       Y8, Y4, Y4
+	VPMADDWD     Y7, Y12, Y9
+	VPADDD       Y9, Y5, Y5
+	ADDQ         $0x04, CX
+	DECQ         R8
+	JNZ          one
+
+scale:
+	VMOVUPS      (DX), Y6
+	VMOVUPS      32(DX), Y7
+	ADDQ         $+64, DX
+	MOVQ         BX, R8
+	MOVQ         DI, R9
+	ADDQ         $0x04, DI
+	CMPQ         acc+64(FP), $0x00
+	JEQ          first
+	VBROADCASTSS (R9), Y10
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y10, Y0, Y0
+	VFMADD213PS  (R8), Y6, Y0
+	VMOVUPS      Y0, (R8)
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y10, Y1, Y1
+	VFMADD213PS  32(R8), Y7, Y1
+	VMOVUPS      Y1, 32(R8)
+	ADDQ         SI, R8
+	ADDQ         AX, R9
+	VBROADCASTSS (R9), Y11
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       Y11, Y2, Y2
+	VFMADD213PS  (R8), Y6, Y2
+	VMOVUPS      Y2, (R8)
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y11, Y3, Y3
+	VFMADD213PS  32(R8), Y7, Y3
+	VMOVUPS      Y3, 32(R8)
+	ADDQ         SI, R8
+	ADDQ         AX, R9
+	VBROADCASTSS (R9), Y12
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y12, Y4, Y4
+	VFMADD213PS  (R8), Y6, Y4
+	VMOVUPS      Y4, (R8)
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y12, Y5, Y5
+	VFMADD213PS  32(R8), Y7, Y5
+	VMOVUPS      Y5, 32(R8)
+	DECQ         blocks+48(FP)
+	JNZ          block
+	JMP          done
+
+first:
+	VBROADCASTSS (R9), Y10
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y10, Y0, Y0
+	VMULPS       Y6, Y0, Y0
+	VMOVUPS      Y0, (R8)
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y10, Y1, Y1
+	VMULPS       Y7, Y1, Y1
+	VMOVUPS      Y1, 32(R8)
+	ADDQ         SI, R8
+	ADDQ         AX, R9
+	VBROADCASTSS (R9), Y11
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       Y11, Y2, Y2
+	VMULPS       Y6, Y2, Y2
+	VMOVUPS      Y2, (R8)
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y11, Y3, Y3
+	VMULPS       Y7, Y3, Y3
+	VMOVUPS      Y3, 32(R8)
+	ADDQ         SI, R8
+	ADDQ         AX, R9
+	VBROADCASTSS (R9), Y12
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y12, Y4, Y4
+	VMULPS       Y6, Y4, Y4
+	VMOVUPS      Y4, (R8)
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y12, Y5, Y5
+	VMULPS       Y7, Y5, Y5
+	VMOVUPS      Y5, 32(R8)
+	MOVQ         $+1, acc+64(FP)
+	DECQ         blocks+48(FP)
+	JNZ          block
+
+done:
+	VZEROUPPER
+	RET
+
+// func block4x16avx2i4(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// Requires: AVX, AVX2, FMA3
+TEXT ·block4x16avx2i4(SB), NOSPLIT, $0-80
+	MOVQ lda+8(FP), AX
+	MOVQ ap+0(FP), CX
+	LEAQ (CX)(AX*2), DX
+	ADDQ AX, DX
+	MOVQ bp+16(FP), BX
+	MOVQ cp+24(FP), SI
+	MOVQ ldc+32(FP), DI
+	MOVQ sp+40(FP), R8
+
+block:
+	VPXOR Y0, Y0, Y0
+	VPXOR Y1, Y1, Y1
+	VPXOR Y2, Y2, Y2
+	VPXOR Y3, Y3, Y3
+	VPXOR Y4, Y4, Y4
+	VPXOR Y5, Y5, Y5
+	VPXOR Y6, Y6, Y6
+	VPXOR Y7, Y7, Y7
+	MOVQ  words+56(FP), R9
+	SHRQ  $0x02, R9
+	JZ    rest
+
+four:
+	VMOVUPS      (BX), Y8
+	VMOVUPS      32(BX), Y9
+	ADDQ         $+64, BX
+	VPBROADCASTD (CX), Y12
+	VPMADDWD     Y8, Y12, Y10
+	VPADDD       Y10, Y0, Y0
+	VPMADDWD     Y9, Y12, Y11
+	VPADDD       Y11, Y1, Y1
+	VPBROADCASTD (CX)(AX*1), Y13
+	VPMADDWD     Y8, Y13, Y10
+	VPADDD       Y10, Y2, Y2
+	VPMADDWD     Y9, Y13, Y11
+	VPADDD       Y11, Y3, Y3
+	VPBROADCASTD (CX)(AX*2), Y14
+	VPMADDWD     Y8, Y14, Y10
+	VPADDD       Y10, Y4, Y4
+	VPMADDWD     Y9, Y14, Y11
+	VPADDD       Y11, Y5, Y5
+	VPBROADCASTD (DX), Y15
+	VPMADDWD     Y8, Y15, Y10
+	VPADDD       Y10, Y6, Y6
+	VPMADDWD     Y9, Y15, Y11
+	VPADDD       Y11, Y7, Y7
+	VMOVUPS      (BX), Y8
+	VMOVUPS      32(BX), Y9
+	ADDQ         $+64, BX
+	VPBROADCASTD 4(CX), Y12
+	VPMADDWD     Y8, Y12, Y10
+	VPADDD       Y10, Y0, Y0
+	VPMADDWD     Y9, Y12, Y11
+	VPADDD       Y11, Y1, Y1
+	VPBROADCASTD 4(CX)(AX*1), Y13
+	VPMADDWD     Y8, Y13, Y10
+	VPADDD       Y10, Y2, Y2
+	VPMADDWD     Y9, Y13, Y11
+	VPADDD       Y11, Y3, Y3
+	VPBROADCASTD 4(CX)(AX*2), Y14
+	VPMADDWD     Y8, Y14, Y10
+	VPADDD       Y10, Y4, Y4
+	VPMADDWD     Y9, Y14, Y11
+	VPADDD       Y11, Y5, Y5
+	VPBROADCASTD 4(DX), Y15
+	VPMADDWD     Y8, Y15, Y10
+	VPADDD       Y10, Y6, Y6
+	VPMADDWD     Y9, Y15, Y11
+	VPADDD       Y11, Y7, Y7
+	VMOVUPS      (BX), Y8
+	VMOVUPS      32(BX), Y9
+	ADDQ         $+64, BX
+	VPBROADCASTD 8(CX), Y12
+	VPMADDWD     Y8, Y12, Y10
+	VPADDD       Y10, Y0, Y0
+	VPMADDWD     Y9, Y12, Y11
+	VPADDD       Y11, Y1, Y1
+	VPBROADCASTD 8(CX)(AX*1), Y13
+	VPMADDWD     Y8, Y13, Y10
+	VPADDD       Y10, Y2, Y2
+	VPMADDWD     Y9, Y13, Y11
+	VPADDD       Y11, Y3, Y3
+	VPBROADCASTD 8(CX)(AX*2), Y14
+	VPMADDWD     Y8, Y14, Y10
+	VPADDD       Y10, Y4, Y4
+	VPMADDWD     Y9, Y14, Y11
+	VPADDD       Y11, Y5, Y5
+	VPBROADCASTD 8(DX), Y15
+	VPMADDWD     Y8, Y15, Y10
+	VPADDD       Y10, Y6, Y6
+	VPMADDWD     Y9, Y15, Y11
+	VPADDD       Y11, Y7, Y7
+	VMOVUPS      (BX), Y8
+	VMOVUPS      32(BX), Y9
+	ADDQ         $+64, BX
+	VPBROADCASTD 12(CX), Y12
+	VPMADDWD     Y8, Y12, Y10
+	VPADDD       Y10, Y0, Y0
+	VPMADDWD     Y9, Y12, Y11
+	VPADDD       Y11, Y1, Y1
+	VPBROADCASTD 12(CX)(AX*1), Y13
+	VPMADDWD     Y8, Y13, Y10
+	VPADDD       Y10, Y2, Y2
+	VPMADDWD     Y9, Y13, Y11
+	VPADDD       Y11, Y3, Y3
+	VPBROADCASTD 12(CX)(AX*2), Y14
+	VPMADDWD     Y8, Y14, Y10
+	VPADDD       Y10, Y4, Y4
+	VPMADDWD     Y9, Y14, Y11
+	VPADDD       Y11, Y5, Y5
+	VPBROADCASTD 12(DX), Y15
+	VPMADDWD     Y8, Y15, Y10
+	VPADDD       Y10, Y6, Y6
+	VPMADDWD     Y9, Y15, Y11
+	VPADDD       Y11, Y7, Y7
+	ADDQ         $0x10, CX
+	ADDQ         $0x10, DX
+	DECQ         R9
+	JNZ          four
+
+rest:
+	MOVQ words+56(FP), R9
+	ANDQ $0x03, R9
+	JZ   scale
+
+one:
+	VMOVUPS      (BX), Y8
+	VMOVUPS      32(BX), Y9
+	ADDQ         $+64, BX
+	VPBROADCASTD (CX), Y12
+	VPMADDWD     Y8, Y12, Y10
+	VPADDD       Y10, Y0, Y0
+	VPMADDWD     Y9, Y12, Y11
+	VPADDD       Y11, Y1, Y1
+	VPBROADCASTD (CX)(AX*1), Y13
+	VPMADDWD     Y8, Y13, Y10
+	VPADDD       Y10, Y2, Y2
+	VPMADDWD     Y9, Y13, Y11
+	VPADDD       Y11, Y3, Y3
+	VPBROADCASTD (CX)(AX*2), Y14
+	VPMADDWD     Y8, Y14, Y10
+	VPADDD       Y10, Y4, Y4
+	VPMADDWD     Y9, Y14, Y11
+	VPADDD       Y11, Y5, Y5
+	VPBROADCASTD (DX), Y15
+	VPMADDWD     Y8, Y15, Y10
+	VPADDD       Y10, Y6, Y6
+	VPMADDWD     Y9, Y15, Y11
+	VPADDD       Y11, Y7, Y7
+	ADDQ         $0x04, CX
+	ADDQ         $0x04, DX
+	DECQ         R9
+	JNZ          one
+
+scale:
+	VMOVUPS      (BX), Y8
+	VMOVUPS      32(BX), Y9
+	ADDQ         $+64, BX
+	MOVQ         SI, R9
+	MOVQ         R8, R10
+	ADDQ         $0x04, R8
+	CMPQ         acc+64(FP), $0x00
+	JEQ          first
+	VBROADCASTSS (R10), Y12
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y12, Y0, Y0
+	VFMADD213PS  (R9), Y8, Y0
+	VMOVUPS      Y0, (R9)
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y12, Y1, Y1
+	VFMADD213PS  32(R9), Y9, Y1
+	VMOVUPS      Y1, 32(R9)
+	ADDQ         DI, R9
+	ADDQ         AX, R10
+	VBROADCASTSS (R10), Y13
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       Y13, Y2, Y2
+	VFMADD213PS  (R9), Y8, Y2
+	VMOVUPS      Y2, (R9)
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y13, Y3, Y3
+	VFMADD213PS  32(R9), Y9, Y3
+	VMOVUPS      Y3, 32(R9)
+	ADDQ         DI, R9
+	ADDQ         AX, R10
+	VBROADCASTSS (R10), Y14
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y14, Y4, Y4
+	VFMADD213PS  (R9), Y8, Y4
+	VMOVUPS      Y4, (R9)
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y14, Y5, Y5
+	VFMADD213PS  32(R9), Y9, Y5
+	VMOVUPS      Y5, 32(R9)
+	ADDQ         DI, R9
+	ADDQ         AX, R10
+	VBROADCASTSS (R10), Y15
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y15, Y6, Y6
+	VFMADD213PS  (R9), Y8, Y6
+	VMOVUPS      Y6, (R9)
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       Y15, Y7, Y7
+	VFMADD213PS  32(R9), Y9, Y7
+	VMOVUPS      Y7, 32(R9)
+	DECQ         blocks+48(FP)
+	JNZ          block
+	JMP          done
+
+first:
+	VBROADCASTSS (R10), Y12
+	VCVTDQ2PS    Y0, Y0
+	VMULPS       Y12, Y0, Y0
+	VMULPS       Y8, Y0, Y0
+	VMOVUPS      Y0, (R9)
+	VCVTDQ2PS    Y1, Y1
+	VMULPS       Y12, Y1, Y1
+	VMULPS       Y9, Y1, Y1
+	VMOVUPS      Y1, 32(R9)
+	ADDQ         DI, R9
+	ADDQ         AX, R10
+	VBROADCASTSS (R10), Y13
+	VCVTDQ2PS    Y2, Y2
+	VMULPS       Y13, Y2, Y2
+	VMULPS       Y8, Y2, Y2
+	VMOVUPS      Y2, (R9)
+	VCVTDQ2PS    Y3, Y3
+	VMULPS       Y13, Y3, Y3
+	VMULPS       Y9, Y3, Y3
+	VMOVUPS      Y3, 32(R9)
+	ADDQ         DI, R9
+	ADDQ         AX, R10
+	VBROADCASTSS (R10), Y14
+	VCVTDQ2PS    Y4, Y4
+	VMULPS       Y14, Y4, Y4
+	VMULPS       Y8, Y4, Y4
+	VMOVUPS      Y4, (R9)
+	VCVTDQ2PS    Y5, Y5
+	VMULPS       Y14, Y5, Y5
+	VMULPS       Y9, Y5, Y5
+	VMOVUPS      Y5, 32(R9)
+	ADDQ         DI, R9
+	ADDQ         AX, R10
+	VBROADCASTSS (R10), Y15
+	VCVTDQ2PS    Y6, Y6
+	VMULPS       Y15, Y6, Y6
+	VMULPS       Y8, Y6, Y6
+	VMOVUPS      Y6, (R9)
+	VCVTDQ2PS    Y7, Y7
+	VMULPS       Y15, Y7, Y7
+	VMULPS       Y9, Y7, Y7
+	VMOVUPS      Y7, 32(R9)
+	MOVQ         $+1, acc+64(FP)
+	DECQ         blocks+48(FP)
+	JNZ          block
+
+done:
+	VZEROUPPER
+	RET
+
 // func blockAMX1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, tmp *int32, config *byte, rows int)
 // Requires: AVX, AVX512F
 TEXT ·blockAMX1(SB), NOSPLIT, $0-96
@@ -11067,9 +11813,9 @@ enddone:
 	VZEROUPPER
 	RET
 
-// func vecBlockCodes(dst *byte, x *float32, by *float32, count int, size int)
+// func vecBlockCodes_avx512(dst *byte, x *float32, by *float32, count int, size int)
 // Requires: AVX, AVX512F
-TEXT ·vecBlockCodes(SB), NOSPLIT, $0-40
+TEXT ·vecBlockCodes_avx512(SB), NOSPLIT, $0-40
 	MOVQ    dst+0(FP), AX
 	MOVQ    x+8(FP), CX
 	MOVQ    by+16(FP), DX
@@ -11085,10 +11831,10 @@ block:
 elements:
 	VMULPS    (CX), Z0, Z2
 	VCVTPS2DQ Z2, Z2
+	ADDQ      $0x40, CX
 	VPADDD    Z1, Z2, Z2
 	VPMOVDB   Z2, X2
 	VMOVUPS   X2, (AX)
-	ADDQ      $0x40, CX
 	ADDQ      $0x10, AX
 	SUBQ      $0x10, DI
 	JNZ       elements
@@ -11114,6 +11860,37 @@ DATA k00000080<>+52(SB)/4, $0x00000080
 DATA k00000080<>+56(SB)/4, $0x00000080
 DATA k00000080<>+60(SB)/4, $0x00000080
 GLOBL k00000080<>(SB), RODATA|NOPTR, $64
+
+// func vecBlockCodes_avx2(dst *byte, x *float32, by *float32, count int, size int)
+// Requires: AVX, AVX2
+TEXT ·vecBlockCodes_avx2(SB), NOSPLIT, $0-40
+	MOVQ dst+0(FP), AX
+	MOVQ x+8(FP), CX
+	MOVQ by+16(FP), DX
+	MOVQ count+24(FP), BX
+	MOVQ size+32(FP), SI
+
+block:
+	VBROADCASTSS (DX), Y0
+	ADDQ         $0x04, DX
+	MOVQ         SI, DI
+
+elements:
+	VMULPS    (CX), Y0, Y1
+	VCVTPS2DQ Y1, Y1
+	VMULPS    32(CX), Y0, Y2
+	VCVTPS2DQ Y2, Y2
+	ADDQ      $0x40, CX
+	VPACKSSDW Y2, Y1, Y1
+	VPERMQ    $0xd8, Y1, Y1
+	VMOVUPS   Y1, (AX)
+	ADDQ      $0x20, AX
+	SUBQ      $0x10, DI
+	JNZ       elements
+	DECQ      BX
+	JNZ       block
+	VZEROUPPER
+	RET
 
 // func vecQuads(dst *int32, x *uint8, ld int, flip uint32, n int)
 // Requires: AVX, AVX2

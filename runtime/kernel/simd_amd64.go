@@ -20,7 +20,7 @@ func simdLevels() []*impl {
 		l := avx512
 		if !x.HasAVX512VNNI {
 			l.tilesI, l.tilesQ, l.convQuads, l.quads = avx2.tilesI, nil, nil, nil
-			l.blockTiles, l.blockCodes, l.fastBlocks = generic.blockTiles, nil, false
+			l.blockTiles, l.blockCodes = avx2.blockTiles, avx2.blockCodes
 		} else if x.HasAMXTile && x.HasAMXInt8 && allowTiles() {
 			l.blockTiles = append([]*blockTile{blockAMX}, l.blockTiles...)
 		}
@@ -50,7 +50,8 @@ var (
 		{tile: tile[int32]{mr: 9, nr: 48, mc: 252, cost: 1}, per: 4, kern: []blockKern{nil, block9x48vnni1, block9x48vnni2, block9x48vnni3, block9x48vnni4, block9x48vnni5, block9x48vnni6, block9x48vnni7, block9x48vnni8, block9x48vnni9}},
 		{tile: tile[int32]{mr: 14, nr: 32, mc: 252, cost: 1.02}, per: 4, kern: []blockKern{nil, block14x32vnni1, block14x32vnni2, block14x32vnni3, block14x32vnni4, block14x32vnni5, block14x32vnni6, block14x32vnni7, block14x32vnni8, block14x32vnni9, block14x32vnni10, block14x32vnni11, block14x32vnni12, block14x32vnni13, block14x32vnni14}},
 	}
-	blockAMX = &blockTile{tile: tile[int32]{mr: 32, nr: 32, mc: 256, cost: 0.8}, per: 4, kern: amxKernels(32), tmp: 1024, unit: 16}
+	blockAVX2 = []*blockTile{{tile: tile[int32]{mr: 4, nr: 16, mc: 144, cost: 1}, per: 2, kern: []blockKern{nil, block4x16avx2i1, block4x16avx2i2, block4x16avx2i3, block4x16avx2i4}}}
+	blockAMX  = &blockTile{tile: tile[int32]{mr: 32, nr: 32, mc: 256, cost: 0.8}, per: 4, kern: amxKernels(32), tmp: 1024, unit: 16}
 )
 
 // The thin tiles, each for one row count.

@@ -14,7 +14,7 @@ var (
 		convQuads:  convIntAVX512,
 		convPairs:  convIntAVX2,
 		fastInt8:   true,
-		blockTiles: blockVNNI, blockCodes: vecBlockCodes, fastBlocks: true,
+		blockTiles: blockVNNI, blockCodes: vecBlockCodes_avx512, fastBlocks: true,
 		copyRows:  copyRows,
 		splitRows: splitRows,
 		binary: [numBinary]func(dst, a, b []float32){
@@ -73,9 +73,9 @@ var (
 		conv:       convAVX2,
 		convPairs:  convIntAVX2,
 		fastInt8:   true,
-		blockTiles: generic.blockTiles,
-		copyRows:   copyRows,
-		splitRows:  splitRows,
+		blockTiles: blockAVX2, blockCodes: vecBlockCodes_avx2, fastBlocks: true,
+		copyRows:  copyRows,
+		splitRows: splitRows,
 		binary: [numBinary]func(dst, a, b []float32){
 			opAdd: two(vecAdd_avx2), opSub: two(vecSub_avx2), opMul: two(vecMul_avx2), opDiv: two(vecDiv_avx2),
 			opMaximum: two(vecMaximum_avx2),

@@ -8,11 +8,13 @@ import (
 	"github.com/mmcloughlin/avo/reg"
 )
 
-// blockFamilies are the tiles of products of codes that have a scale for each block of the contraction axis.
+// blockFamilies are the tiles of products of codes that have a scale for each block of the contraction axis: of bytes, and where
+// there are temps, which hold products before they are summed, of int16.
 func blockFamilies() []*family {
 	return []*family{
 		{name: "block9x48vnni", elem: "int32", size: 4, vec: 64, mr: 9, nv: 3},
 		{name: "block14x32vnni", elem: "int32", size: 4, vec: 64, mr: 14, nv: 2},
+		{name: "block4x16avx2i", elem: "int32", size: 4, vec: 32, mr: 4, nv: 2, temps: 2},
 	}
 }
 
@@ -26,7 +28,9 @@ func blockProducts() {
 	for groups := 1; groups <= 2; groups++ {
 		blockTiles(groups)
 	}
-	blockCodes()
+	for _, w := range widths {
+		w.blockCodes()
+	}
 }
 
 // blockKernel writes one tile; see blockKern.
@@ -36,7 +40,10 @@ func (f *family) blockKernel(rows int) {
 	Doc(fmt.Sprintf("%s computes %d rows of %d columns; see blockKern.", name, rows, f.nv*f.vec/f.size))
 	Pragma("noescape")
 
-	regs := zs
+	regs := ys
+	if f.vec == 64 {
+		regs = zs
+	}
 	take := func(n int) []reg.VecPhysical {
 		r := regs[:n]
 		regs = regs[n:]
@@ -44,6 +51,7 @@ func (f *family) blockKernel(rows int) {
 	}
 	sums := take(rows * f.nv)
 	b := take(f.nv)
+	temps := take(f.temps)
 	bcast := regs
 	if len(bcast) > 4 {
 		bcast = bcast[:4]
@@ -74,14 +82,19 @@ func (f *family) blockKernel(rows int) {
 	next := bp.(reg.GPVirtual)
 
 	Label("block")
-	// What the shift of the left codes will add is taken off beforehand.
-	for v := range f.nv {
-		VMOVDQU32(row(v), b[v])
-	}
-	advance(next, f.nv*f.vec)
-	for r := range rows {
+	if f.temps == 0 { // bytes: what the shift of the left codes will add is taken off beforehand
 		for v := range f.nv {
-			VMOVDQA64(b[v], sums[r*f.nv+v])
+			VMOVDQU32(row(v), b[v])
+		}
+		advance(next, f.nv*f.vec)
+		for r := range rows {
+			for v := range f.nv {
+				VMOVDQA64(b[v], sums[r*f.nv+v])
+			}
+		}
+	} else {
+		for _, s := range sums {
+			f.clear(s)
 		}
 	}
 	step := func(u int) {
@@ -97,7 +110,11 @@ func (f *family) blockKernel(rows int) {
 			av := bcast[r%len(bcast)]
 			f.broadcast(at, av)
 			for v := range f.nv {
-				vpdpbusd(b[v], av, sums[r*f.nv+v])
+				if k := r*f.nv + v; f.temps == 0 {
+					vpdpbusd(b[v], av, sums[k])
+				} else {
+					madd(b[v], av, temps[k%f.temps], sums[k])
+				}
 			}
 		}
 	}
@@ -168,27 +185,46 @@ func (f *family) blockKernel(rows int) {
 }
 
 // blockCodes writes the loop from quantized numbers to codes.
-func blockCodes() {
-	w := widths[0]
-	TEXT("vecBlockCodes", NOSPLIT, "func(dst *byte, x *float32, by *float32, count int, size int)")
-	Doc("vecBlockCodes writes x·by rounded, and 128, for count blocks of size elements, a multiple of 16, with a by each.")
+func (w width) blockCodes() {
+	name, doc := "vecBlockCodes_"+w.name, "bytes, 128 more than the code"
+	if !w.z() {
+		doc = "int16"
+	}
+	TEXT(name, NOSPLIT, "func(dst *byte, x *float32, by *float32, count int, size int)")
+	Doc(name + " writes x·by rounded, for count blocks of size elements, a multiple of 16, with a by each, as " + doc + ".")
 	Pragma("noescape")
 	dst, x, by := Load(Param("dst"), GP64()), Load(Param("x"), GP64()), Load(Param("by"), GP64())
 	count, size := Load(Param("count"), GP64()), Load(Param("size"), GP64())
-	n, factor, shift := GP64(), w.reg(), w.set(bits(128))
+	n, factor := GP64(), w.reg()
+	var shift vv
+	if w.z() {
+		shift = w.set(bits(128))
+	}
 	Label("block")
 	VBROADCASTSS(operand.Mem{Base: by}, factor)
 	ADDQ(operand.Imm(4), by)
 	MOVQ(size, n)
 	Label("elements")
-	v, b := w.reg(), XMM()
-	VMULPS(operand.Mem{Base: x}, factor, v)
-	VCVTPS2DQ(v, v)
-	VPADDD(shift, v, v)
-	VPMOVDB(v, b)
-	VMOVUPS(b, operand.Mem{Base: dst})
+	var v []vv
+	for off := 0; off < 64; off += w.bytes {
+		r := w.reg()
+		VMULPS(operand.Mem{Base: x, Disp: off}, factor, r)
+		VCVTPS2DQ(r, r)
+		v = append(v, r)
+	}
 	ADDQ(operand.Imm(64), x)
-	ADDQ(operand.Imm(16), dst)
+	if w.z() {
+		b := XMM()
+		VPADDD(shift, v[0], v[0])
+		VPMOVDB(v[0], b)
+		VMOVUPS(b, operand.Mem{Base: dst})
+		ADDQ(operand.Imm(16), dst)
+	} else {
+		VPACKSSDW(v[1], v[0], v[0])           // 0-3 8-11 | 4-7 12-15
+		VPERMQ(operand.Imm(0xd8), v[0], v[0]) // 0-3 4-7 | 8-11 12-15
+		VMOVUPS(v[0], operand.Mem{Base: dst})
+		ADDQ(operand.Imm(32), dst)
+	}
 	SUBQ(operand.Imm(16), n)
 	JNZ(operand.LabelRef("elements"))
 	DECQ(count)
