@@ -16,6 +16,33 @@ import (
 	"github.com/qsimc/qsimc/testdata/shared"
 )
 
+// clusteredZoo runs fold and rptq on a model of the zoo whose products, but for the head, quantize their inputs by scheme.
+func clusteredZoo(t *testing.T, model, data string, count int, scheme, options string) *Unit {
+	t.Helper()
+	m, err := frontend.Load(filepath.Join(shared.Dir(t), "zoo", model, "model.onnx"))
+	if err != nil {
+		t.Fatal(err)
+	}
+	samples, err := frontend.OpenData(filepath.Join(shared.Dir(t), "zoo", "data", data), m, frontend.DataOptions{Count: count})
+	if err != nil {
+		t.Fatal(err)
+	}
+	u := &Unit{Model: m, Samples: samples.Samples(), Policy: &Policy{}}
+	none := numfmt.Scheme{}
+	u.Policy.Head.Inputs = &none
+	if err := u.Policy.Default.Set(numfmt.Input, scheme); err != nil {
+		t.Fatal(err)
+	}
+	p, err := ParsePipeline("fold", "rptq "+options)
+	if err != nil {
+		t.Fatal(err)
+	}
+	if err := p.Run(t.Context(), u); err != nil {
+		t.Fatal(err)
+	}
+	return u
+}
+
 // On the same inputs both layouts round every channel to the same values, and a product's results agree to 1e-5 of their largest
 // magnitude.
 func TestRPTQLayoutSites(t *testing.T) {
@@ -30,28 +57,7 @@ func TestRPTQLayoutSites(t *testing.T) {
 			t.Parallel()
 			units := map[string]*Unit{}
 			for _, layout := range []string{"axis", "gather"} {
-				m, err := frontend.Load(filepath.Join(shared.Dir(t), "zoo", model.name, "model.onnx"))
-				if err != nil {
-					t.Fatal(err)
-				}
-				data, err := frontend.OpenData(filepath.Join(shared.Dir(t), "zoo", "data", model.data), m, frontend.DataOptions{Count: 1})
-				if err != nil {
-					t.Fatal(err)
-				}
-				u := &Unit{Model: m, Samples: data.Samples(), Policy: &Policy{}}
-				none := numfmt.Scheme{}
-				u.Policy.Head.Inputs = &none
-				if err := u.Policy.Default.Set(numfmt.Input, "int8"); err != nil {
-					t.Fatal(err)
-				}
-				p, err := ParsePipeline("fold", "rptq layout="+layout)
-				if err != nil {
-					t.Fatal(err)
-				}
-				if err := p.Run(t.Context(), u); err != nil {
-					t.Fatal(err)
-				}
-				units[layout] = u
+				units[layout] = clusteredZoo(t, model.name, model.data, 1, "int8", "layout="+layout)
 			}
 			orders := map[string]moves{}
 			for _, g := range units["gather"].gathered {

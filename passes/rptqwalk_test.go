@@ -2,52 +2,24 @@ package passes
 
 import (
 	"math"
-	"path/filepath"
 	"slices"
 	"testing"
 
-	"github.com/qsimc/qsimc/frontend"
 	"github.com/qsimc/qsimc/ir"
-	"github.com/qsimc/qsimc/ir/numfmt"
 	"github.com/qsimc/qsimc/ir/op"
 	"github.com/qsimc/qsimc/runtime"
-	"github.com/qsimc/qsimc/testdata/shared"
 )
 
 // With inputs=quantized the scales are those of the ranges that the quantized model itself has on the samples; with inputs=float
 // they are others. The layouts have the same.
 func TestRPTQQuantizedInputs(t *testing.T) {
 	t.Parallel()
-	quantized := func(options string) *Unit {
-		m, err := frontend.Load(filepath.Join(shared.Dir(t), "zoo", "opt-nano", "model.onnx"))
-		if err != nil {
-			t.Fatal(err)
-		}
-		data, err := frontend.OpenData(filepath.Join(shared.Dir(t), "zoo", "data", "nano_calib_128.npy"), m, frontend.DataOptions{Count: 2})
-		if err != nil {
-			t.Fatal(err)
-		}
-		u := &Unit{Model: m, Samples: data.Samples(), Policy: &Policy{}}
-		none := numfmt.Scheme{}
-		u.Policy.Head.Inputs = &none
-		if err := u.Policy.Default.Set(numfmt.Input, "int4"); err != nil {
-			t.Fatal(err)
-		}
-		p, err := ParsePipeline("fold", "rptq range=max "+options)
-		if err != nil {
-			t.Fatal(err)
-		}
-		if err := p.Run(t.Context(), u); err != nil {
-			t.Fatal(err)
-		}
-		return u
-	}
 	scales := map[string][]float32{} // by options
 	for _, c := range []struct {
 		options     string
 		least, most float64 // how far the scales may be from those of the ranges
 	}{{"inputs=quantized", 0, 1e-5}, {"inputs=float", .01, math.Inf(1)}} {
-		u := quantized(c.options)
+		u := clusteredZoo(t, "opt-nano", "nano_calib_128.npy", 2, "int4", "range=max "+c.options)
 		worst := 0.0
 		for _, q := range quantizerRanges(t, u) {
 			f, err := op.ReadFakeQuant(q.node)
@@ -66,7 +38,7 @@ func TestRPTQQuantizedInputs(t *testing.T) {
 		}
 	}
 	var gathered []float32
-	for _, q := range quantizerRanges(t, quantized("inputs=quantized layout=gather")) {
+	for _, q := range quantizerRanges(t, clusteredZoo(t, "opt-nano", "nano_calib_128.npy", 2, "int4", "range=max inputs=quantized layout=gather")) {
 		gathered = append(gathered, q.scale)
 	}
 	distinct := func(x []float32) []float32 { slices.Sort(x); return slices.Compact(x) }

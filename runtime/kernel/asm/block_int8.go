@@ -40,31 +40,9 @@ func (f *family) blockKernel(rows int) {
 	Doc(fmt.Sprintf("%s computes %d rows of %d columns; see blockKern.", name, rows, f.nv*f.vec/f.size))
 	Pragma("noescape")
 
-	regs := ys
-	if f.vec == 64 {
-		regs = zs
-	}
-	take := func(n int) []reg.VecPhysical {
-		r := regs[:n]
-		regs = regs[n:]
-		return r
-	}
-	sums := take(rows * f.nv)
-	b := take(f.nv)
-	temps := take(f.temps)
-	bcast := regs
-	if len(bcast) > 4 {
-		bcast = bcast[:4]
-	}
+	sums, b, temps, bcast := f.registers(rows)
 
-	lda := Load(Param("lda"), GP64())
-	a := []reg.GPVirtual{Load(Param("ap"), GP64()).(reg.GPVirtual)}
-	for r := 3; r < rows; r += 3 {
-		p := GP64()
-		LEAQ(operand.Mem{Base: a[len(a)-1], Index: lda, Scale: 2}, p)
-		ADDQ(lda, p)
-		a = append(a, p)
-	}
+	a, lda := rowPointers(rows, 3)
 	bp := Load(Param("bp"), GP64())
 	cp := Load(Param("cp"), GP64())
 	ldc := Load(Param("ldc"), GP64())

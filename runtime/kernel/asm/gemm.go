@@ -70,12 +70,8 @@ func gemm() {
 	peak("fmaPeakAVX2", ys)
 }
 
-func (f *family) kernel(rows int) {
-	name := fmt.Sprintf("%s%d", f.name, rows)
-	TEXT(name, NOSPLIT, fmt.Sprintf("func(ap *%[1]s, lda int, bp *%[1]s, ldb int, cp *%[1]s, ldc int, k int, acc int)", f.elem))
-	Doc(fmt.Sprintf("%s computes %d rows of %d columns; see kernFunc.", name, rows, f.nv*f.vec/f.size))
-	Pragma("noescape")
-
+// registers shares out the vector registers: sums, a row of B, room for products, and up to four for elements of A.
+func (f *family) registers(rows int) (sums, b, temps, bcast []reg.VecPhysical) {
 	regs := ys
 	if f.vec == 64 {
 		regs = zs
@@ -85,21 +81,14 @@ func (f *family) kernel(rows int) {
 		regs = regs[n:]
 		return r
 	}
-	sums := take(rows * f.nv)
-	b := take(f.nv)
-	temps := take(f.temps)
-	bcast := regs
-	if len(bcast) > 4 {
-		bcast = bcast[:4]
-	}
+	sums, b, temps = take(rows*f.nv), take(f.nv), take(f.temps)
+	return sums, b, temps, regs[:min(len(regs), 4)]
+}
 
-	// A pointer into A serves each group of rows; the others are at it and lda, once or twice.
-	group := 3
-	if f.bcast != nil {
-		group = 2
-	}
-	lda := Load(Param("lda"), GP64())
-	a := []reg.GPVirtual{Load(Param("ap"), GP64()).(reg.GPVirtual)}
+// rowPointers loads a pointer into A for each group of 2 or 3 rows; the others of a group are at it and lda, once or twice.
+func rowPointers(rows, group int) (a []reg.GPVirtual, lda reg.Register) {
+	lda = Load(Param("lda"), GP64())
+	a = []reg.GPVirtual{Load(Param("ap"), GP64()).(reg.GPVirtual)}
 	for r := group; r < rows; r += group {
 		p := GP64()
 		LEAQ(operand.Mem{Base: a[len(a)-1], Index: lda, Scale: 2}, p)
@@ -108,6 +97,22 @@ func (f *family) kernel(rows int) {
 		}
 		a = append(a, p)
 	}
+	return a, lda
+}
+
+func (f *family) kernel(rows int) {
+	name := fmt.Sprintf("%s%d", f.name, rows)
+	TEXT(name, NOSPLIT, fmt.Sprintf("func(ap *%[1]s, lda int, bp *%[1]s, ldb int, cp *%[1]s, ldc int, k int, acc int)", f.elem))
+	Doc(fmt.Sprintf("%s computes %d rows of %d columns; see kernFunc.", name, rows, f.nv*f.vec/f.size))
+	Pragma("noescape")
+
+	sums, b, temps, bcast := f.registers(rows)
+
+	group := 3
+	if f.bcast != nil {
+		group = 2
+	}
+	a, lda := rowPointers(rows, group)
 	bp := Load(Param("bp"), GP64())
 	ldb := Load(Param("ldb"), GP64())
 
