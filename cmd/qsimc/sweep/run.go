@@ -164,12 +164,14 @@ func (c *Cell) run(ctx context.Context, jobs int, shared *statistics, progress f
 	if err != nil {
 		return nil, err
 	}
-	weights := countWeights(m)
+	weights, _ := countWeights(m)
 	u := &passes.Unit{Model: m, Policy: &j.recipe.Policy, Seed: j.seed, Jobs: jobs, Report: &passes.Report{}}
 	u.Progress = func(s passes.Step) { progress(s.Pass+": "+s.What, s.Done, s.Total) }
 	u.Debug.After = func(_ string, m *ir.Model) error {
 		if len(u.Report.Sites) == 0 { // fakequant has not decided yet
-			weights = countWeights(m)
+			if w, ok := countWeights(m); ok {
+				weights = w
+			}
 		}
 		return nil
 	}
@@ -223,10 +225,13 @@ type weight struct {
 	bits   float64
 }
 
-// countWeights counts the values of the products' weights, by site.
-func countWeights(m *ir.Model) map[string]weight {
+// countWeights counts the values of the products' weights, by site; false where a pass has begun to quantize the sites.
+func countWeights(m *ir.Model) (map[string]weight, bool) {
 	out := map[string]weight{}
 	for _, s := range passes.FindSites(m) {
+		if s.Already {
+			return nil, false
+		}
 		if s.Kind != passes.Linear {
 			continue
 		}
@@ -236,7 +241,7 @@ func countWeights(m *ir.Model) map[string]weight {
 			}
 		}
 	}
-	return out
+	return out, true
 }
 
 // bits returns the bits of a weight's value on average, over all products.
