@@ -251,6 +251,7 @@ func (f *fuser) linear(i int) {
 	}
 	l.tail = f.follow(i, biased)
 	if !onCodes && !inBlocks && len(l.tail.parts) == 1 && l.bias == nil {
+		f.unjoined(i)
 		return
 	}
 	if l.tail.bias >= 0 {

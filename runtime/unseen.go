@@ -122,9 +122,15 @@ func (f *fuser) weigh(i int) {
 	f.drop(made)
 	if st.state == nil {
 		p.held -= size // settle looks at it again
-		return
 	}
-	st.needs = p.needs(append([]int{st.in[0]}, st.in[2:]...))
+}
+
+// unjoined makes product i, which is not joined with what follows, do with the weight that weigh has packed.
+func (f *fuser) unjoined(i int) {
+	p, st := f.p, &f.steps[i]
+	if _, ok := st.state.(*kernel.PackedB); ok && p.runOnly && p.later[st.in[1]] != nil && f.is(i, "MatMul") {
+		st.def, st.needs = packedDef, p.needs(st.in[:1])
+	}
 }
 
 // turns reports a node that transposes a matrix.
@@ -141,20 +147,25 @@ var turnedDef = &op.Def{
 		n, k := w.Shape()[0], w.Shape()[1]
 		return kernel.PackB(k, n, ir.Data[float32](w), k, true), nil
 	},
-	Eval: func(c *op.Call) ([]*ir.Tensor, error) {
-		w, x := c.State.(*kernel.PackedB), c.In[0]
-		s := slices.Clone(x.Shape())
-		if len(s) == 0 || s[len(s)-1] != w.K || x.Elem() != ir.Float32 {
-			return nil, fmt.Errorf("operands %v and [%d %d]: wanted %d columns of float32", x.Type(), w.K, w.N, w.K)
-		}
-		s[len(s)-1] = w.N
-		out, err := c.New(ir.Float32, s...)
-		if err != nil || out.Len() == 0 {
-			return []*ir.Tensor{out}, err
-		}
-		kernel.Gemm(out.Len()/w.N, ir.Data[float32](x), w.K, w, ir.Data[float32](out), w.N, false)
-		return []*ir.Tensor{out}, nil
-	},
+	Eval: packedProduct,
+}
+
+// packedDef is MatMul that reads nothing of its constant matrix but what is packed.
+var packedDef = &op.Def{Name: "MatMul, packed", Eval: packedProduct}
+
+func packedProduct(c *op.Call) ([]*ir.Tensor, error) {
+	w, x := c.State.(*kernel.PackedB), c.In[0]
+	s := slices.Clone(x.Shape())
+	if len(s) == 0 || s[len(s)-1] != w.K || x.Elem() != ir.Float32 {
+		return nil, fmt.Errorf("operands %v and [%d %d]: wanted %d columns of float32", x.Type(), w.K, w.N, w.K)
+	}
+	s[len(s)-1] = w.N
+	out, err := c.New(ir.Float32, s...)
+	if err != nil || out.Len() == 0 {
+		return []*ir.Tensor{out}, err
+	}
+	kernel.Gemm(out.Len()/w.N, ir.Data[float32](x), w.K, w, ir.Data[float32](out), w.N, false)
+	return []*ir.Tensor{out}, nil
 }
 
 // settle computes the large constants that are still wanted, as far as the program may keep them.

@@ -11,10 +11,10 @@ import (
 )
 
 // Large weights of all kinds that a program which is only run sees through: codes of a product, of a lookup, of both at once,
-// in blocks, a matrix that lies transposed, and one that a subgraph reads too.
+// in blocks, for a product alone and for one that is joined, a matrix that lies transposed, and one that a subgraph reads too.
 const unseenModel = `
 <ir_version: 10, opset_import: ["" : 21]>
-unseen (float[B,N,512] x, int64[B,N] i, bool c) => (float[B,N,640] y, float[B,N,512] z, float[B,N,640] u)
+unseen (float[B,N,512] x, int64[B,N] i, bool c) => (float[B,N,640] y, float[B,N,512] z, float[B,N,640] u, float[B,N,640] v)
 <float sx = {0.02}, int8 zx = {-3}, int8 zero = {0}, float half = {0.5},
  float sw = {0}, float wt = {0}, float we = {0}, float sb = {0}, float bias = {0}>
 {
@@ -39,6 +39,7 @@ unseen (float[B,N,512] x, int64[B,N] i, bool c) => (float[B,N,640] y, float[B,N,
   b = Transpose (db)
   m = MatMul (x1, b)
   w = Add (m, bias)
+  v = MatMul (x1, b)
   r = If (c) <
     then_branch = yes () => (float[B,N,640] k) { k = MatMul (x1, g) },
     else_branch = no () => (float[B,N,640] k) { k = Identity (w) }
