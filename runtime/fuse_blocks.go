@@ -27,22 +27,23 @@ type encoder struct {
 type decoder struct{ cols, size int }
 
 // blockProduct finds the product of slot x with the constant matrix in slot w on codes in blocks; the quantizer of x is step
-// number from.
-func (f *fuser) blockProduct(x, w int, trans bool) (p *kernel.PackedBlocks, from int, ok bool) {
-	if from, ok = f.by[x]; f.plain || !kernel.FastBlocks() || !ok || f.gone[from] || f.steps[from].out[0] != x {
-		return nil, 0, false
+// number from. There is none where p is nil.
+func (f *fuser) blockProduct(x, w int, trans bool) (p *kernel.PackedBlocks, from int) {
+	from, ok := f.by[x]
+	if f.plain || !kernel.FastBlocks() || !ok || f.gone[from] || f.steps[from].out[0] != x {
+		return nil, 0
 	}
 	b := f.lastAxis(from)
 	if e, ok := f.steps[from].state.(*encoder); ok {
 		b = e.blocks
 	}
 	if b == nil {
-		return nil, 0, false
+		return nil, 0
 	}
 	dims := f.steps[from].node.In(0).Type.Dims
 	cols := dims[len(dims)-1]
 	if !cols.Known() || cols.Size == 0 || !b.along(int(cols.Size)).CanCode() {
-		return nil, 0, false
+		return nil, 0
 	}
 	t := f.constant(w)
 	if t == nil && f.p.runOnly && f.p.later[w] != nil {
@@ -51,7 +52,7 @@ func (f *fuser) blockProduct(x, w int, trans bool) (p *kernel.PackedBlocks, from
 		t = f.constant(w)
 	}
 	if t == nil || t.Elem() != ir.Float32 || t.Rank() != 2 || t.Len() == 0 {
-		return nil, 0, false
+		return nil, 0
 	}
 	k, n := t.Shape()[0], t.Shape()[1]
 	ld := n
@@ -59,13 +60,16 @@ func (f *fuser) blockProduct(x, w int, trans bool) (p *kernel.PackedBlocks, from
 		k, n = n, k
 	}
 	if cols.Size != int64(k) || f.p.runOnly && !f.p.reserve(int64(k)*int64(n)) {
-		return nil, 0, false
+		return nil, 0
 	}
 	q := b.along(k)
-	if p, ok = kernel.PackBlocks(k, n, ir.Data[float32](t), ld, trans, q.Size()); !ok && f.p.runOnly {
+	if p, ok = kernel.PackBlocks(k, n, ir.Data[float32](t), ld, trans, q.Size()); ok {
+		return p, from
+	}
+	if f.p.runOnly {
 		f.p.held -= int64(k) * int64(n)
 	}
-	return p, from, ok
+	return nil, 0
 }
 
 // lastAxis returns the quantizer of step i where it has blocks along the last axis; else nil.

@@ -24,18 +24,10 @@ func blockModel(t *testing.T, scheme, text string) *ir.Model {
 		for i, v := range ir.Data[float32](x) {
 			ir.Data[float32](x)[i] = v * float32(1+i%13)
 		}
-		dims := strings.ReplaceAll(strings.Trim(fmt.Sprint(shape), "[]"), " ", ",")
-		fmt.Fprintf(&consts, "float[%s] %s = {%s}, ", dims, name, strings.ReplaceAll(strings.Trim(fmt.Sprint(ir.Data[float32](x)), "[]"), " ", ","))
+		consts.WriteString(literal(name, x) + ", ")
 	}
 	text = strings.NewReplacer("SCHEME", scheme, "WEIGHTS", strings.TrimSuffix(consts.String(), ", ")).Replace(text)
-	m, err := ir.Parse(scheme, []byte("<ir_version: 10, opset_import: [\"\" : 21, \"qsimc\" : 1]>\n"+text))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := op.Infer(m); err != nil {
-		t.Fatal(err)
-	}
-	return m
+	return parse(t, "<ir_version: 10, opset_import: [\"\" : 21, \"qsimc\" : 1]>\n"+text)
 }
 
 // TestBlockExecution: products of operands quantized in blocks run on their codes, and give what the products of the dequantized

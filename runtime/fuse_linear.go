@@ -233,24 +233,22 @@ func (f *fuser) linear(i int) {
 			}
 		}
 	}
-	var codes *integers
 	var from coded
-	var blocks *kernel.PackedBlocks
 	var quantizer int
-	onCodes, inBlocks := false, false
 	if fits {
-		if codes, from, onCodes = f.integers(st.in[0], st.in[1], trans); !onCodes {
-			blocks, quantizer, inBlocks = f.blockProduct(st.in[0], st.in[1], trans)
+		if l.codes, from, ok = f.integers(st.in[0], st.in[1], trans); !ok {
+			l.blocks, quantizer = f.blockProduct(st.in[0], st.in[1], trans)
 		}
 	}
-	if !onCodes && !inBlocks {
+	float := l.codes == nil && l.blocks == nil
+	if float {
 		f.weigh(i)
 		if l.weight, ok = st.state.(*kernel.PackedB); !ok || !fits {
 			return
 		}
 	}
 	l.tail = f.follow(i, biased)
-	if !onCodes && !inBlocks && len(l.tail.parts) == 1 && l.bias == nil {
+	if float && len(l.tail.parts) == 1 && l.bias == nil {
 		f.unjoined(i)
 		return
 	}
@@ -258,21 +256,21 @@ func (f *fuser) linear(i int) {
 		l.bias = ir.Data[float32](f.constant(l.tail.bias))
 	}
 	in := []int{st.in[0]}
-	if onCodes {
-		l.codes, in[0] = codes, from.slot
-	}
-	if inBlocks {
-		l.blocks, in[0] = blocks, f.encoded(quantizer, blocks.K)
+	switch {
+	case l.codes != nil:
+		in[0] = from.slot
+	case l.blocks != nil:
+		in[0] = f.encoded(quantizer, l.blocks.K)
 	}
 	if l.tail.residual >= 0 {
 		in = append(in, l.tail.residual)
 	}
 	st = f.join(linearDef, l, in, l.tail.parts...)
-	if onCodes {
+	switch {
+	case l.codes != nil:
 		f.onCodes(st, from)
-	}
-	if inBlocks {
-		f.onBlocks(st, in[0], blocks)
+	case l.blocks != nil:
+		f.onBlocks(st, in[0], l.blocks)
 	}
 }
 

@@ -2,14 +2,12 @@ package runtime_test
 
 import (
 	"context"
-	"fmt"
 	"math"
 	"strings"
 	"testing"
 
 	"github.com/qsimc/qsimc/frontend"
 	"github.com/qsimc/qsimc/ir"
-	"github.com/qsimc/qsimc/ir/op"
 	"github.com/qsimc/qsimc/passes"
 	"github.com/qsimc/qsimc/passes/recipe"
 	"github.com/qsimc/qsimc/runtime"
@@ -64,18 +62,9 @@ func quantizedLayer(t *testing.T, scheme string) *ir.Model {
 		name  string
 		shape []int
 	}{{"g", []int{48}}, {"wq", []int{48, 48}}, {"wk", []int{48, 48}}, {"wv", []int{48, 48}}, {"w1", []int{48, 100}}, {"b1", []int{100}}, {"w2", []int{100, 48}}} {
-		dims := strings.ReplaceAll(strings.Trim(fmt.Sprint(d.shape), "[]"), " ", ",")
-		values := strings.ReplaceAll(strings.Trim(fmt.Sprint(ir.Data[float32](ramp(d.shape...))), "[]"), " ", ",")
-		fmt.Fprintf(&w, "float[%s] %s = {%s}, ", dims, d.name, values)
+		w.WriteString(literal(d.name, ramp(d.shape...)) + ", ")
 	}
-	m, err := ir.Parse(scheme, []byte(strings.NewReplacer("SCHEME", scheme, "WEIGHTS", w.String()).Replace(layer)))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := op.Infer(m); err != nil {
-		t.Fatal(err)
-	}
-	return m
+	return parse(t, strings.NewReplacer("SCHEME", scheme, "WEIGHTS", w.String()).Replace(layer))
 }
 
 // Quantizers that run inside other steps give the bits that they give alone, and the same error.

@@ -27,6 +27,12 @@ func parse(t *testing.T, text string) *ir.Model {
 	return m
 }
 
+// literal declares a constant of float32 in ONNX's text syntax.
+func literal(name string, x *ir.Tensor) string {
+	list := func(v any) string { return strings.ReplaceAll(strings.Trim(fmt.Sprint(v), "[]"), " ", ",") }
+	return fmt.Sprintf("float[%s] %s = {%s}", list(x.Shape()), name, list(ir.Data[float32](x)))
+}
+
 const twoLayers = `<ir_version: 8, opset_import: ["" : 17]>
 net (float[N,2] x) => (float[N,2] y)
 <float[2,2] w = {1, 2, 3, 4}>

@@ -46,18 +46,6 @@ func walkSamples(n int) ir.Samples {
 	}
 }
 
-func parseModel(t *testing.T, src string) *ir.Model {
-	t.Helper()
-	m, err := ir.Parse("walk", []byte(src))
-	if err != nil {
-		t.Fatal(err)
-	}
-	if err := op.Infer(m); err != nil {
-		t.Fatal(err)
-	}
-	return m
-}
-
 // A walk sees what runs of a model see whose weights were those of the walk, in memory or by way of a file.
 func TestWalk(t *testing.T) {
 	t.Parallel()
@@ -65,7 +53,7 @@ func TestWalk(t *testing.T) {
 		for _, jobs := range []int{1, 3} {
 			t.Run(fmt.Sprintf("held=%d/jobs=%d", held, jobs), func(t *testing.T) {
 				t.Parallel()
-				m := parseModel(t, walkModel)
+				m := parse(t, walkModel)
 				const n = 7
 				better := ir.Floats([]float32{2, -1, 0, 1}, 2, 2)
 				other := ir.Floats([]float32{1, 3, 5, 7}, 2, 2)
@@ -151,7 +139,7 @@ func TestWalk(t *testing.T) {
 
 func TestWalkErrors(t *testing.T) {
 	t.Parallel()
-	m := parseModel(t, walkModel)
+	m := parse(t, walkModel)
 	first := func(m *ir.Model) []*ir.Node {
 		for n := range m.Graph.Nodes() {
 			return []*ir.Node{n}

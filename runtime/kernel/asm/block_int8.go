@@ -56,15 +56,14 @@ func (f *family) blockKernel(rows int) {
 		return p.Addr
 	}
 	row := func(v int) operand.Mem { return operand.Mem{Base: bp, Disp: v * f.vec} }
-	advance := func(p reg.GPVirtual, n int) { ADDQ(operand.I32(int32(n)), p) }
-	next := bp.(reg.GPVirtual)
+	pass := func() { ADDQ(operand.I32(int32(f.nv*f.vec)), bp) } // a row of the panel
 
 	Label("block")
 	if f.temps == 0 { // bytes: what the shift of the left codes will add is taken off beforehand
 		for v := range f.nv {
 			VMOVDQU32(row(v), b[v])
 		}
-		advance(next, f.nv*f.vec)
+		pass()
 		for r := range rows {
 			for v := range f.nv {
 				VMOVDQA64(b[v], sums[r*f.nv+v])
@@ -79,7 +78,7 @@ func (f *family) blockKernel(rows int) {
 		for v := range f.nv {
 			VMOVUPS(row(v), b[v])
 		}
-		advance(next, f.nv*f.vec)
+		pass()
 		for r := range rows {
 			at := operand.Mem{Base: a[r/3], Disp: u * f.size}
 			if r%3 > 0 {
@@ -96,11 +95,6 @@ func (f *family) blockKernel(rows int) {
 			}
 		}
 	}
-	forward := func(n int) {
-		for _, p := range a {
-			ADDQ(operand.Imm(uint64(n*f.size)), p)
-		}
-	}
 	MOVQ(frame("words"), n)
 	SHRQ(operand.Imm(2), n)
 	JZ(operand.LabelRef("rest"))
@@ -108,7 +102,7 @@ func (f *family) blockKernel(rows int) {
 	for u := range 4 {
 		step(u)
 	}
-	forward(4)
+	advance(a, 4*f.size)
 	DECQ(n)
 	JNZ(operand.LabelRef("four"))
 	Label("rest")
@@ -117,7 +111,7 @@ func (f *family) blockKernel(rows int) {
 	JZ(operand.LabelRef("scale"))
 	Label("one")
 	step(0)
-	forward(1)
+	advance(a, f.size)
 	DECQ(n)
 	JNZ(operand.LabelRef("one"))
 
@@ -125,7 +119,7 @@ func (f *family) blockKernel(rows int) {
 	for v := range f.nv {
 		VMOVUPS(row(v), b[v])
 	}
-	advance(next, f.nv*f.vec)
+	pass()
 	MOVQ(cp, c)
 	MOVQ(sp, s)
 	ADDQ(operand.Imm(4), sp)

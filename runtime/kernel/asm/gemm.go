@@ -100,6 +100,13 @@ func rowPointers(rows, group int) (a []reg.GPVirtual, lda reg.Register) {
 	return a, lda
 }
 
+// advance moves row pointers on by bytes.
+func advance(a []reg.GPVirtual, bytes int) {
+	for _, p := range a {
+		ADDQ(operand.Imm(uint64(bytes)), p)
+	}
+}
+
 func (f *family) kernel(rows int) {
 	name := fmt.Sprintf("%s%d", f.name, rows)
 	TEXT(name, NOSPLIT, fmt.Sprintf("func(ap *%[1]s, lda int, bp *%[1]s, ldb int, cp *%[1]s, ldc int, k int, acc int)", f.elem))
@@ -157,11 +164,6 @@ func (f *family) kernel(rows int) {
 			}
 		}
 	}
-	advance := func(n int) {
-		for _, p := range a {
-			ADDQ(operand.Imm(uint64(n*f.size)), p)
-		}
-	}
 	k := Load(Param("k"), GP64())
 	n := GP64()
 	MOVQ(k, n)
@@ -171,7 +173,7 @@ func (f *family) kernel(rows int) {
 	for u := range 4 {
 		step(u)
 	}
-	advance(4)
+	advance(a, 4*f.size)
 	DECQ(n)
 	JNZ(operand.LabelRef("four"))
 	Label("rest")
@@ -179,7 +181,7 @@ func (f *family) kernel(rows int) {
 	JZ(operand.LabelRef("out"))
 	Label("one")
 	step(0)
-	advance(1)
+	advance(a, f.size)
 	DECQ(k)
 	JNZ(operand.LabelRef("one"))
 

@@ -172,10 +172,7 @@ func (w width) softmaxRows() {
 		}
 	}
 	top := w.spread(w.lower(acc[0], func(a, b, d operand.Op) { VMAXPS(a, b, d) }))
-	sums := make([]vv, w.slots())
-	for i := range sums {
-		sums[i] = w.zero()
-	}
+	sums := w.zeros()
 	rowWalk{w, n, ""}.pass("sum", func(at operand.Mem, slot int, load func(operand.Mem, vv), save func(vv, operand.Mem), merge func(v, acc vv)) {
 		t := w.reg()
 		load(in(dst, at), t)
@@ -208,6 +205,15 @@ func (w width) softmaxRows() {
 	RET()
 }
 
+// zeros are partial sums of a row, one for each slot.
+func (w width) zeros() []vv {
+	sums := make([]vv, w.slots())
+	for i := range sums {
+		sums[i] = w.zero()
+	}
+	return sums
+}
+
 func (w width) normRows() {
 	name := "normRows_" + w.name
 	TEXT(name, NOSPLIT, "func(dst *float32, x *float32, rows int, n int, gamma *float32, beta *float32, eps float32, size float32)")
@@ -223,10 +229,7 @@ func (w width) normRows() {
 	mean := w.zero()
 	TESTQ(beta, beta)
 	JZ(operand.LabelRef("spread"))
-	sums := make([]vv, w.slots())
-	for i := range sums {
-		sums[i] = w.zero()
-	}
+	sums := w.zeros()
 	rowWalk{w, n, ""}.pass("mean", func(at operand.Mem, slot int, load func(operand.Mem, vv), _ func(vv, operand.Mem), merge func(v, acc vv)) {
 		t := w.reg()
 		load(in(x, at), t)
@@ -237,10 +240,7 @@ func (w width) normRows() {
 	VDIVSS(arg("size"), m, m)
 	VBROADCASTSS(m, mean)
 	Label("spread")
-	squares := make([]vv, w.slots())
-	for i := range squares {
-		squares[i] = w.zero()
-	}
+	squares := w.zeros()
 	rowWalk{w, n, ""}.pass("square", func(at operand.Mem, slot int, load func(operand.Mem, vv), _ func(vv, operand.Mem), merge func(v, acc vv)) {
 		t := w.reg()
 		load(in(x, at), t)
