@@ -1,9 +1,9 @@
 package runtime
 
 import (
-	"encoding/binary"
 	"math"
 	"slices"
+	"sync"
 
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/op"
@@ -13,11 +13,14 @@ import (
 
 // convolution is the state of a joined convolution.
 type convolution struct {
-	node   *ir.Node     // the Conv
-	weight *ir.Tensor   // with a following BatchNormalization multiplied in
-	codes  *integerConv // the sums on codes; nil: in float
-	bias   []float32
-	tail   tail
+	node     *ir.Node // the Conv
+	weight   *ir.Tensor
+	scale    []float32        // of each output channel, of a following BatchNormalization; nil: none
+	scaled   func() []float32 // the weight times the scale
+	winograd *kernel.Winograd // the same, transformed; nil: not worth it
+	codes    *integerConv     // the sums on codes; nil: in float
+	bias     []float32
+	tail     tail
 }
 
 // conv joins a convolution with constant weights, a BatchNormalization after it, and its tail.
@@ -59,12 +62,52 @@ func (f *fuser) conv(i int) {
 			parts = append(parts, k)
 		}
 	}
+	if c.codes == nil {
+		f.weights(c)
+	}
 	if st = f.join(convDef, c, in, parts...); c.codes != nil {
 		f.onCodes(st, from)
 	}
 }
 
-// normalized multiplies the BatchNormalization of step n into the weight and bias.
+// weights prepares the weights of a convolution in float.
+func (f *fuser) weights(c *convolution) {
+	raw := ir.Data[float32](c.weight)
+	c.scaled = sync.OnceValue(func() []float32 {
+		if c.scale == nil {
+			return raw
+		}
+		w, per := make([]float32, len(raw)), len(raw)/len(c.scale)
+		par.For(len(c.scale), 1+(1<<14)/max(per, 1), func(lo, hi int) {
+			for k := lo; k < hi; k++ {
+				kernel.MulScalar(w[k*per:(k+1)*per], raw[k*per:(k+1)*per], c.scale[k])
+			}
+		})
+		return w
+	})
+	if sh := c.weight.Shape(); len(sh) == 4 && f.winograd(c) {
+		c.winograd = kernel.NewWinograd(sh[0], sh[1], raw, c.scale)
+		return
+	}
+	c.scaled()
+}
+
+// winograd reports whether a convolution may be computed by Winograd's algorithm, as far as it is known before the run.
+func (f *fuser) winograd(c *convolution) bool {
+	x, sh := c.node.In(0).Type, c.weight.Shape()
+	shape := []int{1, sh[1], 1 << 10, 1 << 10} // of sizes that are not known: large
+	if x.Ranked && len(x.Dims) == 4 {
+		for i := 2; i < 4; i++ {
+			if x.Dims[i].Size > 0 {
+				shape[i] = int(x.Dims[i].Size)
+			}
+		}
+	}
+	g, _, err := op.ConvGeometry(c.node, shape, sh)
+	return err == nil && kernel.WinogradTakes(g) && (!f.p.runOnly || f.p.reserve(64*int64(sh[0])*int64(sh[1])))
+}
+
+// normalized takes the BatchNormalization of step n as a scale and the bias.
 func (f *fuser) normalized(n int, c *convolution) bool {
 	st := &f.steps[n]
 	m := c.weight.Shape()[0]
@@ -85,25 +128,17 @@ func (f *fuser) normalized(n int, c *convolution) bool {
 		return false
 	}
 	eps := float64(st.node.Float("epsilon", 1e-5))
-	// The weight is read as the file has it: where that is not aligned, a copy would cost as much as the rest.
-	w, old := ir.NewTensor(ir.Float32, c.weight.Shape()...), c.weight.Bytes()
-	v, bias, per := ir.Data[float32](w), make([]float32, m), c.weight.Len()/max(m, 1)
-	par.For(m, 1+(1<<14)/max(per, 1), func(lo, hi int) {
-		for k := lo; k < hi; k++ {
-			by := float64(p[0][k]) / math.Sqrt(float64(p[3][k])+eps)
-			from := old[4*k*per : 4*(k+1)*per]
-			for j := range v[k*per : (k+1)*per] {
-				x := math.Float32frombits(binary.LittleEndian.Uint32(from[4*j:]))
-				v[k*per+j] = float32(float64(x) * by)
-			}
-			b := -float64(p[2][k])
-			if c.bias != nil {
-				b += float64(c.bias[k])
-			}
-			bias[k] = float32(float64(b*by) + float64(p[1][k]))
+	c.scale = make([]float32, m)
+	bias := make([]float32, m)
+	for k := range m {
+		by := float64(p[0][k]) / math.Sqrt(float64(p[3][k])+eps)
+		b := -float64(p[2][k])
+		if c.bias != nil {
+			b += float64(c.bias[k])
 		}
-	})
-	c.weight, c.bias = w, bias
+		c.scale[k], bias[k] = float32(by), float32(float64(b*by)+float64(p[1][k]))
+	}
+	c.bias = bias
 	return true
 }
 
@@ -144,7 +179,12 @@ func (s *convolution) run(g kernel.Conv2D, dst []float32, in []*ir.Tensor) {
 		s.codes.convolve(g, dst, in[0], ep)
 		return
 	}
-	kernel.Conv(g, dst, ir.Data[float32](in[0]), ir.Data[float32](s.weight), ep)
+	x := ir.Data[float32](in[0])
+	if s.winograd != nil && kernel.WinogradTakes(g) {
+		s.winograd.Conv(g, dst, x, ep)
+		return
+	}
+	kernel.Conv(g, dst, x, s.scaled(), ep)
 }
 
 // convDef computes act(conv(x, w) + bias + residual); inputs are x and the residual, if any.

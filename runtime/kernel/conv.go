@@ -35,33 +35,23 @@ func convOut(in, k, stride, dilation int) int {
 // Conv computes the convolution and then ep: its RowBias has one element for each of the M output channels, its
 // Residual the shape of dst (ResidualLd is not read), and Bias must be nil. ep may be nil. dst must not overlap x.
 func Conv(p Conv2D, dst, x, w []float32, ep *Epilogue) {
-	oh, ow := p.Out()
-	pixels := oh * ow
-	same("Conv: x", p.N*p.C*p.H*p.W, len(x))
 	same("Conv: w", p.M*p.C/p.Groups*p.KH*p.KW, len(w))
-	image := p.M * pixels
-	stride := max(p.OutStride, image)
-	same("Conv: dst", max(p.N-1, 0)*stride+min(p.N, 1)*image, len(dst))
-	if ep == nil {
-		ep = &Epilogue{}
-	}
-	ep.checkConv("Conv", p.M, p.N*image)
+	tile, finish := p.begin(dst, x, ep)
 	if len(dst) == 0 {
 		return
 	}
+	defer finish()
+	if ep == nil {
+		ep = &Epilogue{}
+	}
+	oh, ow := p.Out()
+	image := p.M * oh * ow
+	stride := max(p.OutStride, image)
 	pl := plans.Get().(*convPlan)
 	defer plans.Put(pl)
 	single := p.Groups > 1 && p.C == p.Groups
 	pl.lay(p, oh, ow, cur.conv, !single)
-	tile, rest := ep.tile()
-	tile.ldc, tile.lda = pixels*4, len(w)/p.M*4
-	if rest {
-		defer func() {
-			for n := range p.N {
-				each(image, func(lo, hi int) { ep.act(dst[n*stride+lo : n*stride+hi]) })
-			}
-		}()
-	}
+	tile.lda = len(w) / p.M * 4
 	one := func(n int) {
 		to, res := dst[n*stride:][:image], ep.Residual
 		if res != nil {
@@ -75,6 +65,29 @@ func Conv(p Conv2D, dst, x, w []float32, ep *Epilogue) {
 		}
 	}
 	eachItem(p.N, one)
+}
+
+// begin checks the arguments of a convolution. It returns a tile with what is to be done with the sums, and what does the rest.
+func (p *Conv2D) begin(dst, x []float32, ep *Epilogue) (tile convTile, finish func()) {
+	oh, ow := p.Out()
+	image := p.M * oh * ow
+	stride := max(p.OutStride, image)
+	same("Conv: x", p.N*p.C*p.H*p.W, len(x))
+	same("Conv: dst", max(p.N-1, 0)*stride+min(p.N, 1)*image, len(dst))
+	if ep == nil {
+		ep = &Epilogue{}
+	}
+	ep.checkConv("Conv", p.M, p.N*image)
+	tile, rest := ep.tile()
+	tile.ldc = oh * ow * 4
+	return tile, func() {
+		if !rest {
+			return
+		}
+		for n := range p.N {
+			each(image, func(lo, hi int) { ep.act(dst[n*stride+lo : n*stride+hi]) })
+		}
+	}
 }
 
 // checkConv panics unless the epilogue is one of a convolution to m channels and n elements in all.

@@ -97,15 +97,10 @@ func (pl *convPlan) cut(k *convKernels) {
 	// Tiles of one panel follow each other, which keeps its input in the cache; where the weights are too large to stay in
 	// the level-2 cache from panel to panel it is the other way round, with tiles of as many channels in each panel.
 	pl.down = m*len(pl.offs) <= 1<<18
-	four := pl.down && k.rows(4) > 0
+	four := pl.down
 	for v, tiles := 0, 0; v < len(pl.vecs); {
 		left := len(pl.vecs) - v
-		size := min(3, left)
-		if left == 4 || four && left == 8 {
-			if size = 2; four {
-				size = 4
-			}
-		}
+		size := k.block(left, four)
 		mr := k.rows(size)
 		tiles += (m + mr - 1) / mr
 		pl.panels = append(pl.panels, convPanel{v, size, tiles})

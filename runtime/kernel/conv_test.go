@@ -94,6 +94,97 @@ func TestConv(t *testing.T) {
 	})
 }
 
+// Winograd's algorithm against the definition: within what rounding sums of at most 4·9 input values with windows' sums makes, and on
+// average within a few times the direct convolution's error.
+func TestWinograd(t *testing.T) {
+	base := kernel.Conv2D{N: 1, C: 16, H: 8, W: 8, M: 16, KH: 3, KW: 3, StrideH: 1, StrideW: 1, DilationH: 1, DilationW: 1, Groups: 1,
+		PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1}
+	cases := map[string]func(p *kernel.Conv2D){
+		"same":       func(p *kernel.Conv2D) {},
+		"odd":        func(p *kernel.Conv2D) { p.H, p.W, p.M, p.C = 13, 27, 19, 37 },
+		"no pads":    func(p *kernel.Conv2D) { p.PadTop, p.PadLeft, p.PadBottom, p.PadRight = 0, 0, 0, 0; p.H, p.W = 9, 10 },
+		"lopsided":   func(p *kernel.Conv2D) { p.PadTop, p.PadLeft, p.PadBottom, p.PadRight = 0, 3, 4, 0; p.W = 33 },
+		"batch":      func(p *kernel.Conv2D) { p.N, p.H, p.W = 5, 7, 7 },
+		"deep":       func(p *kernel.Conv2D) { p.C, p.M, p.H = 400, 17, 7 },
+		"strips":     func(p *kernel.Conv2D) { p.N, p.C, p.H, p.W = 2, 70, 30, 61 },
+		"one column": func(p *kernel.Conv2D) { p.W, p.H = 7, 20 },
+	}
+	kernel.EachLevel(t, func(t *testing.T) {
+		for name, edit := range cases {
+			p := base
+			edit(&p)
+			oh, ow := p.Out()
+			x, w, by := randn(p.N*p.C*p.H*p.W, 1), randn(p.M*p.C*9, 2), randn(p.M, 5)
+			scaled, abs, absX := make([]float32, len(w)), make([]float32, len(w)), make([]float32, len(x))
+			for i := range w {
+				scaled[i] = w[i] * by[i/(p.C*9)]
+			}
+			want, _ := directConv(p, x, scaled)
+			// A bound of the magnitudes: each window as its greatest value, over 5×5 input values.
+			for i := range w {
+				for k := range 9 {
+					abs[i] = max(abs[i], float32(math.Abs(float64(scaled[i/9*9+k]))))
+				}
+			}
+			for i := range x {
+				absX[i] = float32(math.Abs(float64(x[i])))
+			}
+			wide := p
+			wide.KH, wide.KW = 5, 5
+			wide.PadTop, wide.PadLeft, wide.PadBottom, wide.PadRight = p.PadTop+1, p.PadLeft+1, p.PadBottom+1, p.PadRight+1
+			ones := make([]float32, p.M*p.C*25)
+			for i := range ones {
+				ones[i] = abs[i/25*9]
+			}
+			_, mag := directConv(wide, absX, ones)
+			weights := kernel.NewWinograd(p.M, p.C, w, by)
+			got := guarded(1, p.N*p.M*oh*ow, p.N*p.M*oh*ow)
+			n := len(got) - 64
+			t.Log(name)
+			if !kernel.WinogradTakes(p) {
+				t.Fatalf("%s: not taken", name)
+			}
+			weights.Conv(p, got[:n], x, nil)
+			checkGuard(t, got, 1, n, n)
+			checkProduct(t, got, n, 1, n, p.C+16, want, mag)
+			direct := make([]float32, n)
+			kernel.Conv(p, direct, x, scaled, nil)
+			var mine, other float64
+			for i := range want {
+				mine += math.Pow(float64(got[i])-want[i], 2)
+				other += math.Pow(float64(direct[i])-want[i], 2)
+			}
+			if mine > 9*other {
+				t.Errorf("%s: root mean square error %.3g, of the direct convolution %.3g", name, math.Sqrt(mine/float64(n)), math.Sqrt(other/float64(n)))
+			}
+
+			bias, res := randn(p.M, 3), randn(n, 4)
+			ep := make([]float32, n)
+			weights.Conv(p, ep, x, &kernel.Epilogue{RowBias: bias, Residual: res, Act: kernel.ActRelu})
+			for i := range n {
+				if w := max(got[i]+bias[i/(oh*ow)%p.M]+res[i], 0); ep[i] != w {
+					t.Fatalf("%s: epilogue: element %d: got %v, want %v", name, i, ep[i], w)
+				}
+			}
+			old := par.SetLimit(1)
+			serial := make([]float32, n)
+			weights.Conv(p, serial, x, nil)
+			par.SetLimit(old)
+			checkBits(t, name+": one core", serial, got[:n])
+
+			// Every other image's worth of room between the images.
+			image := n / p.N
+			apart := p
+			apart.OutStride = 2 * image
+			sparse := make([]float32, (2*p.N-1)*image)
+			weights.Conv(apart, sparse, x, &kernel.Epilogue{Residual: make([]float32, n)})
+			for i := range p.N {
+				checkBits(t, name+": apart", sparse[2*i*image:][:image], got[i*image:][:image])
+			}
+		}
+	})
+}
+
 func TestAttention(t *testing.T) {
 	kernel.EachLevel(t, func(t *testing.T) {
 		for _, c := range []struct {

@@ -84,6 +84,19 @@ type convKernels struct {
 // rows is the most channels that a tile of v vectors takes.
 func (k *convKernels) rows(v int) int { return len(k.kern[v]) - 1 }
 
+// block is the number of vectors that the next tile takes of those that are left: three, or what makes the last come out even. four: it
+// may be four.
+func (k *convKernels) block(left int, four bool) int {
+	four = four && k.rows(4) > 0
+	switch {
+	case four && (left == 4 || left == 8):
+		return 4
+	case left == 4:
+		return 2
+	}
+	return min(3, left)
+}
+
 // laneMasks holds the masks of 8 lanes by their bits.
 var laneMasks = func() (m [256][8]int32) {
 	for bits := range m {

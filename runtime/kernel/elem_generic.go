@@ -6,6 +6,7 @@ import "math"
 var generic = impl{
 	name:       "none",
 	conv:       genericConv,
+	winograd:   winogradGeneric,
 	convPairs:  genericConvInt,
 	fastInt8:   true,
 	blockTiles: []*blockTile{{tile: tile[int32]{mr: 4, nr: 8, mc: 120, cost: 1}, per: 2, kern: genericBlocks(4)}},

@@ -40,6 +40,7 @@ type impl struct {
 	copyRows  func(dst *float32, ldd int, x *float32, ldx, n, rows int)       // see copyRowsGeneric; at least one row and element
 	splitRows func(even, odd *float32, ldd int, x *float32, ldx, n, rows int) // see splitRowsGeneric
 	conv      *convKernels                                                    // tiles of convolutions
+	winograd  *winogradKernels                                                // what stands around the products of Winograd
 	convQuads *convKernels                                                    // tiles of convolutions of bytes in fours, signed of the weights with unsigned ones of the input; nil: none
 	convPairs *convKernels                                                    // tiles of convolutions of pairs of int16
 	fastInt8  bool                                                            // integer products are no slower than those of float32

@@ -7,6 +7,7 @@ import "golang.org/x/sys/cpu"
 //go:generate go -C asm run . -part gemm -out ../gemm_amd64.s -stubs ../gemm_amd64.go -pkg kernel
 //go:generate go -C asm run . -part int8 -out ../int8_amd64.s -stubs ../int8_amd64.go -pkg kernel
 //go:generate go -C asm run . -part conv -out ../conv_amd64.s -stubs ../conv_amd64.go -pkg kernel
+//go:generate go -C asm run . -part winograd -out ../winograd_amd64.s -stubs ../winograd_amd64.go -pkg kernel
 //go:generate go -C asm run . -part vector -out ../vector_amd64.s -stubs ../vector_amd64.go -pkg kernel
 //go:generate go -C asm run . -part rows -out ../rows_amd64.s -stubs ../rows_amd64.go -pkg kernel
 //go:generate go -C asm run . -part quant -out ../quant_amd64.s -stubs ../quant_amd64.go -pkg kernel

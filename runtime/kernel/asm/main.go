@@ -16,7 +16,7 @@ import (
 )
 
 func main() {
-	part := flag.String("part", "", "what to write: gemm, int8, conv, vector, rows or quant")
+	part := flag.String("part", "", "what to write: gemm, int8, conv, winograd, vector, rows or quant")
 	flag.Parse()
 	build.Constraint(buildtags.Not("noasm").ToConstraint())
 	switch *part {
@@ -26,6 +26,8 @@ func main() {
 		integers()
 	case "conv":
 		convolutions()
+	case "winograd":
+		winograd()
 	case "vector":
 		vectors()
 	case "rows":
@@ -33,7 +35,7 @@ func main() {
 	case "quant":
 		quantizers()
 	default:
-		fmt.Fprintf(os.Stderr, "asm: -part %q: want gemm, int8, conv, vector, rows or quant\n", *part)
+		fmt.Fprintf(os.Stderr, "asm: -part %q: want gemm, int8, conv, winograd, vector, rows or quant\n", *part)
 		os.Exit(2)
 	}
 	build.Generate()
