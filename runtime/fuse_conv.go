@@ -163,28 +163,59 @@ func (s *convolution) geometry(in []*ir.Tensor) (kernel.Conv2D, []int, error) {
 	if err != nil {
 		return g, nil, errUnfit // the parts say what is wrong
 	}
-	if s.tail.residual >= 0 && (in[1].Elem() != ir.Float32 || !slices.Equal(in[1].Shape(), shape)) {
+	if s.tail.residual >= 0 && (in[1].Elem() != ir.Float32 || !slices.Equal(in[1].Shape(), shape) && !perChannel(in[1].Shape(), shape)) {
 		return g, nil, errUnfit
 	}
 	return g, shape, nil
 }
 
+// perChannel reports whether a shape is that of one value for each image and channel.
+func perChannel(s, of []int) bool {
+	return len(s) == len(of) && s[0] == of[0] && s[1] == of[1] && !slices.ContainsFunc(s[2:], func(d int) bool { return d != 1 })
+}
+
 // run computes the convolution into dst.
 func (s *convolution) run(g kernel.Conv2D, dst []float32, in []*ir.Tensor) {
 	ep := &kernel.Epilogue{RowBias: s.bias, Act: s.tail.act, Lo: s.tail.lo, Hi: s.tail.hi}
-	if s.tail.residual >= 0 {
-		ep.Residual = ir.Data[float32](in[1])
+	oh, ow := g.Out()
+	if s.tail.residual < 0 || len(dst) == 0 {
+		s.convolve(g, dst, in[0], 0, ep)
+		return
 	}
+	res := ir.Data[float32](in[1])
+	if len(res) == g.N*g.M*oh*ow {
+		ep.Residual = res
+		s.convolve(g, dst, in[0], 0, ep)
+		return
+	}
+	// a bias for each image
+	image, one := g.M*oh*ow, g
+	one.N, one.OutStride = 1, 0
+	ep.RowBias = make([]float32, g.M)
+	for n := range g.N {
+		row := res[n*g.M:][:g.M]
+		if s.bias != nil {
+			kernel.Add(ep.RowBias, row, s.bias)
+		} else {
+			copy(ep.RowBias, row)
+		}
+		s.convolve(one, dst[n*max(g.OutStride, image):][:image], in[0], n, ep)
+	}
+}
+
+// convolve computes the convolution of the images of x from number first on.
+func (s *convolution) convolve(g kernel.Conv2D, dst []float32, x *ir.Tensor, first int, ep *kernel.Epilogue) {
+	image := g.C * g.H * g.W
 	if s.codes != nil {
-		s.codes.convolve(g, dst, in[0], ep)
+		s.codes.convolve(g, dst, x, first*image, ep)
 		return
 	}
-	x := ir.Data[float32](in[0])
+	from := ir.Data[float32](x)[first*image:][:g.N*image]
 	if s.winograd != nil && kernel.WinogradTakes(g) {
-		s.winograd.Conv(g, dst, x, ep)
+		s.winograd.Conv(g, dst, from, ep)
 		return
 	}
-	kernel.Conv(g, dst, x, s.scaled(), ep)
+	kernel.Conv(g, dst, from, s.scaled(), ep)
 }
 
 // convDef computes act(conv(x, w) + bias + residual); inputs are x and the residual, if any.

@@ -212,13 +212,14 @@ func (f *fuser) integerConv(st *step) (q *integerConv, from coded, ok bool) {
 	return q, from, true
 }
 
-// convolve computes the convolution of codes, with ep.
-func (q *integerConv) convolve(g kernel.Conv2D, y []float32, x *ir.Tensor, ep *kernel.Epilogue) {
+// convolve computes the convolution of codes, of the g.N images that start with element from, with ep.
+func (q *integerConv) convolve(g kernel.Conv2D, y []float32, x *ir.Tensor, from int, ep *kernel.Epilogue) {
+	n := g.N * g.C * g.H * g.W
 	if q.elem == ir.Int8 {
-		kernel.ConvInt8Scaled(g, y, ir.Data[int8](x), int8(q.zero), q.weight, q.scale, ep)
+		kernel.ConvInt8Scaled(g, y, ir.Data[int8](x)[from:][:n], int8(q.zero), q.weight, q.scale, ep)
 		return
 	}
-	kernel.ConvInt8Scaled(g, y, ir.Data[uint8](x), q.zero, q.weight, q.scale, ep)
+	kernel.ConvInt8Scaled(g, y, ir.Data[uint8](x)[from:][:n], q.zero, q.weight, q.scale, ep)
 }
 
 // scales returns x times each of w, one or n of them, for n columns; ok is false where something is lost in one.

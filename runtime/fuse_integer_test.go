@@ -92,6 +92,11 @@ func TestIntegerExecution(t *testing.T) {
 			q = Add (p, r)
 			y = Relu (q)
 		}`, ir.Tensors{"x": ramp(2, 4, 5, 6), "r": ramp(2, 3, 5, 6)}, []string{"QuantizeLinear", "convolution on codes"}},
+		"Conv, a residual of each channel": {`m (float[N,4,5,6] x, float[N,3,1,1] r) => (float[N,3,5,6] y) ` + consts + ` {` + x + `
+			dw = DequantizeLinear <axis = 0> (wc, sw, zw)
+			p = Conv <pads = [1, 1, 1, 1]> (dx, dw, b)
+			y = Add (p, r)
+		}`, ir.Tensors{"x": ramp(2, 4, 5, 6), "r": ramp(2, 3, 1, 1)}, []string{"QuantizeLinear", "convolution on codes"}},
 		"grouped Conv of one axis, zero points of the weight": {`m (float[N,8,7] x) => (float[N,4,3] y) ` + consts + ` {` + x + `
 			dw = DequantizeLinear (wg, one, zg)
 			p = Conv <group = 2, strides = [2]> (dx, dw)

@@ -286,6 +286,12 @@ func TestJoinedChannels(t *testing.T) {
 			g = Sigmoid (a0)
 			j = Concat <axis=-3> (x, g)
 			y, mask = Dropout (j)`,
+		"residual of each channel": `c0 = Conv <pads=[1,1,1,1]> (x, w0, b0)
+			a0 = Add (c0, t)
+			r0 = Relu (a0)
+			c1 = Conv (x, w1)
+			a1 = Add (t, c1)
+			y = Concat <axis=1> (r0, a1)`,
 		"read twice": `c0 = Conv <pads=[1,1,1,1]> (x, w0, b0)
 			j = Concat <axis=1> (c0, c0)
 			y = Mul (j, j)`,
@@ -306,12 +312,38 @@ func TestJoinedChannels(t *testing.T) {
 				return strings.Join(v, ",")
 			}
 			m := parse(t, `<ir_version: 10, opset_import: ["": 21]>
-				g (float[2,3,6,7] x, float[2,5,4,5] z) => (float[A,B,C,D] y)
+				g (float[2,3,6,7] x, float[2,5,4,5] z, float[2,3,1,1] t) => (float[A,B,C,D] y)
 				<float[3,3,3,3] w0 = {`+values(81)+`}, float[3] b0 = {`+values(3)+`}, float[3,3,1,1] w1 = {`+values(9)+`}> {
 				`+src+`
 			}`)
-			in := ir.Tensors{"x": ramp(2, 3, 6, 7), "z": ramp(2, 5, 4, 5)}
+			in := ir.Tensors{"x": ramp(2, 3, 6, 7), "z": ramp(2, 5, 4, 5), "t": ramp(2, 3, 1, 1)}
 			compareJoined(t, m, in)
 		})
+	}
+}
+
+// 3×3 windows of many channels go by Winograd's algorithm where the images are large enough, with what normalizes them in the weights.
+func TestJoinedWinograd(t *testing.T) {
+	const c = 17
+	var w, b []string
+	for i := range c * c * 9 {
+		w = append(w, fmt.Sprint(float32(i*31%61)/64-0.5))
+	}
+	for i := range c {
+		b = append(b, fmt.Sprint(float32(i%5)/2+0.25))
+	}
+	consts, channel := fmt.Sprintf("float[%d,%d,3,3] w = {%s}", c, c, strings.Join(w, ",")), fmt.Sprintf("float[%d] b = {%s}", c, strings.Join(b, ","))
+	m := parse(t, `<ir_version: 10, opset_import: ["": 21]>
+		g (float[N,17,H,W] x, float[N,17,1,1] t) => (float[N,17,H,W] y) <`+consts+", "+channel+`> {
+		c0 = Conv <pads=[1,1,1,1]> (x, w)
+		n0 = BatchNormalization (c0, b, b, b, b)
+		r0 = Relu (n0)
+		c1 = Conv <pads=[1,1,1,1]> (r0, w, b)
+		a1 = Add (c1, x)
+		c2 = Conv <pads=[1,1,1,1]> (a1, w, b)
+		y = Add (c2, t)
+	}`)
+	for _, size := range [][]int{{1, 8, 9}, {3, 14, 7}, {2, 5, 40}} {
+		compareJoined(t, m, ir.Tensors{"x": ramp(size[0], c, size[1], size[2]), "t": ramp(size[0], c, 1, 1)})
 	}
 }
