@@ -8,6 +8,8 @@ import (
 
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/numfmt"
+	"github.com/qsimc/qsimc/runtime/kernel"
+	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
 type iterTensors = iter.Seq2[ir.Tensors, error]
@@ -34,8 +36,8 @@ func (t *tally) add(o *tally) {
 	t.noise += o.noise
 }
 
-// atOnce is the number of values that are measured in one go.
-const atOnce = 1 << 20
+// atOnce is the number of values that are measured in one go, on one core: with what they became they fit its cache.
+const atOnce = 1 << 16
 
 // add measures the quantizer on x. Dynamic schemes are fitted to x itself.
 func (m *measures) add(sample int, s numfmt.Scheme, l numfmt.Layout, p numfmt.Params, x []float32) error {
@@ -66,78 +68,83 @@ func (m *measures) tally(sample int) *tally {
 
 // addRounded measures a static quantizer whose input x is values that were moved before, to where they are to be rounded.
 func (m *measures) addRounded(sample int, s numfmt.Scheme, l numfmt.Layout, p numfmt.Params, values, x []float32) error {
+	parts := slices.Collect(l.Parts(p, atOnce))
+	sums, beyond, errs := make([]kernel.Comparison, len(parts)), make([]int, len(parts)), make([]error, len(parts))
+	var all bounds // where the parts have the same groups
+	if parts[0].Layout.Groups() == l.Groups() {
+		var err error
+		if all, err = holdable(s, p, l.Groups()); err != nil {
+			return err
+		}
+	}
+	par.For(len(parts), 1, func(from, to int) {
+		var q []float32
+		for i := from; i < to; i++ {
+			part := parts[i]
+			v := values[part.From:part.To]
+			if q == nil {
+				q = make([]float32, len(v))
+			}
+			q = q[:len(v)]
+			if errs[i] = s.Apply(q, x[part.From:part.To], part.Layout, part.Params); errs[i] != nil {
+				return
+			}
+			sums[i] = kernel.Compare(v, q)
+			b := all
+			if n := part.Layout.Groups(); n != l.Groups() {
+				if b, errs[i] = holdable(s, part.Params, n); errs[i] != nil {
+					return
+				}
+			}
+			beyond[i] = b.beyond(part.Layout, v)
+		}
+	})
 	t := m.tally(sample)
-	var q []float32
-	for part := range l.Parts(p, atOnce) {
-		v := values[part.From:part.To]
-		if q == nil {
-			q = make([]float32, len(v))
+	for i, sum := range sums {
+		if errs[i] != nil {
+			return errs[i]
 		}
-		if err := s.Apply(q[:len(v)], x[part.From:part.To], part.Layout, part.Params); err != nil {
-			return err
-		}
-		m.compare(t, v, q[:len(v)])
-		n, err := clipped(s, part.Layout, part.Params, v)
-		if err != nil {
-			return err
-		}
-		t.clipped += n
+		m.take(t, parts[i].To-parts[i].From, sum)
+		t.clipped += beyond[i]
 	}
 	return nil
 }
 
 // compare adds values and what they became to a sample's tally.
-func (m *measures) compare(t *tally, x, q []float32) {
-	noise, signal, zero := t.noise, t.signal, 0
-	top := math.Float32bits(m.amax) // of magnitudes: in the order of their bits, NaN above all
-	q = q[:len(x)]
-	for i, v := range x {
-		d := float64(q[i]) - float64(v)
-		noise += d * d
-		signal += float64(v) * float64(v)
-		if q[i] == 0 {
-			zero++
-		}
-		top = max(top, math.Float32bits(v)&^(1<<31))
-	}
-	t.n += len(x)
-	t.noise, t.signal = noise, signal
-	t.zero += zero
-	m.amax = math.Float32frombits(top)
+func (m *measures) compare(t *tally, x, q []float32) { m.take(t, len(x), kernel.Compare(x, q)) }
+
+func (m *measures) take(t *tally, n int, c kernel.Comparison) {
+	t.n += n
+	t.noise += c.DD
+	t.signal += c.XX
+	t.zero += c.Zeros
+	m.amax = max(m.amax, c.MaxX) // the built-in keeps NaN
 }
 
-// clipped counts the values that lie beyond the largest or smallest that their group can hold, by more than rounding of the
-// scale explains.
-func clipped(s numfmt.Scheme, l numfmt.Layout, p numfmt.Params, x []float32) (int, error) {
+// holdable returns the smallest and largest values that each group can hold, and what rounding of the scale explains beyond.
+func holdable(s numfmt.Scheme, p numfmt.Params, groups int) (bounds, error) {
 	const slack = 1e-5
-	lo, hi := make([]float32, l.Groups()), make([]float32, l.Groups())
-	for g := range lo {
+	b := bounds{lo: make([]float32, groups), hi: make([]float32, groups)}
+	for g := range b.lo {
 		q, err := s.Quantizer(p, g)
 		if err != nil {
-			return 0, fmt.Errorf("group %d: %w", g, err)
+			return bounds{}, fmt.Errorf("group %d: %w", g, err)
 		}
-		lo[g], hi[g] = q.Round(-math.MaxFloat32)*(1+slack), q.Round(math.MaxFloat32)*(1+slack)
+		b.lo[g], b.hi[g] = q.Round(-math.MaxFloat32)*(1+slack), q.Round(math.MaxFloat32)*(1+slack)
 	}
-	n := 0
+	return b, nil
+}
+
+// beyond counts the values that lie outside the bounds of their groups.
+func (b bounds) beyond(l numfmt.Layout, x []float32) (n int) {
 	for r := range l.Runs() {
-		run := x[r.Off : r.Off+r.Len]
-		if r.Step == 0 {
-			low, high := lo[r.Group], hi[r.Group]
-			for _, v := range run {
-				if v > high || v < low {
-					n++
-				}
-			}
-			continue
+		groups := 1
+		if r.Step != 0 {
+			groups = r.Len
 		}
-		low, high := lo[r.Group:][:len(run)], hi[r.Group:][:len(run)]
-		for i, v := range run {
-			if v > high[i] || v < low[i] {
-				n++
-			}
-		}
+		n += kernel.Outside(x[r.Off:r.Off+r.Len], b.lo[r.Group:r.Group+groups], b.hi[r.Group:r.Group+groups])
 	}
-	return n, nil
+	return n
 }
 
 // describe writes the measures into a report's entry.

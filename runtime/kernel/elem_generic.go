@@ -165,6 +165,8 @@ var generic = impl{
 	sumSq:    sumSqGeneric,
 	sum64:    sum64Generic,
 	sumSq64:  sumSq64Generic,
+	compare:  compareGeneric,
+	outside:  outsideGeneric,
 	minMax:   minMaxGeneric,
 	absMax:   absMaxGeneric,
 	absMaxV:  absMaxVGeneric,

@@ -60,6 +60,8 @@ type impl struct {
 	sumSq   func(x []float32, mean float32) float32   // Σ (x-mean)², lane order
 	sum64   func(x []float32) float64                 // sum in float64
 	sumSq64 func(x []float32, mean float64) float64   // sumSq in float64
+	compare func(x, y []float32) Comparison           // of one piece
+	outside func(x, lo, hi []float32) int             // see Outside
 	minMax  func(x []float32) (lo, hi float32)        // NaN where x holds one
 	absMax  func(x []float32) float32                 // NaN where x holds one
 	absMaxV func(acc, x []float32)                    // acc = max(acc, |x|), NaN wins

@@ -333,3 +333,13 @@ func sumLanes64_avx2(x *float32, n int, acc *float64)
 //
 //go:noescape
 func sumSqLanes64_avx2(x *float32, n int, acc *float64, s float64)
+
+// compareEight adds x², y², xy and (x-y)² to 8 lanes each, keeps the largest (x-y)² and |x| of each lane, and counts zeros of y; n is a multiple of 8. out is that of compareLanes.
+//
+//go:noescape
+func compareEight(x *float32, y *float32, n int, out *float64)
+
+// outsideEight counts the elements of x below lo or above hi; n is a multiple of 8, and lo and hi move on by step bytes for each eight.
+//
+//go:noescape
+func outsideEight(x *float32, lo *float32, hi *float32, step int, n int) int

@@ -5850,3 +5850,108 @@ done:
 	VMOVUPD Y8, 224(DX)
 	VZEROUPPER
 	RET
+
+// func compareEight(x *float32, y *float32, n int, out *float64)
+// Requires: AVX, AVX2, POPCNT
+TEXT ·compareEight(SB), NOSPLIT, $0-32
+	MOVQ    x+0(FP), AX
+	MOVQ    y+8(FP), CX
+	MOVQ    n+16(FP), DX
+	MOVQ    out+24(FP), BX
+	VMOVUPD (BX), Y0
+	VMOVUPD 32(BX), Y1
+	VMOVUPD 64(BX), Y2
+	VMOVUPD 96(BX), Y3
+	VMOVUPD 128(BX), Y4
+	VMOVUPD 160(BX), Y5
+	VMOVUPD 192(BX), Y6
+	VMOVUPD 224(BX), Y7
+	VMOVUPD 256(BX), Y8
+	VMOVUPD 288(BX), Y9
+	VMOVUPS 320(BX), Y10
+	VXORPS  Y11, Y11, Y11
+	MOVQ    352(BX), SI
+
+loop:
+	SUBQ      $0x08, DX
+	JLT       done
+	VCMPPS    $0x00, (CX), Y11, Y12
+	VMOVMSKPS Y12, DI
+	POPCNTQ   DI, DI
+	ADDQ      DI, SI
+	VMOVUPS   (AX), Y12
+	VANDPS    k7fffffff<>+0(SB), Y12, Y12
+	VPMAXUD   Y12, Y10, Y10
+	VCVTPS2PD (AX), Y12
+	VCVTPS2PD (CX), Y13
+	VSUBPD    Y13, Y12, Y14
+	VMULPD    Y14, Y14, Y14
+	VADDPD    Y14, Y6, Y6
+	VMAXPD    Y14, Y8, Y8
+	VMULPD    Y12, Y12, Y14
+	VADDPD    Y14, Y0, Y0
+	VMULPD    Y13, Y13, Y14
+	VADDPD    Y14, Y2, Y2
+	VMULPD    Y13, Y12, Y12
+	VADDPD    Y12, Y4, Y4
+	VCVTPS2PD 16(AX), Y12
+	VCVTPS2PD 16(CX), Y13
+	VSUBPD    Y13, Y12, Y14
+	VMULPD    Y14, Y14, Y14
+	VADDPD    Y14, Y7, Y7
+	VMAXPD    Y14, Y9, Y9
+	VMULPD    Y12, Y12, Y14
+	VADDPD    Y14, Y1, Y1
+	VMULPD    Y13, Y13, Y14
+	VADDPD    Y14, Y3, Y3
+	VMULPD    Y13, Y12, Y12
+	VADDPD    Y12, Y5, Y5
+	ADDQ      $0x20, AX
+	ADDQ      $0x20, CX
+	JMP       loop
+
+done:
+	VMOVUPD Y0, (BX)
+	VMOVUPD Y1, 32(BX)
+	VMOVUPD Y2, 64(BX)
+	VMOVUPD Y3, 96(BX)
+	VMOVUPD Y4, 128(BX)
+	VMOVUPD Y5, 160(BX)
+	VMOVUPD Y6, 192(BX)
+	VMOVUPD Y7, 224(BX)
+	VMOVUPD Y8, 256(BX)
+	VMOVUPD Y9, 288(BX)
+	VMOVUPS Y10, 320(BX)
+	MOVQ    SI, 352(BX)
+	VZEROUPPER
+	RET
+
+// func outsideEight(x *float32, lo *float32, hi *float32, step int, n int) int
+// Requires: AVX, POPCNT
+TEXT ·outsideEight(SB), NOSPLIT, $0-48
+	MOVQ x+0(FP), AX
+	MOVQ lo+8(FP), CX
+	MOVQ hi+16(FP), DX
+	MOVQ step+24(FP), BX
+	MOVQ n+32(FP), SI
+	XORQ DI, DI
+
+loop:
+	SUBQ      $0x08, SI
+	JLT       done
+	VMOVUPS   (AX), Y0
+	VCMPPS    $0x11, (CX), Y0, Y1
+	VCMPPS    $0x1e, (DX), Y0, Y0
+	VORPS     Y1, Y0, Y0
+	VMOVMSKPS Y0, R8
+	POPCNTQ   R8, R8
+	ADDQ      R8, DI
+	ADDQ      $0x20, AX
+	ADDQ      BX, CX
+	ADDQ      BX, DX
+	JMP       loop
+
+done:
+	MOVQ DI, ret+40(FP)
+	VZEROUPPER
+	RET

@@ -40,10 +40,11 @@ var (
 		max:         greatest(16, vecMax_avx512),
 		affine:      with2(vecAffine_avx512),
 		softmaxRows: softmaxRows_avx512, normRows: normRows_avx512,
-		sum:       sumAVX512,
-		sumSq:     sumSqAVX512,
-		sum64:     sum64AVX512,
-		sumSq64:   sumSq64AVX512,
+		sum:     sumAVX512,
+		sumSq:   sumSqAVX512,
+		sum64:   sum64AVX512,
+		sumSq64: sumSq64AVX512,
+		compare: compareAVX2, outside: outsideAVX2,
 		minMax:    extremes(16, minMax_avx512),
 		absMax:    largest(16, absMax_avx512),
 		absMaxV:   one(vecAbsMax_avx512),
@@ -100,10 +101,11 @@ var (
 		max:         greatest(8, vecMax_avx2),
 		affine:      with2(vecAffine_avx2),
 		softmaxRows: softmaxRows_avx2, normRows: normRows_avx2,
-		sum:       sumAVX2,
-		sumSq:     sumSqAVX2,
-		sum64:     sum64AVX2,
-		sumSq64:   sumSq64AVX2,
+		sum:     sumAVX2,
+		sumSq:   sumSqAVX2,
+		sum64:   sum64AVX2,
+		sumSq64: sumSq64AVX2,
+		compare: compareAVX2, outside: outsideAVX2,
 		minMax:    extremes(8, minMax_avx2),
 		absMax:    largest(8, absMax_avx2),
 		absMaxV:   one(vecAbsMax_avx2),
@@ -155,6 +157,25 @@ func sumSqAVX2(x []float32, mean float32) float32 {
 	n := len(x) &^ (lanes - 1)
 	sumSqLanes_avx2(data(x), n, &acc[0], mean)
 	return sumSqTail(&acc, x[n:], mean)
+}
+
+func compareAVX2(x, y []float32) Comparison {
+	var l compareLanes
+	n := len(x) &^ 7
+	compareEight(data(x), data(y), n, &l.xx[0])
+	return l.finish(x[n:], y[n:])
+}
+
+func outsideAVX2(x, lo, hi []float32) int {
+	n := len(x) &^ 7
+	if len(lo) > 1 {
+		return outsideEight(data(x), data(lo), data(hi), 32, n) + outsideGeneric(x[n:], lo[n:], hi[n:])
+	}
+	var below, above [8]float32
+	for i := range below {
+		below[i], above[i] = lo[0], hi[0]
+	}
+	return outsideEight(data(x), &below[0], &above[0], 0, n) + outsideGeneric(x[n:], lo, hi)
 }
 
 func sum64AVX512(x []float32) float64 {

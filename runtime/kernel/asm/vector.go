@@ -17,6 +17,7 @@ func vectors() {
 		w.reductions()
 		w.moments()
 	}
+	comparisons()
 }
 
 var (
