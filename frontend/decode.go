@@ -172,7 +172,8 @@ type rawNode struct {
 	name      string
 	op        ir.OpID
 	doc       string
-	attrs     []rawAttr
+	attrs     []ir.Attr
+	graphs    [][]*rawGraph // by attribute those of its G and Graphs; nil: no attribute has any
 	meta      []ir.Prop
 	origin    string
 	opaque    []byte
@@ -260,7 +261,8 @@ func describe(list *[]*described, f field) error {
 
 // findFree lists the names that nodes of g and of its subgraphs use and g does not define.
 func (g *rawGraph) findFree() {
-	known := map[string]bool{"": true}
+	known := make(map[string]bool, 1+len(g.inputs)+len(g.inits)+len(g.nodes)) // about
+	known[""] = true
 	for _, v := range g.inputs {
 		known[v.name] = true
 	}
@@ -294,8 +296,8 @@ func (n *rawNode) reads(visit func(string)) {
 	for _, name := range n.ins {
 		visit(name)
 	}
-	for _, a := range n.attrs {
-		for _, g := range a.graphs {
+	for _, graphs := range n.graphs {
+		for _, g := range graphs {
 			for _, name := range g.free {
 				visit(name)
 			}
@@ -339,17 +341,24 @@ func (d *decoder) parseNode(b []byte) (*rawNode, error) {
 	if err != nil {
 		return n, err
 	}
-	seen := map[string]bool{}
-	for _, b := range attrs { // after the walk, so that the name of the node is known to messages
+	n.attrs = make([]ir.Attr, len(attrs))
+	for i, b := range attrs { // after the walk, so that the name of the node is known to messages
 		a, err := d.parseAttr(b)
 		if err != nil {
 			return n, fmt.Errorf("attribute %q: %w", a.Name, err)
 		}
-		if seen[a.Name] {
-			return n, fmt.Errorf("attribute %q appears twice", a.Name)
+		for j := range i {
+			if n.attrs[j].Name == a.Name {
+				return n, fmt.Errorf("attribute %q appears twice", a.Name)
+			}
 		}
-		seen[a.Name] = true
-		n.attrs = append(n.attrs, a)
+		n.attrs[i] = a.Attr
+		if a.graphs != nil {
+			if n.graphs == nil {
+				n.graphs = make([][]*rawGraph, len(attrs))
+			}
+			n.graphs[i] = a.graphs
+		}
 	}
 	return n, nil
 }

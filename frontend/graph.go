@@ -23,12 +23,12 @@ func (s *scope) lookup(name string) *ir.Value {
 	return nil
 }
 
-func (s *scope) define(v *ir.Value, what string) error {
+func (s *scope) define(v *ir.Value, what func() string) error {
 	if v.Name == "" {
-		return fmt.Errorf("%s without a name", what)
+		return fmt.Errorf("%s without a name", what())
 	}
 	if old := s.values[v.Name]; old != nil {
-		return fmt.Errorf("%s %q: the name is already that of %s", what, v.Name, origin(old))
+		return fmt.Errorf("%s %q: the name is already that of %s", what(), v.Name, origin(old))
 	}
 	s.values[v.Name] = v
 	return nil
@@ -47,12 +47,12 @@ func origin(v *ir.Value) string {
 
 // connect fills g with the contents of raw.
 func (d *decoder) connect(g *ir.Graph, raw *rawGraph, outer *scope) error {
-	s := &scope{outer, map[string]*ir.Value{}}
+	s := &scope{outer, make(map[string]*ir.Value, len(raw.inputs)+len(raw.inits)+len(raw.nodes))} // about
 	g.Doc, g.Meta, g.Opaque, g.Sparse = raw.doc, raw.meta, raw.opaque, raw.sparse
 	for _, in := range raw.inputs {
 		v := g.AddInput(in.name, in.typ)
 		v.Decl, v.Doc, v.Meta, v.Opaque = in.typ, in.doc, in.meta, in.opaque
-		if err := s.define(v, "input"); err != nil {
+		if err := s.define(v, func() string { return "input" }); err != nil {
 			return err
 		}
 	}
@@ -66,7 +66,7 @@ func (d *decoder) connect(g *ir.Graph, raw *rawGraph, outer *scope) error {
 			return err
 		}
 	}
-	infos := map[string]*described{}
+	infos := make(map[string]*described, len(raw.infos))
 	for _, v := range raw.infos {
 		if infos[v.name] == nil {
 			infos[v.name] = v
@@ -130,7 +130,7 @@ func addConst(s *scope, g *ir.Graph, name string, t *ir.Tensor) error {
 		g.AddConst(name, t)
 		return nil
 	}
-	return s.define(g.AddConst(name, t), "initializer")
+	return s.define(g.AddConst(name, t), func() string { return "initializer" })
 }
 
 // place adds a node at the end of g.
@@ -147,9 +147,9 @@ func (d *decoder) place(g *ir.Graph, s *scope, raw *rawNode, declare func(*ir.Va
 			return fmt.Errorf("node %v: input %d, %q, is not defined: no input, initializer or node output has that name", raw, i, name)
 		}
 	}
-	attrs := make([]ir.Attr, len(raw.attrs))
-	for i, a := range raw.attrs {
-		for j, body := range a.graphs {
+	for i, graphs := range raw.graphs {
+		a := &raw.attrs[i]
+		for j, body := range graphs {
 			sub := ir.NewGraph(g.Model(), body.name)
 			if err := d.connect(sub, body, s); err != nil {
 				return fmt.Errorf("node %v: attribute %q: graph %q: %w", raw, a.Name, body.name, err)
@@ -160,15 +160,14 @@ func (d *decoder) place(g *ir.Graph, s *scope, raw *rawNode, declare func(*ir.Va
 				a.Graphs = append(a.Graphs, sub)
 			}
 		}
-		attrs[i] = a.Attr
 	}
-	n := g.Place(nil, raw.name, raw.op, ins, raw.outs, attrs...)
+	n := g.Place(nil, raw.name, raw.op, ins, raw.outs, raw.attrs...)
 	n.Doc, n.Meta, n.Origin, n.Opaque = raw.doc, raw.meta, raw.origin, raw.opaque
 	for i, v := range n.Outs() {
 		if v == nil {
 			continue
 		}
-		if err := s.define(v, fmt.Sprintf("node %v: output %d,", n, i)); err != nil {
+		if err := s.define(v, func() string { return fmt.Sprintf("node %v: output %d,", n, i) }); err != nil {
 			return err
 		}
 		if err := declare(v); err != nil {
@@ -181,7 +180,7 @@ func (d *decoder) place(g *ir.Graph, s *scope, raw *rawNode, declare func(*ir.Va
 // order returns the nodes sorted topologically: of the nodes that may come next always the one the file has first, so that a
 // sorted file keeps its order.
 func (g *rawGraph) order() ([]*rawNode, error) {
-	producer := map[string]int{}
+	producer := make(map[string]int, len(g.nodes))
 	for i, n := range g.nodes {
 		for k, o := range n.outs {
 			if o == "" {
@@ -193,20 +192,25 @@ func (g *rawGraph) order() ([]*rawNode, error) {
 			producer[o] = i
 		}
 	}
+	sorted := true
+	for i, n := range g.nodes {
+		n.reads(func(name string) {
+			j, ok := producer[name]
+			sorted = sorted && !(ok && j >= i)
+		})
+	}
+	if sorted {
+		return g.nodes, nil
+	}
 	waits := make([]int, len(g.nodes)) // inputs of each node still to be produced
 	users := make([][]int, len(g.nodes))
-	sorted := true
 	for i, n := range g.nodes {
 		n.reads(func(name string) {
 			if j, ok := producer[name]; ok {
 				waits[i]++
 				users[j] = append(users[j], i)
-				sorted = sorted && j < i
 			}
 		})
-	}
-	if sorted {
-		return g.nodes, nil
 	}
 	ready := &intHeap{}
 	for i, k := range waits {

@@ -39,9 +39,9 @@ type wireTensor struct {
 	label    ir.Label
 }
 
-func parseTensor(b []byte) (*wireTensor, error) {
-	w := &wireTensor{}
-	err := walk(b, func(f field) (err error) {
+// parse reads a TensorProto.
+func (w *wireTensor) parse(b []byte) error {
+	return walk(b, func(f field) (err error) {
 		switch f.tag {
 		case 1<<3 | asVarint, 1<<3 | asBytes:
 			w.dims, err = varints(w.dims, f)
@@ -90,7 +90,6 @@ func parseTensor(b []byte) (*wireTensor, error) {
 		}
 		return err
 	})
-	return w, err
 }
 
 // join appends b to a; the first piece is kept as the slice of the file it is.
@@ -103,16 +102,16 @@ func join(a, b []byte) []byte {
 
 // tensor decodes a TensorProto. The name is returned with an error too, for its message.
 func (d *decoder) tensor(b []byte) (name string, t *ir.Tensor, err error) {
-	w, err := parseTensor(b)
+	var w wireTensor
+	if err := w.parse(b); err != nil {
+		return w.name, nil, err
+	}
+	t, err = d.build(&w)
 	if err != nil {
 		return w.name, nil, err
 	}
-	t, err = d.build(w)
-	if err != nil {
-		return w.name, nil, err
-	}
-	if w.label.Doc != "" || w.label.Meta != nil || w.label.Opaque != nil {
-		t.Label = &w.label
+	if l := w.label; l.Doc != "" || l.Meta != nil || l.Opaque != nil {
+		t.Label = &ir.Label{Doc: l.Doc, Meta: l.Meta, Opaque: l.Opaque}
 	}
 	return w.name, t, nil
 }

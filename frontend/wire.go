@@ -1,6 +1,7 @@
 package frontend
 
 import (
+	"errors"
 	"fmt"
 	"math"
 
@@ -129,6 +130,14 @@ type described struct {
 }
 
 func valueInfo(f field) (*described, error) {
+	if d := plainInfo(f); d != nil {
+		return d, nil
+	}
+	return anyInfo(f)
+}
+
+// anyInfo reads a description through the bindings.
+func anyInfo(f field) (*described, error) {
 	var p onnxpb.ValueInfoProto
 	if err := proto.Unmarshal(f.data, &p); err != nil {
 		return nil, fmt.Errorf("value description: %w", err)
@@ -142,6 +151,107 @@ func valueInfo(f field) (*described, error) {
 		return nil, fmt.Errorf("value %q: %w", d.name, err)
 	}
 	return d, nil
+}
+
+// plainInfo reads a description as nearly all are: a name, perhaps a text, and a tensor's type, each field once. It returns nil
+// for one with anything else in it, or anything wrong.
+func plainInfo(f field) *described {
+	d := &described{wire: f.wire}
+	var seen once
+	err := walk(f.data, func(f field) error {
+		switch f.tag {
+		case 1<<3 | asBytes:
+			d.name = string(f.data)
+		case 2<<3 | asBytes:
+			if !seen.first(2) {
+				return errNotPlain
+			}
+			return plainType(&d.typ, f.data)
+		case 3<<3 | asBytes:
+			d.doc = string(f.data)
+		default:
+			return errNotPlain
+		}
+		return nil
+	})
+	if err != nil {
+		return nil
+	}
+	return d
+}
+
+// errNotPlain says that a message is for the bindings.
+var errNotPlain = errors.New("not plain")
+
+// once knows which fields of a message, of numbers below 8, were seen.
+type once uint8
+
+// first reports that the field was not seen before. A field of one message that comes twice is to be merged.
+func (o *once) first(number int) bool {
+	was := *o
+	*o |= 1 << number
+	return was != *o
+}
+
+// plainType reads a TypeProto of a tensor.
+func plainType(t *ir.Type, b []byte) error {
+	var seen once
+	return walk(b, func(f field) error {
+		switch f.tag {
+		case 1<<3 | asBytes:
+			if !seen.first(1) {
+				return errNotPlain
+			}
+			return walk(f.data, func(f field) (err error) {
+				switch f.tag {
+				case 1<<3 | asVarint:
+					t.Elem, err = elemType(int32(f.num))
+				case 2<<3 | asBytes:
+					if !seen.first(2) {
+						return errNotPlain
+					}
+					t.Ranked = true
+					err = walk(f.data, func(f field) error { return plainDim(t, f) })
+				default:
+					return errNotPlain
+				}
+				return err
+			})
+		case 6<<3 | asBytes:
+			t.Denot = string(f.data)
+			return nil
+		}
+		return errNotPlain
+	})
+}
+
+// plainDim adds a dimension that is a size, a symbol or neither.
+func plainDim(t *ir.Type, f field) error {
+	if f.tag != 1<<3|asBytes {
+		return errNotPlain
+	}
+	dim := ir.UnknownDim
+	fields := 0
+	err := walk(f.data, func(f field) error {
+		switch f.tag {
+		case 1<<3 | asVarint:
+			dim.Size = int64(f.num)
+		case 2<<3 | asBytes:
+			dim.Name = string(f.data)
+		default:
+			return errNotPlain
+		}
+		fields++
+		return nil
+	})
+	if err != nil || fields > 1 || dim.Size < -1 {
+		return errNotPlain
+	}
+	if t.Dims == nil {
+		t.Dims = make([]ir.Dim, 0, 4)
+	}
+	t.Dims = append(t.Dims, dim)
+	return nil
 }
 
 // typeOf converts a type; nil is the unknown one.

@@ -9,10 +9,10 @@ import (
 // unique value names (nodes may share a name: files do, and nothing is looked up by it), no use of removed nodes, constants agreeing with their types, captures from enclosing graphs only. It never
 // panics.
 func Check(m *Model) error {
-	c := &checker{uses: map[*Value]map[Use]int{}}
 	if m.Graph == nil {
 		return errors.New("model has no graph")
 	}
+	c := &checker{uses: map[*Value]map[Use]int{}}
 	c.graph(m.Graph, nil)
 	for _, f := range m.Functions {
 		c.where = fmt.Sprintf("function %s.%s: ", f.Domain, f.Name)
@@ -57,18 +57,25 @@ func (c *checker) errorf(format string, args ...any) {
 	}
 }
 
-func (c *checker) define(s *scope, g *Graph, v *Value, what string) {
+// define enters a value that producer (nil: none) or the graph itself, as what, defines.
+func (c *checker) define(s *scope, g *Graph, v *Value, what string, producer *Node) {
+	name := func() string {
+		if producer != nil {
+			return fmt.Sprintf("output of node %v,", producer)
+		}
+		return what
+	}
 	if v.graph != g {
-		c.errorf("%s %q belongs to another graph", what, v.Name)
+		c.errorf("%s %q belongs to another graph", name(), v.Name)
 	}
 	if v.Name == "" {
-		c.errorf("%s without a name in graph %q", what, g.Name)
+		c.errorf("%s without a name in graph %q", name(), g.Name)
 	} else if old := s.lookup(v.Name); old != nil {
-		c.errorf("%s %q: the name is already that of another value", what, v.Name)
+		c.errorf("%s %q: the name is already that of another value", name(), v.Name)
 	}
 	s.names[v.Name] = v
 	s.defined[v] = true
-	if v.data != nil {
+	if v.data != nil && !(v.Type.Elem == v.data.elem && v.Type.has(v.data.shape)) {
 		if _, err := Merge(v.Type, v.data.Type()); err != nil && (v.Type.Elem != v.data.Elem() || !v.input) {
 			c.errorf("constant %q: declared type and data disagree: %v", v.Name, err)
 		}
@@ -76,13 +83,14 @@ func (c *checker) define(s *scope, g *Graph, v *Value, what string) {
 }
 
 func (c *checker) graph(g *Graph, outer *scope) {
-	s := &scope{outer, map[string]*Value{}, map[*Value]bool{}}
+	size := len(g.inputs) + len(g.consts) + g.count // about
+	s := &scope{outer, make(map[string]*Value, size), make(map[*Value]bool, size)}
 	for _, v := range g.inputs {
-		c.define(s, g, v, "input")
+		c.define(s, g, v, "input", nil)
 	}
 	for _, v := range g.consts {
 		if !v.input {
-			c.define(s, g, v, "constant")
+			c.define(s, g, v, "constant", nil)
 		}
 		if v.data == nil {
 			c.errorf("constant %q has no data", v.Name)
@@ -112,7 +120,7 @@ func (c *checker) graph(g *Graph, outer *scope) {
 		if w := s.lookup(o.Name); w != nil && w != o.Value {
 			c.errorf("output %q: another value than its own has that name", o.Name)
 		}
-		c.mirrored(o.Value, Use{Graph: g, Slot: i}, fmt.Sprintf("output %q", o.Name))
+		c.mirrored(o.Value, Use{Graph: g, Slot: i}, func() string { return fmt.Sprintf("output %q", o.Name) })
 	}
 	for v := range g.Values() {
 		for _, u := range v.uses {
@@ -130,6 +138,7 @@ func (c *checker) node(n *Node, s *scope) {
 	if n.Op.Type == "" {
 		c.errorf("node %q has no operator", n.Name)
 	}
+	who := func() string { return fmt.Sprintf("node %v", n) }
 	for i, v := range n.ins {
 		if v == nil {
 			continue
@@ -137,15 +146,12 @@ func (c *checker) node(n *Node, s *scope) {
 		if !s.has(v) {
 			c.errorf("node %v: input %d, %q, is not defined before it", n, i, v.Name)
 		}
-		c.mirrored(v, Use{Node: n, Slot: i}, fmt.Sprintf("node %v", n))
+		c.mirrored(v, Use{Node: n, Slot: i}, who)
 	}
-	seen := map[string]bool{}
 	for i := range n.Attrs {
-		a := &n.Attrs[i]
-		if seen[a.Name] {
+		if a := &n.Attrs[i]; n.Attr(a.Name) != a {
 			c.errorf("node %v: attribute %q appears twice", n, a.Name)
 		}
-		seen[a.Name] = true
 	}
 	for _, sub := range n.Subgraphs() {
 		if sub.owner != n {
@@ -160,27 +166,39 @@ func (c *checker) node(n *Node, s *scope) {
 		if v.def != n || v.index != i {
 			c.errorf("node %v: output %d, %q, does not know its producer", n, i, v.Name)
 		}
-		c.define(s, n.graph, v, fmt.Sprintf("output of node %v,", n))
+		c.define(s, n.graph, v, "", n)
 	}
 }
 
-func (c *checker) mirrored(v *Value, u Use, who string) {
-	if k := c.listed(v)[mirror(u)]; k != 1 {
-		c.errorf("%s uses %q, whose use list has %d such entries", who, v.Name, k)
+func (c *checker) mirrored(v *Value, u Use, who func() string) {
+	if k := c.listed(v, mirror(u)); k != 1 {
+		c.errorf("%s uses %q, whose use list has %d such entries", who(), v.Name, k)
 	}
 }
 
-// listed counts the entries of a value's use list, once for each value: there can be very many.
-func (c *checker) listed(v *Value) map[Use]int {
+// fewUses is the length up to which going through a use list costs less than a table of it.
+const fewUses = 8
+
+// listed counts the entries of a value's use list that are u. There can be very many: a table of a long list is made once.
+func (c *checker) listed(v *Value, u Use) int {
+	if len(v.uses) <= fewUses {
+		k := 0
+		for _, w := range v.uses {
+			if mirror(w) == u {
+				k++
+			}
+		}
+		return k
+	}
 	counts := c.uses[v]
 	if counts == nil {
 		counts = make(map[Use]int, len(v.uses))
-		for _, u := range v.uses {
-			counts[mirror(u)]++
+		for _, w := range v.uses {
+			counts[mirror(w)]++
 		}
 		c.uses[v] = counts
 	}
-	return counts
+	return counts[u]
 }
 
 // mirror leaves of a use what identifies it.

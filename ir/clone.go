@@ -18,7 +18,7 @@ func (m *Model) Clone() (*Model, *Mapping) {
 	c.Opset = maps.Clone(m.Opset)
 	c.Props = slices.Clone(m.Props)
 	c.names = nameTable{values: maps.Clone(m.names.values), nodes: maps.Clone(m.names.nodes)}
-	mp := &Mapping{map[*Value]*Value{}, map[*Node]*Node{}, map[*Graph]*Graph{}}
+	mp := &Mapping{make(map[*Value]*Value, len(m.names.values)), make(map[*Node]*Node, m.Graph.count), map[*Graph]*Graph{}}
 	c.Graph = mp.graph(&c, m.Graph)
 	c.Functions = nil
 	for _, f := range m.Functions {
@@ -53,12 +53,14 @@ func (mp *Mapping) value(v *Value) *Value {
 func (mp *Mapping) graph(m *Model, g *Graph) *Graph {
 	h := &Graph{Name: g.Name, Doc: g.Doc, Meta: slices.Clone(g.Meta), Opaque: g.Opaque, Sparse: g.Sparse, model: m}
 	mp.Graphs[g] = h
+	r := g.links()
 	def := func(v *Value) *Value {
 		w := &Value{Name: v.Name, Type: v.Type.Clone(), Decl: v.Decl, Doc: v.Doc, Meta: v.Meta, Opaque: v.Opaque,
-			graph: h, data: v.data, input: v.input}
+			graph: h, data: v.data, input: v.input, uses: r.takeUses(len(v.uses))}
 		mp.Values[v] = w
 		return w
 	}
+	h.inputs, h.consts = make([]*Value, 0, len(g.inputs)), make([]*Value, 0, len(g.consts))
 	for _, v := range g.inputs {
 		h.inputs = append(h.inputs, def(v))
 	}
@@ -73,11 +75,11 @@ func (mp *Mapping) graph(m *Model, g *Graph) *Graph {
 		c := &Node{Name: n.Name, Op: n.Op, Doc: n.Doc, Meta: n.Meta, Origin: n.Origin, Opaque: n.Opaque}
 		mp.Nodes[n] = c
 		h.link(c, nil)
-		c.ins = make([]*Value, len(n.ins))
+		c.ins = r.takeSlots(len(n.ins))
 		for i, v := range n.ins {
 			c.SetIn(i, mp.value(v))
 		}
-		c.outs = make([]*Value, len(n.outs))
+		c.outs = r.takeSlots(len(n.outs))
 		for i, v := range n.outs {
 			if v != nil {
 				w := def(v)
@@ -85,7 +87,12 @@ func (mp *Mapping) graph(m *Model, g *Graph) *Graph {
 				c.outs[i] = w
 			}
 		}
-		for _, a := range n.Attrs {
+		c.Attrs = slices.Clip(n.Attrs) // SetAttr and DelAttr change a list that is theirs alone
+		for i := range n.Attrs {
+			a := n.Attrs[i]
+			if a.G == nil && a.Graphs == nil {
+				continue
+			}
 			if a.G != nil {
 				a.G = mp.graph(m, a.G)
 			}
@@ -105,4 +112,34 @@ func (mp *Mapping) graph(m *Model, g *Graph) *Graph {
 		o.Value.addUse(Use{Graph: h, Slot: i})
 	}
 	return h
+}
+
+// links is room for the lists of a graph's copy: many short ones, made as two.
+type links struct {
+	slots []*Value
+	uses  []Use
+}
+
+func (g *Graph) links() *links {
+	slots, uses := 0, 0
+	for n := g.first; n != nil; n = n.next {
+		slots += len(n.ins) + len(n.outs)
+	}
+	for v := range g.Values() {
+		uses += len(v.uses)
+	}
+	return &links{make([]*Value, slots), make([]Use, uses)}
+}
+
+func (l *links) takeSlots(n int) []*Value {
+	s := l.slots[:n:n]
+	l.slots = l.slots[n:]
+	return s
+}
+
+// takeUses returns an empty list with room for n uses.
+func (l *links) takeUses(n int) []Use {
+	s := l.uses[:0:n]
+	l.uses = l.uses[n:]
+	return s
 }

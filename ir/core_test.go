@@ -155,6 +155,35 @@ func TestClone(t *testing.T) {
 	}
 }
 
+func TestCloneAttrs(t *testing.T) {
+	t.Parallel()
+	for _, c := range []struct {
+		name string
+		edit func(*ir.Node)
+	}{
+		{"replace", func(n *ir.Node) { n.SetAttr(ir.IntAttr("a", 7)) }},
+		{"add", func(n *ir.Node) { n.SetAttr(ir.IntAttr("d", 7)) }},
+		{"delete", func(n *ir.Node) { n.DelAttr("a") }},
+	} {
+		for _, edited := range []string{"original", "clone"} {
+			src, _ := ir.Parse("m", []byte("g (float x) => (float y) { y = Op <a = 1, b = 2, c = 3> (x) }"))
+			n := src.Find("y").DefNode()
+			n.DelAttr("c") // its list has room now
+			clone, _ := src.Clone()
+			a, b := n, clone.Find("y").DefNode()
+			if edited == "clone" {
+				a, b = b, a
+			}
+			c.edit(a)
+			a.SetAttr(ir.IntAttr("e", 5))
+			b.SetAttr(ir.IntAttr("f", 6))
+			if len(b.Attrs) != 3 || b.Int("a", 0) != 1 || b.Int("b", 0) != 2 || b.Int("f", 0) != 6 || a.Int("e", 0) != 5 {
+				t.Errorf("%s in the %s: the other has %v", c.name, edited, b.Attrs)
+			}
+		}
+	}
+}
+
 func TestCheckFinds(t *testing.T) {
 	t.Parallel()
 	for _, c := range []struct {

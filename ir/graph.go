@@ -253,6 +253,7 @@ func (g *Graph) Place(before *Node, name string, op OpID, in []*Value, outs []st
 	for i, v := range in {
 		n.SetIn(i, v)
 	}
+	n.outs = make([]*Value, 0, len(outs))
 	for i, o := range outs {
 		var v *Value
 		if o != "" {
@@ -261,8 +262,11 @@ func (g *Graph) Place(before *Node, name string, op OpID, in []*Value, outs []st
 		}
 		n.outs = append(n.outs, v)
 	}
-	for _, a := range attrs {
-		n.SetAttr(a)
+	if len(attrs) > 0 {
+		n.Attrs = make([]Attr, 0, len(attrs))
+		for _, a := range attrs {
+			n.SetAttr(a)
+		}
 	}
 	g.link(n, before)
 	return n

@@ -27,7 +27,7 @@ func (o OpID) String() string {
 type Node struct {
 	Name   string
 	Op     OpID
-	Attrs  []Attr
+	Attrs  []Attr // changed by SetAttr and DelAttr only: clones share it
 	Doc    string
 	Meta   []Prop
 	Origin string // "pass:site" for nodes a pass inserted
@@ -141,16 +141,21 @@ func (n *Node) SetAttr(a Attr) {
 	for _, g := range a.subgraphs() {
 		g.owner = n
 	}
-	if old := n.Attr(a.Name); old != nil {
-		*old = a
-		return
+	for i := range n.Attrs {
+		if n.Attrs[i].Name == a.Name {
+			n.Attrs = slices.Clone(n.Attrs) // it may be shared with a clone
+			n.Attrs[i] = a
+			return
+		}
 	}
 	n.Attrs = append(n.Attrs, a)
 }
 
 // DelAttr removes an attribute if it is there.
 func (n *Node) DelAttr(name string) {
-	n.Attrs = slices.DeleteFunc(n.Attrs, func(a Attr) bool { return a.Name == name })
+	if n.Attr(name) != nil {
+		n.Attrs = slices.DeleteFunc(slices.Clone(n.Attrs), func(a Attr) bool { return a.Name == name })
+	}
 }
 
 // Int returns an integer attribute or a default.

@@ -106,6 +106,19 @@ func (t Type) Shape() ([]int, bool) {
 	return s, true
 }
 
+// has reports whether the type is the tensor type of exactly these sizes.
+func (t Type) has(shape []int) bool {
+	if t.Kind != TensorKind || !t.Ranked || len(t.Dims) != len(shape) {
+		return false
+	}
+	for i, n := range shape {
+		if t.Dims[i].Size != int64(n) {
+			return false
+		}
+	}
+	return true
+}
+
 // Dim returns dimension i, counted from the end if negative; unknown if there is none.
 func (t Type) Dim(i int) Dim {
 	if i < 0 {

@@ -3,7 +3,6 @@ package runtime
 import (
 	"context"
 	"errors"
-	"maps"
 	"slices"
 
 	"github.com/qsimc/qsimc/ir"
@@ -94,7 +93,7 @@ func (p *Program) fuse(ctx context.Context, pl *plan, plain bool) *plan {
 }
 
 func (p *Program) fuser(ctx context.Context, pl *plan, plain bool) *fuser {
-	f := &fuser{p: p, ctx: ctx, plain: plain || !kernel.FastInt8(), by: map[int]int{}, users: map[int][]int{}, fixed: map[int]bool{}}
+	f := &fuser{p: p, ctx: ctx, plain: plain || !kernel.FastInt8(), by: make(map[int]int, len(pl.steps)), users: make(map[int][]int, len(pl.steps)), fixed: map[int]bool{}}
 	for _, s := range pl.outputs {
 		f.fixed[s] = true
 	}
@@ -129,7 +128,13 @@ func (p *Program) fuseSeen(ctx context.Context, pl *plan, values []*ir.Value) *p
 
 // left makes a plan of the steps that are left.
 func (f *fuser) left(pl *plan) *plan {
-	fast := &plan{graph: pl.graph, inputs: pl.inputs, outputs: pl.outputs}
+	n := 0
+	for _, gone := range f.gone {
+		if !gone {
+			n++
+		}
+	}
+	fast := &plan{graph: pl.graph, inputs: pl.inputs, outputs: pl.outputs, steps: make([]step, 0, n)}
 	for i, st := range f.steps {
 		if !f.gone[i] {
 			if st.parts != nil {
@@ -143,12 +148,20 @@ func (f *fuser) left(pl *plan) *plan {
 
 // take copies the steps, without those that hand on what they get: casts to the type a value has, products with one.
 func (f *fuser) take(steps []step) {
-	alias, read := map[int]int{}, maps.Clone(f.fixed)
-	for _, st := range steps {
-		for _, s := range st.in {
+	alias, read := map[int]int{}, make([]bool, len(f.p.consts))
+	for s := range f.fixed {
+		if s >= 0 { // absent inputs of nodes in subgraphs are among them
 			read[s] = true
 		}
 	}
+	for i := range steps {
+		for _, s := range steps[i].in {
+			if s >= 0 {
+				read[s] = true
+			}
+		}
+	}
+	f.steps = make([]step, 0, len(steps))
 	for _, st := range steps {
 		st.free = nil
 		st.in = slices.Clone(st.in)
@@ -177,8 +190,8 @@ func (f *fuser) take(steps []step) {
 }
 
 // idle reports that a step's first output, the only one that is read, is its input number from.
-func (f *fuser) idle(st *step, read map[int]bool) (from int, ok bool) {
-	if st.node.Op.Domain != "" || len(st.out) == 0 || slices.ContainsFunc(st.out[1:], func(s int) bool { return read[s] }) {
+func (f *fuser) idle(st *step, read []bool) (from int, ok bool) {
+	if st.node.Op.Domain != "" || len(st.out) == 0 || slices.ContainsFunc(st.out[1:], func(s int) bool { return s >= 0 && read[s] }) {
 		return 0, false
 	}
 	in, out := st.node.In(0), st.node.Out(0)
@@ -282,7 +295,7 @@ func (f *fuser) join(def *op.Def, state any, in []int, parts ...int) *step {
 	slices.Sort(parts)
 	last := parts[len(parts)-1]
 	st := step{node: f.steps[last].node, def: def, state: state, in: in, out: f.steps[last].out}
-	inner := map[int]bool{}
+	var inner []int
 	for _, i := range parts {
 		part := f.steps[i]
 		if part.parts != nil {
@@ -297,18 +310,18 @@ func (f *fuser) join(def *op.Def, state any, in []int, parts ...int) *step {
 		}
 		if i != last {
 			f.gone[i] = true
-			for _, s := range part.out {
-				inner[s] = true
-			}
+			inner = append(inner, part.out...)
 		}
 	}
 	// In the parts an inner value dies at its last use.
 	for k := len(st.parts) - 1; k >= 0; k-- {
 		part := &st.parts[k]
-		for _, s := range slices.Concat(part.in, part.out) {
-			if s >= 0 && inner[s] {
-				inner[s] = false
-				part.free = append(part.free, s)
+		for _, slots := range [][]int{part.in, part.out} {
+			for _, s := range slots {
+				if j := slices.Index(inner, s); s >= 0 && j >= 0 {
+					inner[j] = -1
+					part.free = append(part.free, s)
+				}
 			}
 		}
 	}

@@ -8,7 +8,6 @@ import (
 	"context"
 	"errors"
 	"fmt"
-	"slices"
 	"strings"
 
 	"github.com/qsimc/qsimc/ir"
@@ -23,7 +22,7 @@ type Program struct {
 	plans   map[*ir.Graph]*plan
 	slots   map[*ir.Value]int
 	consts  []*ir.Tensor        // initial contents of a run's frame: constants and what folds to constants
-	origin  map[int][]*ir.Value // slot → values of the compiled model, for Watch
+	origin  [][]*ir.Value       // slot → values of the compiled model, for Watch
 	folded  []int               // slots whose contents were computed at compile time, in order
 	folds   []step              // the steps that computed them
 	limit   int64
@@ -110,7 +109,7 @@ func compile(ctx context.Context, m *ir.Model, o Options, values []*ir.Value) (*
 		op.Recognize(form.Model)
 	}
 	form.Model.Graph.Prune()
-	p := &Program{form: form, plans: map[*ir.Graph]*plan{}, slots: map[*ir.Value]int{}, origin: map[int][]*ir.Value{}, limit: o.MaxMemory, poison: o.Poison, runOnly: o.RunOnly && values == nil, later: map[int]*step{}}
+	p := &Program{form: form, plans: map[*ir.Graph]*plan{}, slots: make(map[*ir.Value]int, len(form.Map.Values)), limit: o.MaxMemory, poison: o.Poison, runOnly: o.RunOnly && values == nil, later: map[int]*step{}}
 	if p.limit == 0 {
 		p.limit = DefaultMaxMemory()
 	}
@@ -148,16 +147,26 @@ func compile(ctx context.Context, m *ir.Model, o Options, values []*ir.Value) (*
 	if p.streams {
 		p.arena.bound = int(p.hold / 8)
 	}
+	p.trace(m)
+	return p, nil
+}
+
+// trace notes which values of the model lie in each slot: one in most.
+func (p *Program) trace(m *ir.Model) {
+	p.origin = make([][]*ir.Value, len(p.consts))
+	room := make([]*ir.Value, len(p.consts))
 	for g := range m.Graphs() {
 		for v := range g.Values() {
-			if w := form.Map.Values[v]; w != nil {
+			if w := p.form.Map.Values[v]; w != nil {
 				if s, ok := p.slots[w]; ok {
+					if p.origin[s] == nil {
+						p.origin[s] = room[s : s : s+1]
+					}
 					p.origin[s] = append(p.origin[s], v)
 				}
 			}
 		}
 	}
-	return p, nil
 }
 
 func supported(m *ir.Model) error {
@@ -188,7 +197,7 @@ func (p *Program) slot(v *ir.Value) int {
 
 // plan orders one graph and its subgraphs. Nodes whose inputs are all constant are evaluated here.
 func (p *Program) plan(ctx context.Context, g *ir.Graph) (*plan, error) {
-	pl := &plan{graph: g}
+	pl := &plan{graph: g, steps: make([]step, 0, g.Len())}
 	p.plans[g] = pl
 	for _, v := range g.Inputs() {
 		if v.Const() == nil || g != p.form.Model.Graph {
@@ -205,12 +214,12 @@ func (p *Program) plan(ctx context.Context, g *ir.Graph) (*plan, error) {
 			continue
 		}
 		d, _ := op.Lookup(n)
-		st := step{node: n, def: d}
-		for i := range n.NumIn() {
-			st.in = append(st.in, p.slot(n.In(i)))
+		st := step{node: n, def: d, in: make([]int, n.NumIn()), out: make([]int, n.NumOut())}
+		for i := range st.in {
+			st.in[i] = p.slot(n.In(i))
 		}
-		for i := range n.NumOut() {
-			st.out = append(st.out, p.slot(n.Out(i)))
+		for i := range st.out {
+			st.out[i] = p.slot(n.Out(i))
 		}
 		for _, sub := range n.Subgraphs() {
 			if _, err := p.plan(ctx, sub); err != nil {
@@ -376,28 +385,28 @@ func footprint(elem ir.DType, n int) int64 {
 // lifetimes notes at each step the slots that no later step of the plan needs. Uses inside subgraphs count as uses by the
 // step that owns them; values of enclosing graphs are never freed here.
 func (p *Program) lifetimes(pl *plan) {
-	own := map[int]bool{}
+	dies := make([]bool, len(p.consts)) // slots of this plan that have not been seen to be needed
 	for _, s := range pl.inputs {
-		own[s] = true
+		dies[s] = p.consts[s] == nil
 	}
-	for _, st := range pl.steps {
-		for _, s := range st.out {
+	for i := range pl.steps {
+		for _, s := range pl.steps[i].out {
 			if s >= 0 {
-				own[s] = true
+				dies[s] = p.consts[s] == nil
 			}
 		}
 	}
-	keep := map[int]bool{}
 	for _, s := range pl.outputs {
-		keep[s] = true
+		dies[s] = false
 	}
-	seen := map[int]bool{}
 	for i := len(pl.steps) - 1; i >= 0; i-- {
 		st := &pl.steps[i]
-		for _, s := range append(p.captures(st.node), append(slices.Clone(st.in), st.out...)...) {
-			if s >= 0 && own[s] && !keep[s] && !seen[s] && p.consts[s] == nil {
-				seen[s] = true
-				st.free = append(st.free, s)
+		for _, slots := range [][]int{p.captures(st.node), st.in, st.out} {
+			for _, s := range slots {
+				if s >= 0 && dies[s] {
+					dies[s] = false
+					st.free = append(st.free, s)
+				}
 			}
 		}
 	}

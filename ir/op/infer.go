@@ -10,7 +10,7 @@ import (
 
 // Infer fills in the types of all values of the model, in order. Values whose type cannot be told keep what the file
 // declares; a declared shape that contradicts what is inferred gives way, as in other runtimes: real files have them. It
-// fails where inputs contradict an operator or a declared element type.
+// fails where inputs contradict an operator or a declared element type; the types of some values are then filled in.
 func Infer(m *ir.Model) error {
 	_, err := InferReport(m)
 	return err
@@ -19,6 +19,12 @@ func Infer(m *ir.Model) error {
 // InferReport is Infer, and says at which nodes inference gave up (a result of unknown type or rank) or the file's
 // declaration gave way.
 func InferReport(m *ir.Model) (gaps []string, err error) {
+	if inf := newInferrer(m, true); inf.current() {
+		if err := inf.graph(m.Graph); err != nil {
+			return nil, err
+		}
+		return inf.gaps, nil
+	}
 	c, err := canonicalize(m, true)
 	if err != nil {
 		return nil, err
@@ -47,7 +53,7 @@ func Canonicalize(m *ir.Model) (*CanonicalForm, error) { return canonicalize(m, 
 
 func canonicalize(m *ir.Model, lenient bool) (*CanonicalForm, error) {
 	c, mp := m.Clone()
-	inf := &inferrer{lenient: lenient, model: c, known: map[*ir.Value]*ir.Tensor{}, dims: map[*ir.Value][]ir.Dim{}, opset: map[*ir.Node]int{}}
+	inf := newInferrer(c, lenient)
 	if err := inf.inline(c.Graph, 0); err != nil {
 		return nil, err
 	}
@@ -67,6 +73,23 @@ type inferrer struct {
 	gaps  []string
 
 	lenient bool // where a declared shape contradicts what is inferred, the latter rules
+}
+
+func newInferrer(m *ir.Model, lenient bool) *inferrer {
+	return &inferrer{lenient: lenient, model: m, known: map[*ir.Value]*ir.Tensor{}, dims: map[*ir.Value][]ir.Dim{}, opset: make(map[*ir.Node]int, m.Graph.Len())}
+}
+
+// current reports whether the model's nodes are as the canonical form has them: inference needs no copy that it may edit.
+func (inf *inferrer) current() bool {
+	if len(inf.model.Functions) > 0 {
+		return false
+	}
+	for n := range inf.model.Nodes() {
+		if standard(n) && outdated(n, inf.model.Opset[""], Canonical) {
+			return false
+		}
+	}
+	return true
 }
 
 func (inf *inferrer) value(v *ir.Value) *ir.Tensor {

@@ -2,6 +2,7 @@ package op
 
 import (
 	"fmt"
+	"slices"
 
 	"github.com/qsimc/qsimc/ir"
 )
@@ -84,10 +85,10 @@ func (u *Up) AttrToInput(attr string, i int) {
 // upgradeNode brings node n from one opset of its domain to another, together with the nodes that this inserts before it.
 // It returns the first and the last of the nodes that now stand for n.
 func upgradeNode(n *ir.Node, from, to int) (first, last *ir.Node, err error) {
-	d, ok := Lookup(n)
-	if !ok || len(d.Upgrades) == 0 {
+	if !outdated(n, from, to) {
 		return n, n, nil
 	}
+	d, _ := Lookup(n)
 	g, before := n.Graph(), n.Prev()
 	for _, up := range d.Upgrades {
 		if up.To <= from || up.To > to {
@@ -116,6 +117,12 @@ func upgradeNode(n *ir.Node, from, to int) (first, last *ir.Node, err error) {
 		}
 	}
 	return following(g, before), n, nil
+}
+
+// outdated reports whether upgradeNode would do anything.
+func outdated(n *ir.Node, from, to int) bool {
+	d, ok := Lookup(n)
+	return ok && slices.ContainsFunc(d.Upgrades, func(up Upgrade) bool { return up.To > from && up.To <= to })
 }
 
 func following(g *ir.Graph, n *ir.Node) *ir.Node {
