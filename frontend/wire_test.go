@@ -14,12 +14,11 @@ import (
 // changed, doubled or cut off: where the quick one gives an answer it is theirs.
 func TestPlainInfo(t *testing.T) {
 	t.Parallel()
-	dim := func(d onnxpb.TensorShapeProto_Dimension) *onnxpb.TensorShapeProto_Dimension { return &d }
 	shape := &onnxpb.TensorShapeProto{Dim: []*onnxpb.TensorShapeProto_Dimension{
-		dim(onnxpb.TensorShapeProto_Dimension{Value: &onnxpb.TensorShapeProto_Dimension_DimParam{DimParam: "N"}}),
-		dim(onnxpb.TensorShapeProto_Dimension{Value: &onnxpb.TensorShapeProto_Dimension_DimValue{DimValue: 300}}),
-		dim(onnxpb.TensorShapeProto_Dimension{Denotation: proto.String("C")}),
-		dim(onnxpb.TensorShapeProto_Dimension{}),
+		{Value: &onnxpb.TensorShapeProto_Dimension_DimParam{DimParam: "N"}},
+		{Value: &onnxpb.TensorShapeProto_Dimension_DimValue{DimValue: 300}},
+		{Denotation: proto.String("C")},
+		{},
 	}}
 	tensor := func(elem int32, s *onnxpb.TensorShapeProto) *onnxpb.TypeProto {
 		return &onnxpb.TypeProto{Value: &onnxpb.TypeProto_TensorType{TensorType: &onnxpb.TypeProto_Tensor{ElemType: proto.Int32(elem), Shape: s}}}

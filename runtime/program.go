@@ -21,10 +21,10 @@ type Program struct {
 	fast    *plan // main with steps joined, for runs that nobody watches
 	plans   map[*ir.Graph]*plan
 	slots   map[*ir.Value]int
-	consts  []*ir.Tensor        // initial contents of a run's frame: constants and what folds to constants
-	origin  [][]*ir.Value       // slot → values of the compiled model, for Watch
-	folded  []int               // slots whose contents were computed at compile time, in order
-	folds   []step              // the steps that computed them
+	consts  []*ir.Tensor  // initial contents of a run's frame: constants and what folds to constants
+	origin  [][]*ir.Value // slot → values of the compiled model, for Watch
+	folded  []int         // slots whose contents were computed at compile time, in order
+	folds   []step        // the steps that computed them
 	limit   int64
 	held    int64         // bytes of what was folded and packed
 	hold    int64         // bound for held, beyond which weights are made ready when they are needed
