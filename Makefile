@@ -70,15 +70,18 @@ bench-peers: $(VENV)/.ready
 	go build -o $(VENV)/qsimc ./cmd/qsimc
 	$(VENV)/bin/python .ci/bench/peers.py $(VENV)/engine "$$(sh ../shared/unpack.sh)" $(VENV)/peers.md --rounds $(ROUNDS) --qsimc $(VENV)/qsimc
 
-# Anonymous memory of a weight-only rewrite of a model of 6 GB, which must stay below 1 GB and the largest tensor; memory-small is
-# the same at a tenth of the size, with a bound that goes with it.
+# Anonymous memory of a weight-only rewrite of a model of 6 GB, which must stay below 1 GB and the largest tensor, and of GPTQ of a
+# model of 2.5 GB with --max-memory, which must stay below that and what one layer takes; memory-small is the same at a tenth of the
+# size or less, with bounds that go with it, and --max-memory must not change what is written.
 memory: $(VENV)/.ready
 	go build -o $(VENV)/qsimc ./cmd/qsimc
 	$(VENV)/bin/python .ci/bench/memory.py $(VENV)/qsimc $(VENV) --gb 6
+	$(VENV)/bin/python .ci/bench/memory.py $(VENV)/qsimc $(VENV) --gb 2.5 --width 512 --preset gptq-w4a16 --tokens 4x64 --max-memory 300
 
 memory-small: $(VENV)/.ready
 	go build -o $(VENV)/qsimc ./cmd/qsimc
 	$(VENV)/bin/python .ci/bench/memory.py $(VENV)/qsimc $(VENV) --gb 0.6 --limit 450e6
+	$(VENV)/bin/python .ci/bench/memory.py $(VENV)/qsimc $(VENV) --gb 0.15 --width 512 --preset gptq-w4a16 --tokens 4x64 --max-memory 60 --same
 
 # Static quantization of a model of OPT-125M's shape beside ONNX Runtime's tool: time and memory.
 bench-static: $(VENV)/.ready

@@ -27,7 +27,7 @@ func (in *inserter) fitWeights() error {
 		if err := in.fitWeight(q); err != nil {
 			return fmt.Errorf("weight %q: %w", q.key.value.Name, err)
 		}
-		if err := in.keepParams(q); err != nil {
+		if err := in.u.keepParams(&q.params); err != nil {
 			return fmt.Errorf("weight %q: %w", q.key.value.Name, err)
 		}
 		if !in.u.hasFit(q.key.value) {
@@ -36,16 +36,6 @@ func (in *inserter) fitWeights() error {
 		release(op.ConstantOf(q.key.value))
 	}
 	in.u.progress("weights", len(weights), len(weights))
-	return nil
-}
-
-// keepParams takes a weight's parameters out of memory; those of blocks are no small part of the weight.
-func (in *inserter) keepParams(q *quantizer) (err error) {
-	for _, v := range []*[]float32{&q.params.Scale, &q.params.Zero, &q.params.Code} {
-		if *v, err = in.u.keepFloats(*v); err != nil {
-			return err
-		}
-	}
 	return nil
 }
 

@@ -53,7 +53,7 @@ type gptqSite struct {
 	groups   int     // clusters
 	order    []moves // from the walked model's weight to the model's
 
-	q      []float32 // the result; nil: left to rounding to nearest
+	q      *ir.Tensor // the result; nil: left to rounding to nearest
 	params numfmt.Params
 	layout numfmt.Layout
 }
@@ -97,11 +97,9 @@ func gptq(ctx context.Context, u *Unit, o GPTQOptions) error {
 			continue
 		}
 		root := s.weight.Value
-		t, err := tensorAs(op.ConstantOf(root).Elem(), s.q, op.ConstantOf(root).Shape())
-		if err != nil {
-			return fmt.Errorf("weight %q: %w", root.Name, err)
-		}
+		t := s.q
 		for _, m := range s.order {
+			var err error
 			if t, err = m.apply(t); err == nil && s.clusters == nil {
 				s.params, err = m.params(s.params, s.layout)
 			}
@@ -112,12 +110,19 @@ func gptq(ctx context.Context, u *Unit, o GPTQOptions) error {
 		from := op.ConstantOf(root)
 		var f *foldedWeight
 		if s.clusters != nil {
+			var err error
 			if f, err = s.folded(from, t); err != nil {
 				return fmt.Errorf("weight %q: %w", root.Name, err)
 			}
 		}
-		if t, err = u.keep(t); err != nil {
-			return err
+		if s.order != nil {
+			var err error
+			if t, err = u.keep(t); err != nil {
+				return err
+			}
+			if err := u.keepParams(&s.params); err != nil {
+				return err
+			}
 		}
 		v := setConstant(root, t)
 		if f != nil {
@@ -327,7 +332,7 @@ func (g *gptqSweep) at(w *runtime.Walk, n *ir.Node) error {
 	g.u.at(s.Name)
 	g.u.progress("weights", g.done, len(g.by))
 	g.done++
-	q, err := g.round(s)
+	t, err := g.round(s)
 	if err != nil {
 		return fmt.Errorf("site %q: %w", s.Name, err)
 	}
@@ -335,59 +340,82 @@ func (g *gptqSweep) at(w *runtime.Walk, n *ir.Node) error {
 		delete(g.factors, s.gram)
 		s.gram.H, s.gram.D = nil, nil
 	}
-	old := op.ConstantOf(s.root)
-	t, err := tensorAs(old.Elem(), q, old.Shape())
-	if err != nil {
-		return fmt.Errorf("weight %q: %w", s.root.Name, err)
-	}
 	return w.Replace(s.root, t)
 }
 
-// round rounds a site's weight and returns its values; where rounding to nearest is better, those.
-func (g *gptqSweep) round(s *gptqSite) ([]float32, error) {
+// round rounds a site's weight and returns it as the walk is to go on with it: where rounding to nearest is better, that. The
+// result is kept out of memory, as the site's parameters are.
+func (g *gptqSweep) round(s *gptqSite) (*ir.Tensor, error) {
+	q, found, err := g.values(s)
+	if err != nil {
+		return nil, err
+	}
+	old := op.ConstantOf(s.root)
+	defer release(old)
+	t, err := tensorAs(old.Elem(), q, old.Shape())
+	if err == nil {
+		t, err = g.u.keep(t)
+	}
+	if err == nil {
+		err = g.u.keepParams(&s.params)
+	}
+	if err != nil {
+		return nil, fmt.Errorf("weight %q: %w", s.root.Name, err)
+	}
+	if found {
+		s.q = t
+	}
+	return t, nil
+}
+
+// values rounds a site's weight and returns its values, and whether they are the site's result: rounding to nearest needs none.
+func (g *gptqSweep) values(s *gptqSite) (q []float32, found bool, err error) {
 	t := op.ConstantOf(s.root)
 	if err := t.Load(); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	x, ok := t.Float32s()
 	if !ok {
-		return nil, fmt.Errorf("weight %q has type %v, wanted a float type", s.root.Name, t.Elem())
+		return nil, false, fmt.Errorf("weight %q has type %v, wanted a float type", s.root.Name, t.Elem())
 	}
 	grid, err := newWeightGrid(s, x, g.o)
 	if err != nil {
-		return nil, fmt.Errorf("weight %q: %w", s.root.Name, err)
+		return nil, false, fmt.Errorf("weight %q: %w", s.root.Name, err)
 	}
 	s.layout = grid.layout
 	nearest := make([]float32, len(x))
 	if err := grid.round(nearest); err != nil {
-		return nil, err
+		return nil, false, err
 	}
 	if s.gram.Rows == 0 {
 		g.u.skip(s.Name, "no sample reached it; its weight is rounded to nearest")
-		return nearest, nil
+		return nearest, false, nil
 	}
 	if s.gram.K != s.view.cols {
-		return nil, fmt.Errorf("its input has %d channels, its weight wants %d", s.gram.K, s.view.cols)
+		return nil, false, fmt.Errorf("its input has %d channels, its weight wants %d", s.gram.K, s.view.cols)
 	}
 	factors, err := g.factor(s)
 	if err != nil {
 		g.u.skip(s.Name, err.Error()+"; its weight is rounded to nearest")
-		return nearest, nil
+		return nearest, false, nil
 	}
 	if s.gram.Rows < s.gram.K {
 		g.u.note(fmt.Sprintf("site %q: %d rows of input for a contraction over %d: the samples are too few to tell its channels apart", s.Name, s.gram.Rows, s.gram.K))
 	}
-	q := make([]float32, len(x))
+	q = make([]float32, len(x))
 	before, after := 0.0, 0.0
 	for i, f := range factors {
 		part := s.view.matrix(x, i)
 		w := grid.weight(part, i)
 		if s.gram.D != nil {
 			f.shift(w.rows, w.target, part, s.gram.D[i], g.o.Drift)
+			if g.users[s.gram] == 1 {
+				s.gram.D[i] = nil // nobody else wants it
+			}
 		}
 		r, err := gptqRound(w, f)
 		if err != nil {
-			return nil, fmt.Errorf("weight %q: %w", s.root.Name, err)
+			return nil, false, fmt.Errorf("weight %q: %w", s.root.Name, err)
 		}
 		grid.store(r.params, i)
 		s.view.put(q, r.q, i)
@@ -397,12 +425,11 @@ func (g *gptqSweep) round(s *gptqSite) ([]float32, error) {
 	better := after < before*(1-1e-6) // both are known to about seven digits
 	if !better && s.clusters != nil { // kept all the same: rounding to nearest would lose the clusters' scales
 		g.u.did(s.Name, fmt.Sprintf("rounded to nearest, for each of %d clusters: the error of gptq would be %.3g, it is %.3g", s.groups, after, before))
-		s.q = nearest
-		return nearest, nil
+		return nearest, true, nil
 	}
 	if !better {
 		g.u.skip(s.Name, fmt.Sprintf("its error would be %.3g, that of rounding to nearest is %.3g; its weight is rounded to nearest", after, before))
-		return nearest, nil
+		return nearest, false, nil
 	}
 	what := fmt.Sprintf("%.3g of the error of rounding to nearest", after/before)
 	if s.clusters != nil {
@@ -412,8 +439,8 @@ func (g *gptqSweep) round(s *gptqSite) ([]float32, error) {
 		what += fmt.Sprintf(", with damp=%v", damp)
 	}
 	g.u.did(s.Name, what)
-	s.q, s.params = q, grid.params
-	return q, nil
+	s.params = grid.params
+	return q, true, nil
 }
 
 // factor factors the Gram matrices of a value, once for all who share it.

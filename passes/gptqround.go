@@ -71,9 +71,23 @@ func factorGram(k int, h []float64, damp float64, order []int) (*gramFactor, err
 			return nil, errNotDefinite
 		}
 	}
-	f.lower = make([]float64, k*k)
-	kernel.Transpose(k, k, f.lower, k, u, k)
+	lowerOf(k, u)
+	f.lower = u
 	return f, nil
+}
+
+// lowerOf transposes an upper k×k matrix in place, tile by tile: there may be no memory for a second one.
+func lowerOf(k int, u []float64) {
+	const tile = 64
+	for r0 := 0; r0 < k; r0 += tile {
+		for c0 := 0; c0 <= r0; c0 += tile {
+			for r := r0; r < min(r0+tile, k); r++ {
+				for c := c0; c < min(c0+tile, r); c++ {
+					u[r*k+c], u[c*k+r] = u[c*k+r], 0
+				}
+			}
+		}
+	}
 }
 
 // descending lists the columns by their diagonal of h, the largest first, the lower index first among equals.

@@ -4,6 +4,7 @@ import (
 	"unsafe"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/ir/numfmt"
 	"github.com/qsimc/qsimc/ir/store"
 )
 
@@ -46,6 +47,16 @@ func (u *Unit) keepFloats(v []float32) ([]float32, error) {
 		return nil, err
 	}
 	return unsafe.Slice((*float32)(unsafe.Pointer(&b[0])), len(v)), nil
+}
+
+// keepParams takes a weight's parameters out of memory; those of blocks are no small part of the weight.
+func (u *Unit) keepParams(p *numfmt.Params) (err error) {
+	for _, v := range []*[]float32{&p.Scale, &p.Zero, &p.Code} {
+		if *v, err = u.keepFloats(*v); err != nil {
+			return err
+		}
+	}
+	return nil
 }
 
 // settle keeps the constants that a pass has left in memory, and lets go of the pages of all.

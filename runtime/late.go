@@ -83,9 +83,10 @@ func (p *Program) needs(in []int) []*step {
 	return all
 }
 
-// postpone marks a step whose packed weights are beyond what the program may keep.
+// postpone marks a step whose packed weights are beyond what the program may keep, and in a walk each that packs any.
 func (p *Program) postpone(st *step) bool {
-	if size := p.constBytes(st); size >= lateAbove && p.held+size > p.hold {
+	once := p.once && st.node.Graph() == p.form.Model.Graph
+	if size := p.constBytes(st); once && size > 0 || size >= lateAbove && p.held+size > p.hold {
 		st.lazy, p.streams = true, true
 	}
 	return st.lazy

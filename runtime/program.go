@@ -32,6 +32,7 @@ type Program struct {
 	streams bool          // some weights are made ready only when they are needed
 	poison  bool
 	runOnly bool              // nobody watches it
+	once    bool              // a walk's: every step of the main graph runs once, for all samples
 	idle    map[*ir.Node]bool // nodes that a selection leaves out; nil: not a selection
 	arena   arena
 }
@@ -85,6 +86,8 @@ type Options struct {
 	// RunOnly makes a program that cannot be watched. Large weights that the file computes, from codes or from a transposed
 	// matrix, are not computed where products and lookups do without; results are those of Run.
 	RunOnly bool
+
+	once bool // for a walk: what is multiplied is packed when its step comes, steps are not joined
 }
 
 // Compile compiles a model, which may be of any opset. The error for operators that cannot be run is an *Unsupported that
@@ -109,7 +112,7 @@ func compile(ctx context.Context, m *ir.Model, o Options, values []*ir.Value) (*
 		op.Recognize(form.Model)
 	}
 	form.Model.Graph.Prune()
-	p := &Program{form: form, plans: map[*ir.Graph]*plan{}, slots: make(map[*ir.Value]int, len(form.Map.Values)), limit: o.MaxMemory, poison: o.Poison, runOnly: o.RunOnly && values == nil, later: map[int]*step{}}
+	p := &Program{form: form, plans: map[*ir.Graph]*plan{}, slots: make(map[*ir.Value]int, len(form.Map.Values)), limit: o.MaxMemory, poison: o.Poison, runOnly: o.RunOnly && values == nil, once: o.once, later: map[int]*step{}}
 	if p.limit == 0 {
 		p.limit = DefaultMaxMemory()
 	}
@@ -133,9 +136,11 @@ func compile(ctx context.Context, m *ir.Model, o Options, values []*ir.Value) (*
 	if p.main, err = p.plan(ctx, form.Model.Graph); err != nil {
 		return nil, err
 	}
-	if p.idle == nil {
+	switch {
+	case o.once:
+	case p.idle == nil:
 		p.fast = p.fuse(ctx, p.main, o.Plain)
-	} else {
+	default:
 		p.fast = p.fuseSeen(ctx, p.main, values)
 	}
 	if p.runOnly {

@@ -33,6 +33,9 @@ type Walk struct {
 
 // WalkOptions of NewWalk.
 type WalkOptions struct {
+	// Options of the program. Weights are packed when the walk comes to their products and dropped behind them. Hold bounds what
+	// is packed at a time, a product's weight at least, and what is folded at the start; 0: an eighth of the memory limit,
+	// divided as Held is.
 	Options
 	Jobs int // samples at a time; 0: one for each core
 	// Held bounds the bytes of values that wait in memory for the next nodes; what is beyond goes to a temporary file. 0: a
@@ -46,12 +49,19 @@ var ErrNoSamples = errors.New("there are no samples")
 
 // NewWalk compiles the model. ctx stops that, and what Replace computes.
 func NewWalk(ctx context.Context, m *ir.Model, o WalkOptions) (*Walk, error) {
+	if o.MaxMemory == 0 {
+		o.MaxMemory = DefaultMaxMemory()
+	}
+	if o.Hold == 0 {
+		o.Hold = o.MaxMemory / 8 / max(o.Share, 1)
+	}
+	if o.Held == 0 {
+		o.Held = o.MaxMemory / 4 / max(o.Share, 1)
+	}
+	o.once = true
 	p, err := CompileWith(ctx, m, o.Options)
 	if err != nil {
 		return nil, err
-	}
-	if o.Held == 0 {
-		o.Held = p.limit / 4 / max(o.Share, 1)
 	}
 	if o.Jobs == 0 {
 		o.Jobs = Cores()

@@ -8,6 +8,7 @@ import (
 	"io"
 	"os"
 	"path/filepath"
+	"runtime/debug"
 	"slices"
 	"strconv"
 	"strings"
@@ -232,8 +233,19 @@ type rewriting struct {
 	results []ir.Tensors // of the file for the first samples
 }
 
-// scratchAbove is the size of results from which they go to a file beside the output.
+// scratchAbove is the size of results from which they go to a file beside the output, where --max-memory leaves room for them.
 const scratchAbove = 128 << 20
+
+// scratch makes the store of results. With --max-memory the collector, too, keeps the heap near that bound: it lets nothing lie
+// that is not in use.
+func (f *rewriteFlags) scratch() *store.Scratch {
+	budget := int64(scratchAbove)
+	if f.memory > 0 {
+		budget = min(budget, f.memory/4)
+		debug.SetMemoryLimit(f.memory)
+	}
+	return store.NewScratch(filepath.Dir(f.out), budget)
+}
 
 func (j *rewriting) run(ctx context.Context, m *ir.Model, pipeline *passes.Pipeline) error {
 	f := j.flags
@@ -242,7 +254,7 @@ func (j *rewriting) run(ctx context.Context, m *ir.Model, pipeline *passes.Pipel
 	u := &passes.Unit{
 		Model: m, Policy: &j.recipe.Policy, Log: j.log(), Seed: j.seed, Jobs: j.jobs, DryRun: f.dryRun, KeepQuantized: f.keep,
 		Runtime: runtime.Options{MaxMemory: f.memory}, Profile: j.html(),
-		Scratch: store.NewScratch(filepath.Dir(f.out), scratchAbove),
+		Scratch: f.scratch(),
 		Report:  &passes.Report{Tool: "qsimc", Version: version(), Model: j.path, Recipe: j.recipe.String(), BytesBefore: before},
 	}
 	j.unit = u
