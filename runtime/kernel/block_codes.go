@@ -64,14 +64,15 @@ func (q *BlockQuant) encode(dst []byte, x, steps []float32) (ok bool) {
 		}
 	}
 	if cur.blockCodes != nil && size%16 == 0 {
-		cur.blockCodes(&dst[0], &x[0], &by[0], count, size)
+		cur.blockCodes(&dst[0], &x[0], &by[0], count, size, coding(size).shift())
 		return true
 	}
-	wide, bytes := shortsOf(dst), cur.blockTiles[0].per == 4
+	t := coding(size)
+	wide, bytes, shift := shortsOf(dst), t.per == 4, int32(t.shift())
 	for i, v := range x {
 		c := int32(math.RoundToEven(float64(v * by[i/size])))
 		if bytes {
-			dst[i] = byte(c + 128)
+			dst[i] = byte(c + shift)
 		} else {
 			wide[i] = int16(c)
 		}
@@ -82,15 +83,16 @@ func (q *BlockQuant) encode(dst []byte, x, steps []float32) (ok bool) {
 // Uncode sets rows of cols elements, in blocks of size, to the numbers whose codes Codes wrote.
 func Uncode(rows, cols, size int, dst []float32, codes []byte) {
 	same("Uncode", rows*cols, len(dst))
-	ld := BlockRow(cols, size)
+	ld, t := BlockRow(cols, size), coding(size)
 	need("Uncode", len(codes), rows, ld, ld)
 	eachRow(rows, cols, func(lo, hi int) {
 		for r := lo; r < hi; r++ {
 			row := codes[r*ld : (r+1)*ld]
 			steps := at((*float32)(unsafe.Pointer(&row[codeBytes(cols, size)])), 0, (cols+size-1)/size)
-			if cur.blockTiles[0].per == 4 {
+			if t.per == 4 {
+				flip := byte(t.shift()) // of the sign bit
 				for i, c := range row[:cols] {
-					dst[r*cols+i] = float32(int32(c)-128) * steps[i/size]
+					dst[r*cols+i] = float32(int8(c^flip)) * steps[i/size]
 				}
 				continue
 			}

@@ -17,22 +17,58 @@ import (
 // in float32, with one rounding for each of Σ (beyond 2²⁴ alone), Σ·Δx and the fused sum.
 
 // blockKern computes one tile: rows of codes, lda bytes apart, with blocks blocks of words words each, times a panel; c += what
-// comes of it where acc is not 0, else c = . sp is the Δ of the first row's first block, lda from row to row; ldc is in bytes. tmp are tmp words of the tile.
-type blockKern func(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks, words, acc int, tmp *int32)
+// comes of it where acc is not 0, else c = . sp is the Δ of the first row's first block, lda from row to row; ldc is in bytes.
+type blockKern func(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks, words, acc int)
 
-// blockTile is a family of kernels. per is how many codes a word holds: four bytes, those of the left side shifted by 128, or
-// two int16.
+// blockStack is a blockKern for count tiles of rows rows each, one below the other.
+type blockStack func(rows, count int, ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks, words, acc int)
+
+// blockTile is a family of kernels. per is how many codes a word holds: four bytes, those of the left side shifted by 128 unless
+// they are to be signed, or two int16.
 type blockTile struct {
 	tile[int32]
-	per  int
-	kern []blockKern
-	tmp  int // words of working memory of a kernel
-	unit int // blocks are whole units of so many words; 0: of any number
+	per    int
+	signed bool
+	kern   []blockKern
+	stack  blockStack // nil: kern
+	unit   int        // blocks are whole units of so many words; 0: of any number
 }
 
-// header is how many words for each column a block of a panel has besides codes: bytes begin with what takes the shift off the
-// sums; Δ stands last.
-func (t *blockTile) header() int { return t.per / 2 }
+// header is how many words for each column a block of a panel has besides codes: those of shifted bytes begin with what takes the
+// shift off the sums; Δ stands last.
+func (t *blockTile) header() int {
+	if t.shift() != 0 {
+		return 2
+	}
+	return 1
+}
+
+// shift is what is added to codes of the left side.
+func (t *blockTile) shift() int {
+	if t.per == 4 && !t.signed {
+		return 128
+	}
+	return 0
+}
+
+// run computes count tiles of rows rows.
+func (t *blockTile) run(rows, count int, ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks, words, acc int) {
+	if t.stack != nil {
+		t.stack(rows, count, ap, lda, bp, cp, ldc, sp, blocks, words, acc)
+		return
+	}
+	t.kern[rows](ap, lda, bp, cp, ldc, sp, blocks, words, acc)
+}
+
+// coding is the first tile that is made for blocks of size elements: codes are written as it wants them.
+func coding(size int) *blockTile {
+	for _, t := range cur.blockTiles {
+		if t.takes(size) {
+			return t
+		}
+	}
+	panic(fmt.Sprintf("BUG: kernel: no products of blocks of %d", size))
+}
 
 // FastBlocks reports whether products of blocks are to run on codes at the level in use: where the CPU multiplies bytes that is
 // several times as fast as float32, with AVX2 and in plain Go it is not, but tells the same numbers. The loops of arm64 have no such
@@ -46,7 +82,7 @@ func BlockRow(k, size int) int {
 }
 
 // codeBytes is how many of these are codes.
-func codeBytes(k, size int) int { return (k + size - 1) / size * size * 4 / cur.blockTiles[0].per }
+func codeBytes(k, size int) int { return (k + size - 1) / size * size * 4 / coding(size).per }
 
 // Scales of blocks that products on codes are made for: no step of theirs overflows or underflows.
 const leastStep, mostStep = 0x1p-48, 0x1p48
@@ -111,9 +147,9 @@ func PackBlocks(k, n int, b []float32, ldb int, transB bool, size int) (p *Packe
 }
 
 func newPackedBlocks(k, n, size int) *PackedBlocks {
-	t := cur.blockTiles[0]
-	for _, o := range cur.blockTiles[1:] {
-		if o.takes(size) && (o.width(n) < t.width(n) || !t.takes(size)) {
+	t := coding(size)
+	for _, o := range cur.blockTiles {
+		if o.takes(size) && o.per == t.per && o.signed == t.signed && o.width(n) < t.width(n) {
 			t = o
 		}
 	}
@@ -137,20 +173,23 @@ func (p *PackedBlocks) panel() int { return p.blocks * p.block() }
 // put writes column c of a block.
 func (p *PackedBlocks) put(out []int32, c int, codes []int32, step float32) {
 	nr := p.t.nr
-	if p.t.per == 4 {
+	out[len(out)-nr+c] = int32(math.Float32bits(step))
+	if shift := p.t.shift(); shift != 0 {
 		sum := int32(0)
-		for i := range p.words {
-			q := codes[4*i:][:4]
-			sum += q[0] + q[1] + q[2] + q[3]
-			out[(i+1)*nr+c] = q[0]&255 | q[1]&255<<8 | q[2]&255<<16 | q[3]<<24
+		for _, q := range codes {
+			sum += q
 		}
-		out[c] = -128 * sum
-	} else {
-		for i := range p.words {
+		out[c] = -int32(shift) * sum
+		out = out[nr:]
+	}
+	for i := range p.words {
+		if p.t.per == 4 {
+			q := codes[4*i:][:4]
+			out[i*nr+c] = q[0]&255 | q[1]&255<<8 | q[2]&255<<16 | q[3]<<24
+		} else {
 			out[i*nr+c] = codes[2*i]&0xffff | codes[2*i+1]<<16
 		}
 	}
-	out[len(out)-nr+c] = int32(math.Float32bits(step))
 }
 
 // GemmBlocks computes C = A·B, and then ep on each block of C while it is in the cache; ep may be nil. A is m rows of codes,
@@ -181,14 +220,7 @@ const panelBytes = 24 << 10
 func (p *PackedBlocks) part(r0, r1, p0, p1 int, a []byte, lda int, c []float32, ldc int) {
 	t, size, codes := p.t, p.Size*4/p.t.per, codeBytes(p.K, p.Size)
 	some := max(1, panelBytes/(4*p.block()))
-	count := (r1 - r0 + t.mr - 1) / t.mr
 	var side []float32
-	var tmp *int32
-	if t.tmp > 0 {
-		buf, words := scratchOf[int32](t.tmp)
-		defer release(buf)
-		tmp = &words[0]
-	}
 	if p1*t.nr > p.N {
 		buf := scratch(t.mr * t.nr)
 		defer release(buf)
@@ -199,31 +231,43 @@ func (p *PackedBlocks) part(r0, r1, p0, p1 int, a []byte, lda int, c []float32, 
 		for j := p0; j < p1; j++ {
 			bp := (*byte)(unsafe.Pointer(&p.data[j*p.panel()+g0*p.block()]))
 			nn := min(t.nr, p.N-j*t.nr)
-			for i := range count {
-				lo, hi := r0+(r1-r0)*i/count, r0+(r1-r0)*(i+1)/count
+			for lo := r0; lo < r1; {
+				rows, count := t.next(r1 - lo)
 				ap, sp := &a[lo*lda+g0*size], (*float32)(unsafe.Pointer(&a[lo*lda+codes+4*g0]))
 				if nn == t.nr {
-					t.kern[hi-lo](ap, lda, bp, &c[lo*ldc+j*t.nr], ldc*4, sp, blocks, p.words, acc, tmp)
+					t.run(rows, count, ap, lda, bp, &c[lo*ldc+j*t.nr], ldc*4, sp, blocks, p.words, acc)
+					lo += rows * count
 					continue
 				}
 				// A panel's tail: the kernel writes whole rows of nr, so it gets a copy.
-				for r := range hi - lo {
+				for r := range rows {
 					n := copy(side[r*t.nr:(r+1)*t.nr], c[(lo+r)*ldc+j*t.nr:][:nn])
 					clear(side[r*t.nr+n : (r+1)*t.nr])
 				}
-				t.kern[hi-lo](ap, lda, bp, &side[0], t.nr*4, sp, blocks, p.words, acc, tmp)
-				for r := range hi - lo {
+				t.run(rows, 1, ap, lda, bp, &side[0], t.nr*4, sp, blocks, p.words, acc)
+				for r := range rows {
 					copy(c[(lo+r)*ldc+j*t.nr:][:nn], side[r*t.nr:])
 				}
+				lo += rows
 			}
 		}
 	}
 }
 
+// next returns the height of the next tile where left rows are left, and how many of this height follow each other.
+func (t *blockTile) next(left int) (rows, count int) {
+	if t.stack != nil {
+		rows = min(left, t.mr)
+		return rows, left / rows
+	}
+	count = (left + t.mr - 1) / t.mr
+	return (left + count - 1) / count, 1
+}
+
 // genericBlocks are the kernels in plain Go: 8 columns wide.
 func genericBlocks(rows int) (ks []blockKern) {
 	for r := range rows + 1 {
-		ks = append(ks, func(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks, words, acc int, _ *int32) {
+		ks = append(ks, func(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks, words, acc int) {
 			const nr = 8
 			for i := range r {
 				codes := at((*int32)(unsafe.Pointer(ap)), i*lda, blocks*words)

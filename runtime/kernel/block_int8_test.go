@@ -47,7 +47,7 @@ func blockInput(m, k int, seed uint64) []float32 {
 // product of the quantized numbers as float32 sums are.
 func TestBlockProducts(t *testing.T) {
 	for name, scheme := range blockSchemes {
-		for _, s := range []struct{ m, n, k, size int }{{1, 1, 4, 4}, {3, 17, 64, 16}, {10, 50, 100, 32}, {29, 97, 384, 64}, {5, 64, 130, 8}, {70, 40, 1600, 64}, {2, 33, 1540, 128}} {
+		for _, s := range []struct{ m, n, k, size int }{{1, 1, 4, 4}, {3, 17, 64, 16}, {10, 50, 100, 32}, {29, 97, 384, 64}, {5, 64, 130, 8}, {70, 40, 1600, 64}, {2, 33, 1540, 128}, {35, 64, 512, 128}} {
 			for _, tb := range []bool{false, true} {
 				t.Run(fmt.Sprintf("%s/%dx%dx%d/%d/transB=%v", name, s.m, s.n, s.k, s.size, tb), func(t *testing.T) {
 					var first []float32

@@ -52,157 +52,227 @@ func gemm9x48vnni9(ap *int32, lda int, bp *int32, ldb int, cp *int32, ldc int, k
 // block9x48vnni1 computes 1 rows of 48 columns; see blockKern.
 //
 //go:noescape
-func block9x48vnni1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block9x48vnni1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block9x48vnni2 computes 2 rows of 48 columns; see blockKern.
 //
 //go:noescape
-func block9x48vnni2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block9x48vnni2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block9x48vnni3 computes 3 rows of 48 columns; see blockKern.
 //
 //go:noescape
-func block9x48vnni3(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block9x48vnni3(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block9x48vnni4 computes 4 rows of 48 columns; see blockKern.
 //
 //go:noescape
-func block9x48vnni4(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block9x48vnni4(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block9x48vnni5 computes 5 rows of 48 columns; see blockKern.
 //
 //go:noescape
-func block9x48vnni5(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block9x48vnni5(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block9x48vnni6 computes 6 rows of 48 columns; see blockKern.
 //
 //go:noescape
-func block9x48vnni6(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block9x48vnni6(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block9x48vnni7 computes 7 rows of 48 columns; see blockKern.
 //
 //go:noescape
-func block9x48vnni7(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block9x48vnni7(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block9x48vnni8 computes 8 rows of 48 columns; see blockKern.
 //
 //go:noescape
-func block9x48vnni8(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block9x48vnni8(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block9x48vnni9 computes 9 rows of 48 columns; see blockKern.
 //
 //go:noescape
-func block9x48vnni9(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block9x48vnni9(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block14x32vnni1 computes 1 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block14x32vnni1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block14x32vnni2 computes 2 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block14x32vnni2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block14x32vnni3 computes 3 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni3(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block14x32vnni3(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block14x32vnni4 computes 4 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni4(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block14x32vnni4(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block14x32vnni5 computes 5 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni5(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block14x32vnni5(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block14x32vnni6 computes 6 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni6(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block14x32vnni6(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block14x32vnni7 computes 7 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni7(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block14x32vnni7(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block14x32vnni8 computes 8 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni8(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block14x32vnni8(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block14x32vnni9 computes 9 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni9(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block14x32vnni9(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block14x32vnni10 computes 10 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni10(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block14x32vnni10(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block14x32vnni11 computes 11 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni11(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block14x32vnni11(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block14x32vnni12 computes 12 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni12(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block14x32vnni12(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block14x32vnni13 computes 13 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni13(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block14x32vnni13(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block14x32vnni14 computes 14 rows of 32 columns; see blockKern.
 //
 //go:noescape
-func block14x32vnni14(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block14x32vnni14(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block4x16avx2i1 computes 1 rows of 16 columns; see blockKern.
 //
 //go:noescape
-func block4x16avx2i1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block4x16avx2i1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block4x16avx2i2 computes 2 rows of 16 columns; see blockKern.
 //
 //go:noescape
-func block4x16avx2i2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block4x16avx2i2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block4x16avx2i3 computes 3 rows of 16 columns; see blockKern.
 //
 //go:noescape
-func block4x16avx2i3(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block4x16avx2i3(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
 // block4x16avx2i4 computes 4 rows of 16 columns; see blockKern.
 //
 //go:noescape
-func block4x16avx2i4(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+func block4x16avx2i4(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 
-// blockAMX1 computes rows rows, more than 0, of 32 columns; see blockKern.
+// block16x32amx1 computes count times 1 rows of 32 columns; see blockStack.
 //
 //go:noescape
-func blockAMX1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, tmp *int32, config *byte, rows int)
+func block16x32amx1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
 
-// blockAMX2 computes rows rows, more than 16, of 32 columns; see blockKern.
+// block16x32amx2 computes count times 2 rows of 32 columns; see blockStack.
 //
 //go:noescape
-func blockAMX2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, tmp *int32, config *byte, rows int)
+func block16x32amx2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
 
-// vecBlockCodes_avx512 writes x·by rounded, for count blocks of size elements, a multiple of 16, with a by each, as bytes, 128 more than the code.
+// block16x32amx3 computes count times 3 rows of 32 columns; see blockStack.
 //
 //go:noescape
-func vecBlockCodes_avx512(dst *byte, x *float32, by *float32, count int, size int)
+func block16x32amx3(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
 
-// vecBlockCodes_avx2 writes x·by rounded, for count blocks of size elements, a multiple of 16, with a by each, as int16.
+// block16x32amx4 computes count times 4 rows of 32 columns; see blockStack.
 //
 //go:noescape
-func vecBlockCodes_avx2(dst *byte, x *float32, by *float32, count int, size int)
+func block16x32amx4(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+
+// block16x32amx5 computes count times 5 rows of 32 columns; see blockStack.
+//
+//go:noescape
+func block16x32amx5(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+
+// block16x32amx6 computes count times 6 rows of 32 columns; see blockStack.
+//
+//go:noescape
+func block16x32amx6(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+
+// block16x32amx7 computes count times 7 rows of 32 columns; see blockStack.
+//
+//go:noescape
+func block16x32amx7(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+
+// block16x32amx8 computes count times 8 rows of 32 columns; see blockStack.
+//
+//go:noescape
+func block16x32amx8(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+
+// block16x32amx9 computes count times 9 rows of 32 columns; see blockStack.
+//
+//go:noescape
+func block16x32amx9(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+
+// block16x32amx10 computes count times 10 rows of 32 columns; see blockStack.
+//
+//go:noescape
+func block16x32amx10(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+
+// block16x32amx11 computes count times 11 rows of 32 columns; see blockStack.
+//
+//go:noescape
+func block16x32amx11(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+
+// block16x32amx12 computes count times 12 rows of 32 columns; see blockStack.
+//
+//go:noescape
+func block16x32amx12(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+
+// block16x32amx13 computes count times 13 rows of 32 columns; see blockStack.
+//
+//go:noescape
+func block16x32amx13(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+
+// block16x32amx14 computes count times 14 rows of 32 columns; see blockStack.
+//
+//go:noescape
+func block16x32amx14(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+
+// block16x32amx15 computes count times 15 rows of 32 columns; see blockStack.
+//
+//go:noescape
+func block16x32amx15(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+
+// block16x32amx16 computes count times 16 rows of 32 columns; see blockStack.
+//
+//go:noescape
+func block16x32amx16(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+
+// vecBlockCodes_avx512 writes x·by rounded, for count blocks of size elements, a multiple of 16, with a by each, as bytes, plus shift.
+//
+//go:noescape
+func vecBlockCodes_avx512(dst *byte, x *float32, by *float32, count int, size int, shift int)
+
+// vecBlockCodes_avx2 writes x·by rounded, for count blocks of size elements, a multiple of 16, with a by each, as int16; shift is 0.
+//
+//go:noescape
+func vecBlockCodes_avx2(dst *byte, x *float32, by *float32, count int, size int, shift int)
 
 // vecQuads sets each of n words to the bytes of one column of four rows, ld bytes apart, the first row's lowest, with the bits of flip inverted; n is a multiple of 16.
 //

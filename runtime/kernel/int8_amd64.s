@@ -2128,9 +2128,9 @@ store:
 	VZEROUPPER
 	RET
 
-// func block9x48vnni1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block9x48vnni1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block9x48vnni1(SB), NOSPLIT, $0-80
+TEXT ·block9x48vnni1(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), AX
 	MOVQ bp+16(FP), CX
@@ -2254,9 +2254,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block9x48vnni2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block9x48vnni2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block9x48vnni2(SB), NOSPLIT, $0-80
+TEXT ·block9x48vnni2(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	MOVQ bp+16(FP), DX
@@ -2433,9 +2433,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block9x48vnni3(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block9x48vnni3(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block9x48vnni3(SB), NOSPLIT, $0-80
+TEXT ·block9x48vnni3(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	MOVQ bp+16(FP), DX
@@ -2665,9 +2665,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block9x48vnni4(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block9x48vnni4(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block9x48vnni4(SB), NOSPLIT, $0-80
+TEXT ·block9x48vnni4(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	LEAQ (CX)(AX*2), DX
@@ -2954,9 +2954,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block9x48vnni5(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block9x48vnni5(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block9x48vnni5(SB), NOSPLIT, $0-80
+TEXT ·block9x48vnni5(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	LEAQ (CX)(AX*2), DX
@@ -3296,9 +3296,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block9x48vnni6(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block9x48vnni6(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block9x48vnni6(SB), NOSPLIT, $0-80
+TEXT ·block9x48vnni6(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	LEAQ (CX)(AX*2), DX
@@ -3691,9 +3691,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block9x48vnni7(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block9x48vnni7(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block9x48vnni7(SB), NOSPLIT, $0-80
+TEXT ·block9x48vnni7(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	LEAQ (CX)(AX*2), DX
@@ -4143,9 +4143,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block9x48vnni8(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block9x48vnni8(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block9x48vnni8(SB), NOSPLIT, $0-80
+TEXT ·block9x48vnni8(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	LEAQ (CX)(AX*2), DX
@@ -4648,9 +4648,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block9x48vnni9(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block9x48vnni9(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block9x48vnni9(SB), NOSPLIT, $0-80
+TEXT ·block9x48vnni9(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	LEAQ (CX)(AX*2), DX
@@ -5206,9 +5206,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block14x32vnni1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block14x32vnni1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block14x32vnni1(SB), NOSPLIT, $0-80
+TEXT ·block14x32vnni1(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), AX
 	MOVQ bp+16(FP), CX
@@ -5311,9 +5311,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block14x32vnni2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block14x32vnni2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block14x32vnni2(SB), NOSPLIT, $0-80
+TEXT ·block14x32vnni2(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	MOVQ bp+16(FP), DX
@@ -5455,9 +5455,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block14x32vnni3(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block14x32vnni3(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block14x32vnni3(SB), NOSPLIT, $0-80
+TEXT ·block14x32vnni3(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	MOVQ bp+16(FP), DX
@@ -5638,9 +5638,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block14x32vnni4(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block14x32vnni4(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block14x32vnni4(SB), NOSPLIT, $0-80
+TEXT ·block14x32vnni4(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	LEAQ (CX)(AX*2), DX
@@ -5864,9 +5864,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block14x32vnni5(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block14x32vnni5(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block14x32vnni5(SB), NOSPLIT, $0-80
+TEXT ·block14x32vnni5(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	LEAQ (CX)(AX*2), DX
@@ -6129,9 +6129,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block14x32vnni6(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block14x32vnni6(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block14x32vnni6(SB), NOSPLIT, $0-80
+TEXT ·block14x32vnni6(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	LEAQ (CX)(AX*2), DX
@@ -6433,9 +6433,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block14x32vnni7(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block14x32vnni7(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block14x32vnni7(SB), NOSPLIT, $0-80
+TEXT ·block14x32vnni7(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	LEAQ (CX)(AX*2), DX
@@ -6780,9 +6780,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block14x32vnni8(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block14x32vnni8(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block14x32vnni8(SB), NOSPLIT, $0-80
+TEXT ·block14x32vnni8(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	LEAQ (CX)(AX*2), DX
@@ -7166,9 +7166,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block14x32vnni9(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block14x32vnni9(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block14x32vnni9(SB), NOSPLIT, $0-80
+TEXT ·block14x32vnni9(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	LEAQ (CX)(AX*2), DX
@@ -7591,9 +7591,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block14x32vnni10(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block14x32vnni10(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block14x32vnni10(SB), NOSPLIT, $0-80
+TEXT ·block14x32vnni10(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	LEAQ (CX)(AX*2), DX
@@ -8059,9 +8059,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block14x32vnni11(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block14x32vnni11(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block14x32vnni11(SB), NOSPLIT, $0-80
+TEXT ·block14x32vnni11(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	LEAQ (CX)(AX*2), DX
@@ -8566,9 +8566,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block14x32vnni12(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block14x32vnni12(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block14x32vnni12(SB), NOSPLIT, $0-80
+TEXT ·block14x32vnni12(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	LEAQ (CX)(AX*2), DX
@@ -9112,9 +9112,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block14x32vnni13(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block14x32vnni13(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block14x32vnni13(SB), NOSPLIT, $0-80
+TEXT ·block14x32vnni13(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	LEAQ (CX)(AX*2), DX
@@ -9701,9 +9701,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block14x32vnni14(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block14x32vnni14(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX512F
-TEXT ·block14x32vnni14(SB), NOSPLIT, $0-80
+TEXT ·block14x32vnni14(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	LEAQ (CX)(AX*2), DX
@@ -10329,9 +10329,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block4x16avx2i1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block4x16avx2i1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·block4x16avx2i1(SB), NOSPLIT, $0-80
+TEXT ·block4x16avx2i1(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), AX
 	MOVQ bp+16(FP), CX
@@ -10441,9 +10441,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block4x16avx2i2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block4x16avx2i2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·block4x16avx2i2(SB), NOSPLIT, $0-80
+TEXT ·block4x16avx2i2(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	MOVQ bp+16(FP), DX
@@ -10602,9 +10602,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block4x16avx2i3(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block4x16avx2i3(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·block4x16avx2i3(SB), NOSPLIT, $0-80
+TEXT ·block4x16avx2i3(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	MOVQ bp+16(FP), DX
@@ -10812,9 +10812,9 @@ done:
 	VZEROUPPER
 	RET
 
-// func block4x16avx2i4(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)
+// func block4x16avx2i4(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)
 // Requires: AVX, AVX2, FMA3
-TEXT ·block4x16avx2i4(SB), NOSPLIT, $0-80
+TEXT ·block4x16avx2i4(SB), NOSPLIT, $0-72
 	MOVQ lda+8(FP), AX
 	MOVQ ap+0(FP), CX
 	LEAQ (CX)(AX*2), DX
@@ -11075,753 +11075,8500 @@ done:
 	VZEROUPPER
 	RET
 
-// func blockAMX1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, tmp *int32, config *byte, rows int)
+// func block16x32amx1(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
 // Requires: AVX, AVX512F
-TEXT ·blockAMX1(SB), NOSPLIT, $0-96
-	MOVQ config+80(FP), AX
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x78
-	BYTE $0x49
+TEXT ·block16x32amx1(SB), NOSPLIT, $0-96
+	MOVQ config+88(FP), AX
+	LONG $0x4978e2c4
 	BYTE $0x00
-	MOVQ ap+0(FP), AX
 	MOVQ lda+8(FP), BX
-	MOVQ bp+16(FP), CX
-	MOVQ tmp+72(FP), R10
 	MOVQ $+128, R11
-	XORQ R12, R12
+	MOVQ tmp+80(FP), R10
+	LEAQ 2048(R10), R15
+	MOVQ ap+0(FP), AX
+	MOVQ bp+16(FP), CX
 	MOVQ sp+40(FP), DI
-	BYTE $0xc4
-	BYTE $0xa2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x84
-	BYTE $0x21
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0xa2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x8c
-	BYTE $0x21
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	ADDQ $+128, CX
-	MOVQ words+56(FP), R8
+	MOVQ blocks+48(FP), R14
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
 
 words:
-	LEAQ (BX)(BX*2), R13
-	LEAQ (R13)(BX*1), R13
-	LEAQ (AX)(R13*4), R13
+	SUBQ $0x10, DX
+	JZ   wordslast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
 	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x18
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
 	BYTE $0x00
 	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0xa2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x19
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x49
-	BYTE $0x5e
-	BYTE $0xc4
-	BYTE $0xc4
-	BYTE $0xa2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x19
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x41
-	BYTE $0x5e
+	LONG $0x5e43e2c4
 	BYTE $0xcc
 	ADDQ $+64, AX
 	ADDQ $+2048, CX
-	SUBQ $+16, R8
-	JNZ  words
-	BYTE $0xc4
-	BYTE $0x82
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x84
-	BYTE $0x1a
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0x82
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x8c
-	BYTE $0x1a
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
+	JMP  words
+
+wordslast:
+	LONG  $0x4b7be2c4
+	LONG  $0x000018a4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7ba2c4
+	LONG  $0x000019b4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e4be2c4
+	BYTE  $0xc4
+	LONG  $0x4b7ba2c4
+	LONG  $0x004019bc
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e43e2c4
+	BYTE  $0xcc
+	LONG  $0x4b7a82c4
+	LONG  $0x00001f84
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7a82c4
+	LONG  $0x00401f8c
+	BYTE  $0x00
+	BYTE  $0x00
+	ADDQ  $+64, AX
+	ADDQ  $+2048, CX
+	MOVQ  CX, R13
+	ADDQ  $+128, CX
+	XCHGQ R10, R15
+
+tile:
+	MOVQ    cp+24(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	CMPQ    acc+64(FP), $0x00
+	JEQ     fresh
+	MOVQ    cp+24(FP), DX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	JMP     block
+
+fresh:
+	VBROADCASTSS k80000000<>+0(SB), Z0
+	VMOVAPS      Z0, Z1
+	MOVQ         cp+24(FP), DX
 
 block:
-	MOVQ CX, SI
-	ADDQ $+128, CX
-	DECQ blocks+48(FP)
+	DECQ R14
 	JZ   last
-	BYTE $0xc4
-	BYTE $0xa2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x84
-	BYTE $0x21
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0xa2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x8c
-	BYTE $0x21
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	ADDQ $+128, CX
-	MOVQ words+56(FP), R8
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
 
 more:
-	LEAQ    (BX)(BX*2), R13
-	LEAQ    (R13)(BX*1), R13
-	LEAQ    (AX)(R13*4), R13
-	BYTE    $0xc4
-	BYTE    $0xe2
-	BYTE    $0x7b
-	BYTE    $0x4b
-	BYTE    $0xa4
-	BYTE    $0x18
-	BYTE    $0x00
-	BYTE    $0x00
-	BYTE    $0x00
-	BYTE    $0x00
-	BYTE    $0xc4
-	BYTE    $0xa2
-	BYTE    $0x7b
-	BYTE    $0x4b
-	BYTE    $0xb4
-	BYTE    $0x19
-	BYTE    $0x00
-	BYTE    $0x00
-	BYTE    $0x00
-	BYTE    $0x00
-	BYTE    $0xc4
-	BYTE    $0xe2
-	BYTE    $0x49
-	BYTE    $0x5e
-	BYTE    $0xc4
-	BYTE    $0xc4
-	BYTE    $0xa2
-	BYTE    $0x7b
-	BYTE    $0x4b
-	BYTE    $0xbc
-	BYTE    $0x19
-	BYTE    $0x40
-	BYTE    $0x00
-	BYTE    $0x00
-	BYTE    $0x00
-	BYTE    $0xc4
-	BYTE    $0xe2
-	BYTE    $0x41
-	BYTE    $0x5e
-	BYTE    $0xcc
-	ADDQ    $+64, AX
-	ADDQ    $+2048, CX
-	SUBQ    $+16, R8
-	JNZ     more
-	VMOVUPS (SI), Z30
-	VMOVUPS 64(SI), Z31
-	MOVQ    cp+24(FP), R9
-	MOVQ    DI, R14
-	ADDQ    $0x04, DI
-	MOVQ    R10, R15
-	MOVQ    rows+88(FP), DX
-	CMPQ    acc+64(FP), $0x00
-	JEQ     onefirst
-
-oneadd:
-	VBROADCASTSS (R14), Z29
-	VCVTDQ2PS    (R15), Z0
-	VMULPS       Z29, Z0, Z0
-	VFMADD213PS  (R9), Z30, Z0
-	VMOVUPS      Z0, (R9)
-	VCVTDQ2PS    64(R15), Z1
-	VMULPS       Z29, Z1, Z1
-	VFMADD213PS  64(R9), Z31, Z1
-	VMOVUPS      Z1, 64(R9)
-	ADDQ         $+128, R15
-	ADDQ         BX, R14
-	ADDQ         ldc+32(FP), R9
-	DECQ         DX
-	JNZ          oneadd
-	JMP          onedone
-
-onefirst:
-	MOVQ $+1, acc+64(FP)
-
-oneset:
-	VBROADCASTSS (R14), Z29
-	VCVTDQ2PS    (R15), Z0
-	VMULPS       Z29, Z0, Z0
-	VMULPS       Z30, Z0, Z0
-	VMOVUPS      Z0, (R9)
-	VCVTDQ2PS    64(R15), Z1
-	VMULPS       Z29, Z1, Z1
-	VMULPS       Z31, Z1, Z1
-	VMOVUPS      Z1, 64(R9)
-	ADDQ         $+128, R15
-	ADDQ         BX, R14
-	ADDQ         ldc+32(FP), R9
-	DECQ         DX
-	JNZ          oneset
-
-onedone:
+	SUBQ $0x10, DX
+	JZ   morelast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
 	BYTE $0xc4
-	BYTE $0x82
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x84
-	BYTE $0x1a
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
 	BYTE $0x00
 	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0x82
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x8c
-	BYTE $0x1a
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	JMP  block
-
-last:
-	VMOVUPS (SI), Z30
-	VMOVUPS 64(SI), Z31
-	MOVQ    cp+24(FP), R9
-	MOVQ    DI, R14
-	ADDQ    $0x04, DI
-	MOVQ    R10, R15
-	MOVQ    rows+88(FP), DX
-	CMPQ    acc+64(FP), $0x00
-	JEQ     endfirst
-
-endadd:
-	VBROADCASTSS (R14), Z29
-	VCVTDQ2PS    (R15), Z0
-	VMULPS       Z29, Z0, Z0
-	VFMADD213PS  (R9), Z30, Z0
-	VMOVUPS      Z0, (R9)
-	VCVTDQ2PS    64(R15), Z1
-	VMULPS       Z29, Z1, Z1
-	VFMADD213PS  64(R9), Z31, Z1
-	VMOVUPS      Z1, 64(R9)
-	ADDQ         $+128, R15
-	ADDQ         BX, R14
-	ADDQ         ldc+32(FP), R9
-	DECQ         DX
-	JNZ          endadd
-	JMP          enddone
-
-endfirst:
-	MOVQ $+1, acc+64(FP)
-
-endset:
-	VBROADCASTSS (R14), Z29
-	VCVTDQ2PS    (R15), Z0
-	VMULPS       Z29, Z0, Z0
-	VMULPS       Z30, Z0, Z0
-	VMOVUPS      Z0, (R9)
-	VCVTDQ2PS    64(R15), Z1
-	VMULPS       Z29, Z1, Z1
-	VMULPS       Z31, Z1, Z1
-	VMOVUPS      Z1, 64(R9)
-	ADDQ         $+128, R15
-	ADDQ         BX, R14
-	ADDQ         ldc+32(FP), R9
-	DECQ         DX
-	JNZ          endset
-
-enddone:
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x78
-	BYTE $0x49
-	BYTE $0xc0
-	VZEROUPPER
-	RET
-
-// func blockAMX2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, tmp *int32, config *byte, rows int)
-// Requires: AVX, AVX512F
-TEXT ·blockAMX2(SB), NOSPLIT, $0-96
-	MOVQ config+80(FP), AX
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x78
-	BYTE $0x49
-	BYTE $0x00
-	MOVQ ap+0(FP), AX
-	MOVQ lda+8(FP), BX
-	MOVQ bp+16(FP), CX
-	MOVQ tmp+72(FP), R10
-	MOVQ $+128, R11
-	XORQ R12, R12
-	MOVQ sp+40(FP), DI
-	BYTE $0xc4
-	BYTE $0xa2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x84
-	BYTE $0x21
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0xa2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x94
-	BYTE $0x21
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0xa2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x8c
-	BYTE $0x21
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0xa2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x9c
-	BYTE $0x21
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	ADDQ $+128, CX
-	MOVQ words+56(FP), R8
-
-words:
-	LEAQ (BX)(BX*2), R13
-	LEAQ (R13)(BX*1), R13
-	LEAQ (AX)(R13*4), R13
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xa4
-	BYTE $0x18
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0xc2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xac
-	BYTE $0x1d
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0xa2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xb4
-	BYTE $0x19
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x49
-	BYTE $0x5e
-	BYTE $0xc4
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x49
-	BYTE $0x5e
-	BYTE $0xd5
-	BYTE $0xc4
-	BYTE $0xa2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0xbc
-	BYTE $0x19
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x41
-	BYTE $0x5e
+	LONG $0x5e43e2c4
 	BYTE $0xcc
-	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x41
-	BYTE $0x5e
-	BYTE $0xdd
 	ADDQ $+64, AX
 	ADDQ $+2048, CX
-	SUBQ $+16, R8
-	JNZ  words
-	BYTE $0xc4
-	BYTE $0x82
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x84
-	BYTE $0x1a
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0x82
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x94
-	BYTE $0x1a
-	BYTE $0x00
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0x82
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x8c
-	BYTE $0x1a
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0x82
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x9c
-	BYTE $0x1a
-	BYTE $0x40
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
+	JMP  more
 
-block:
-	MOVQ CX, SI
-	ADDQ $+128, CX
-	DECQ blocks+48(FP)
-	JZ   last
-	BYTE $0xc4
-	BYTE $0xa2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x84
-	BYTE $0x21
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0xa2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x94
-	BYTE $0x21
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0xa2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x8c
-	BYTE $0x21
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0xa2
-	BYTE $0x7b
-	BYTE $0x4b
-	BYTE $0x9c
-	BYTE $0x21
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	ADDQ $+128, CX
-	MOVQ words+56(FP), R8
-
-more:
-	LEAQ    (BX)(BX*2), R13
-	LEAQ    (R13)(BX*1), R13
-	LEAQ    (AX)(R13*4), R13
-	BYTE    $0xc4
-	BYTE    $0xe2
-	BYTE    $0x7b
-	BYTE    $0x4b
-	BYTE    $0xa4
-	BYTE    $0x18
-	BYTE    $0x00
-	BYTE    $0x00
-	BYTE    $0x00
-	BYTE    $0x00
-	BYTE    $0xc4
-	BYTE    $0xc2
-	BYTE    $0x7b
-	BYTE    $0x4b
-	BYTE    $0xac
-	BYTE    $0x1d
-	BYTE    $0x00
-	BYTE    $0x00
-	BYTE    $0x00
-	BYTE    $0x00
-	BYTE    $0xc4
-	BYTE    $0xa2
-	BYTE    $0x7b
-	BYTE    $0x4b
-	BYTE    $0xb4
-	BYTE    $0x19
-	BYTE    $0x00
-	BYTE    $0x00
-	BYTE    $0x00
-	BYTE    $0x00
-	BYTE    $0xc4
-	BYTE    $0xe2
-	BYTE    $0x49
-	BYTE    $0x5e
-	BYTE    $0xc4
-	BYTE    $0xc4
-	BYTE    $0xe2
-	BYTE    $0x49
-	BYTE    $0x5e
-	BYTE    $0xd5
-	BYTE    $0xc4
-	BYTE    $0xa2
-	BYTE    $0x7b
-	BYTE    $0x4b
-	BYTE    $0xbc
-	BYTE    $0x19
-	BYTE    $0x40
-	BYTE    $0x00
-	BYTE    $0x00
-	BYTE    $0x00
-	BYTE    $0xc4
-	BYTE    $0xe2
-	BYTE    $0x41
-	BYTE    $0x5e
-	BYTE    $0xcc
-	BYTE    $0xc4
-	BYTE    $0xe2
-	BYTE    $0x41
-	BYTE    $0x5e
-	BYTE    $0xdd
-	ADDQ    $+64, AX
-	ADDQ    $+2048, CX
-	SUBQ    $+16, R8
-	JNZ     more
-	VMOVUPS (SI), Z30
-	VMOVUPS 64(SI), Z31
-	MOVQ    cp+24(FP), R9
-	MOVQ    DI, R14
-	ADDQ    $0x04, DI
-	MOVQ    R10, R15
-	MOVQ    rows+88(FP), DX
-	CMPQ    acc+64(FP), $0x00
-	JEQ     onefirst
-
-oneadd:
-	VBROADCASTSS (R14), Z29
-	VCVTDQ2PS    (R15), Z0
-	VMULPS       Z29, Z0, Z0
-	VFMADD213PS  (R9), Z30, Z0
-	VMOVUPS      Z0, (R9)
-	VCVTDQ2PS    64(R15), Z1
-	VMULPS       Z29, Z1, Z1
-	VFMADD213PS  64(R9), Z31, Z1
-	VMOVUPS      Z1, 64(R9)
-	ADDQ         $+128, R15
-	ADDQ         BX, R14
-	ADDQ         ldc+32(FP), R9
-	DECQ         DX
-	JNZ          oneadd
-	JMP          onedone
-
-onefirst:
-	MOVQ $+1, acc+64(FP)
-
-oneset:
-	VBROADCASTSS (R14), Z29
-	VCVTDQ2PS    (R15), Z0
-	VMULPS       Z29, Z0, Z0
-	VMULPS       Z30, Z0, Z0
-	VMOVUPS      Z0, (R9)
-	VCVTDQ2PS    64(R15), Z1
-	VMULPS       Z29, Z1, Z1
-	VMULPS       Z31, Z1, Z1
-	VMOVUPS      Z1, 64(R9)
-	ADDQ         $+128, R15
-	ADDQ         BX, R14
-	ADDQ         ldc+32(FP), R9
-	DECQ         DX
-	JNZ          oneset
-
-onedone:
-	BYTE $0xc4
-	BYTE $0x82
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x84
-	BYTE $0x1a
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0x82
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x94
-	BYTE $0x1a
-	BYTE $0x00
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0x82
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x8c
-	BYTE $0x1a
-	BYTE $0x40
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0x00
-	BYTE $0xc4
-	BYTE $0x82
-	BYTE $0x7a
-	BYTE $0x4b
-	BYTE $0x9c
-	BYTE $0x1a
-	BYTE $0x40
-	BYTE $0x08
-	BYTE $0x00
-	BYTE $0x00
-	JMP  block
+morelast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	ADDQ        $0x04, DI
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         block
 
 last:
-	VMOVUPS (SI), Z30
-	VMOVUPS 64(SI), Z31
-	MOVQ    cp+24(FP), R9
-	MOVQ    DI, R14
-	ADDQ    $0x04, DI
-	MOVQ    R10, R15
-	MOVQ    rows+88(FP), DX
-	CMPQ    acc+64(FP), $0x00
-	JEQ     endfirst
+	DECQ   count+72(FP)
+	JZ     end
+	IMUL3Q $0x01, BX, DX
+	ADDQ   DX, ap+0(FP)
+	ADDQ   DX, sp+40(FP)
+	MOVQ   ap+0(FP), AX
+	MOVQ   bp+16(FP), CX
+	LONG   $0x497be2c4
+	BYTE   $0xc0
+	LONG   $0x497be2c4
+	BYTE   $0xc8
+	MOVQ   words+56(FP), DX
 
-endadd:
-	VBROADCASTSS (R14), Z29
-	VCVTDQ2PS    (R15), Z0
-	VMULPS       Z29, Z0, Z0
-	VFMADD213PS  (R9), Z30, Z0
-	VMOVUPS      Z0, (R9)
-	VCVTDQ2PS    64(R15), Z1
-	VMULPS       Z29, Z1, Z1
-	VFMADD213PS  64(R9), Z31, Z1
-	VMOVUPS      Z1, 64(R9)
-	ADDQ         $+128, R15
-	ADDQ         BX, R14
-	ADDQ         ldc+32(FP), R9
-	DECQ         DX
-	JNZ          endadd
-	JMP          enddone
-
-endfirst:
-	MOVQ $+1, acc+64(FP)
-
-endset:
-	VBROADCASTSS (R14), Z29
-	VCVTDQ2PS    (R15), Z0
-	VMULPS       Z29, Z0, Z0
-	VMULPS       Z30, Z0, Z0
-	VMOVUPS      Z0, (R9)
-	VCVTDQ2PS    64(R15), Z1
-	VMULPS       Z29, Z1, Z1
-	VMULPS       Z31, Z1, Z1
-	VMOVUPS      Z1, 64(R9)
-	ADDQ         $+128, R15
-	ADDQ         BX, R14
-	ADDQ         ldc+32(FP), R9
-	DECQ         DX
-	JNZ          endset
-
-enddone:
+next:
+	SUBQ $0x10, DX
+	JZ   nextlast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
 	BYTE $0xc4
-	BYTE $0xe2
-	BYTE $0x78
-	BYTE $0x49
-	BYTE $0xc0
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  next
+
+nextlast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	ADDQ        $0x04, DI
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	MOVQ        DX, cp+24(FP)
+	MOVQ        sp+40(FP), DI
+	MOVQ        blocks+48(FP), R14
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         tile
+
+end:
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	ADDQ        $0x04, DI
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	LONG        $0x4978e2c4
+	BYTE        $0xc0
 	VZEROUPPER
 	RET
 
-// func vecBlockCodes_avx512(dst *byte, x *float32, by *float32, count int, size int)
+DATA k80000000<>+0(SB)/4, $0x80000000
+DATA k80000000<>+4(SB)/4, $0x80000000
+DATA k80000000<>+8(SB)/4, $0x80000000
+DATA k80000000<>+12(SB)/4, $0x80000000
+DATA k80000000<>+16(SB)/4, $0x80000000
+DATA k80000000<>+20(SB)/4, $0x80000000
+DATA k80000000<>+24(SB)/4, $0x80000000
+DATA k80000000<>+28(SB)/4, $0x80000000
+DATA k80000000<>+32(SB)/4, $0x80000000
+DATA k80000000<>+36(SB)/4, $0x80000000
+DATA k80000000<>+40(SB)/4, $0x80000000
+DATA k80000000<>+44(SB)/4, $0x80000000
+DATA k80000000<>+48(SB)/4, $0x80000000
+DATA k80000000<>+52(SB)/4, $0x80000000
+DATA k80000000<>+56(SB)/4, $0x80000000
+DATA k80000000<>+60(SB)/4, $0x80000000
+GLOBL k80000000<>(SB), RODATA|NOPTR, $64
+
+// func block16x32amx2(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
 // Requires: AVX, AVX512F
-TEXT ·vecBlockCodes_avx512(SB), NOSPLIT, $0-40
-	MOVQ    dst+0(FP), AX
-	MOVQ    x+8(FP), CX
-	MOVQ    by+16(FP), DX
-	MOVQ    count+24(FP), BX
-	MOVQ    size+32(FP), SI
-	VMOVUPS k00000080<>+0(SB), Z1
+TEXT ·block16x32amx2(SB), NOSPLIT, $0-96
+	MOVQ config+88(FP), AX
+	LONG $0x4978e2c4
+	BYTE $0x00
+	MOVQ lda+8(FP), BX
+	MOVQ $+128, R11
+	MOVQ tmp+80(FP), R10
+	LEAQ 2048(R10), R15
+	MOVQ ap+0(FP), AX
+	MOVQ bp+16(FP), CX
+	MOVQ sp+40(FP), DI
+	MOVQ blocks+48(FP), R14
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+words:
+	SUBQ $0x10, DX
+	JZ   wordslast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  words
+
+wordslast:
+	LONG  $0x4b7be2c4
+	LONG  $0x000018a4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7ba2c4
+	LONG  $0x000019b4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e4be2c4
+	BYTE  $0xc4
+	LONG  $0x4b7ba2c4
+	LONG  $0x004019bc
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e43e2c4
+	BYTE  $0xcc
+	LONG  $0x4b7a82c4
+	LONG  $0x00001f84
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7a82c4
+	LONG  $0x00401f8c
+	BYTE  $0x00
+	BYTE  $0x00
+	ADDQ  $+64, AX
+	ADDQ  $+2048, CX
+	MOVQ  CX, R13
+	ADDQ  $+128, CX
+	XCHGQ R10, R15
+
+tile:
+	MOVQ    cp+24(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	CMPQ    acc+64(FP), $0x00
+	JEQ     fresh
+	MOVQ    cp+24(FP), DX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z2
+	VMOVUPS 64(DX), Z3
+	JMP     block
+
+fresh:
+	VBROADCASTSS k80000000<>+0(SB), Z0
+	VMOVAPS      Z0, Z1
+	VMOVAPS      Z0, Z2
+	VMOVAPS      Z0, Z3
+	MOVQ         cp+24(FP), DX
+	ADDQ         ldc+32(FP), DX
+
+block:
+	DECQ R14
+	JZ   last
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+more:
+	SUBQ $0x10, DX
+	JZ   morelast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  more
+
+morelast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	ADDQ        $0x04, DI
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         block
+
+last:
+	DECQ   count+72(FP)
+	JZ     end
+	IMUL3Q $0x02, BX, DX
+	ADDQ   DX, ap+0(FP)
+	ADDQ   DX, sp+40(FP)
+	MOVQ   ap+0(FP), AX
+	MOVQ   bp+16(FP), CX
+	LONG   $0x497be2c4
+	BYTE   $0xc0
+	LONG   $0x497be2c4
+	BYTE   $0xc8
+	MOVQ   words+56(FP), DX
+
+next:
+	SUBQ $0x10, DX
+	JZ   nextlast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  next
+
+nextlast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	ADDQ        $0x04, DI
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	MOVQ        DX, cp+24(FP)
+	MOVQ        sp+40(FP), DI
+	MOVQ        blocks+48(FP), R14
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         tile
+
+end:
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	ADDQ        $0x04, DI
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	LONG        $0x4978e2c4
+	BYTE        $0xc0
+	VZEROUPPER
+	RET
+
+// func block16x32amx3(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+// Requires: AVX, AVX512F
+TEXT ·block16x32amx3(SB), NOSPLIT, $0-96
+	MOVQ config+88(FP), AX
+	LONG $0x4978e2c4
+	BYTE $0x00
+	MOVQ lda+8(FP), BX
+	MOVQ $+128, R11
+	MOVQ tmp+80(FP), R10
+	LEAQ 2048(R10), R15
+	MOVQ ap+0(FP), AX
+	MOVQ bp+16(FP), CX
+	MOVQ sp+40(FP), DI
+	MOVQ blocks+48(FP), R14
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+words:
+	SUBQ $0x10, DX
+	JZ   wordslast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  words
+
+wordslast:
+	LONG  $0x4b7be2c4
+	LONG  $0x000018a4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7ba2c4
+	LONG  $0x000019b4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e4be2c4
+	BYTE  $0xc4
+	LONG  $0x4b7ba2c4
+	LONG  $0x004019bc
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e43e2c4
+	BYTE  $0xcc
+	LONG  $0x4b7a82c4
+	LONG  $0x00001f84
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7a82c4
+	LONG  $0x00401f8c
+	BYTE  $0x00
+	BYTE  $0x00
+	ADDQ  $+64, AX
+	ADDQ  $+2048, CX
+	MOVQ  CX, R13
+	ADDQ  $+128, CX
+	XCHGQ R10, R15
+
+tile:
+	MOVQ    cp+24(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	CMPQ    acc+64(FP), $0x00
+	JEQ     fresh
+	MOVQ    cp+24(FP), DX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z2
+	VMOVUPS 64(DX), Z3
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z4
+	VMOVUPS 64(DX), Z5
+	JMP     block
+
+fresh:
+	VBROADCASTSS k80000000<>+0(SB), Z0
+	VMOVAPS      Z0, Z1
+	VMOVAPS      Z0, Z2
+	VMOVAPS      Z0, Z3
+	VMOVAPS      Z0, Z4
+	VMOVAPS      Z0, Z5
+	MOVQ         cp+24(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+
+block:
+	DECQ R14
+	JZ   last
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+more:
+	SUBQ $0x10, DX
+	JZ   morelast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  more
+
+morelast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	ADDQ        $0x04, DI
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         block
+
+last:
+	DECQ   count+72(FP)
+	JZ     end
+	IMUL3Q $0x03, BX, DX
+	ADDQ   DX, ap+0(FP)
+	ADDQ   DX, sp+40(FP)
+	MOVQ   ap+0(FP), AX
+	MOVQ   bp+16(FP), CX
+	LONG   $0x497be2c4
+	BYTE   $0xc0
+	LONG   $0x497be2c4
+	BYTE   $0xc8
+	MOVQ   words+56(FP), DX
+
+next:
+	SUBQ $0x10, DX
+	JZ   nextlast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  next
+
+nextlast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	ADDQ        $0x04, DI
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	MOVQ        DX, cp+24(FP)
+	MOVQ        sp+40(FP), DI
+	MOVQ        blocks+48(FP), R14
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         tile
+
+end:
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	ADDQ        $0x04, DI
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	LONG        $0x4978e2c4
+	BYTE        $0xc0
+	VZEROUPPER
+	RET
+
+// func block16x32amx4(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+// Requires: AVX, AVX512F
+TEXT ·block16x32amx4(SB), NOSPLIT, $0-96
+	MOVQ config+88(FP), AX
+	LONG $0x4978e2c4
+	BYTE $0x00
+	MOVQ lda+8(FP), BX
+	MOVQ $+128, R11
+	MOVQ tmp+80(FP), R10
+	LEAQ 2048(R10), R15
+	MOVQ ap+0(FP), AX
+	MOVQ bp+16(FP), CX
+	MOVQ sp+40(FP), DI
+	MOVQ blocks+48(FP), R14
+	LEAQ (DI)(BX*2), SI
+	ADDQ BX, SI
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+words:
+	SUBQ $0x10, DX
+	JZ   wordslast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  words
+
+wordslast:
+	LONG  $0x4b7be2c4
+	LONG  $0x000018a4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7ba2c4
+	LONG  $0x000019b4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e4be2c4
+	BYTE  $0xc4
+	LONG  $0x4b7ba2c4
+	LONG  $0x004019bc
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e43e2c4
+	BYTE  $0xcc
+	LONG  $0x4b7a82c4
+	LONG  $0x00001f84
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7a82c4
+	LONG  $0x00401f8c
+	BYTE  $0x00
+	BYTE  $0x00
+	ADDQ  $+64, AX
+	ADDQ  $+2048, CX
+	MOVQ  CX, R13
+	ADDQ  $+128, CX
+	XCHGQ R10, R15
+
+tile:
+	MOVQ    cp+24(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	CMPQ    acc+64(FP), $0x00
+	JEQ     fresh
+	MOVQ    cp+24(FP), DX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z2
+	VMOVUPS 64(DX), Z3
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z4
+	VMOVUPS 64(DX), Z5
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z6
+	VMOVUPS 64(DX), Z7
+	JMP     block
+
+fresh:
+	VBROADCASTSS k80000000<>+0(SB), Z0
+	VMOVAPS      Z0, Z1
+	VMOVAPS      Z0, Z2
+	VMOVAPS      Z0, Z3
+	VMOVAPS      Z0, Z4
+	VMOVAPS      Z0, Z5
+	VMOVAPS      Z0, Z6
+	VMOVAPS      Z0, Z7
+	MOVQ         cp+24(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+
+block:
+	DECQ R14
+	JZ   last
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+more:
+	SUBQ $0x10, DX
+	JZ   morelast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  more
+
+morelast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         block
+
+last:
+	DECQ   count+72(FP)
+	JZ     end
+	IMUL3Q $0x04, BX, DX
+	ADDQ   DX, ap+0(FP)
+	ADDQ   DX, sp+40(FP)
+	MOVQ   ap+0(FP), AX
+	MOVQ   bp+16(FP), CX
+	LONG   $0x497be2c4
+	BYTE   $0xc0
+	LONG   $0x497be2c4
+	BYTE   $0xc8
+	MOVQ   words+56(FP), DX
+
+next:
+	SUBQ $0x10, DX
+	JZ   nextlast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  next
+
+nextlast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	MOVQ        DX, cp+24(FP)
+	MOVQ        sp+40(FP), DI
+	MOVQ        blocks+48(FP), R14
+	LEAQ        (DI)(BX*2), SI
+	ADDQ        BX, SI
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         tile
+
+end:
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	LONG        $0x4978e2c4
+	BYTE        $0xc0
+	VZEROUPPER
+	RET
+
+// func block16x32amx5(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+// Requires: AVX, AVX512F
+TEXT ·block16x32amx5(SB), NOSPLIT, $0-96
+	MOVQ config+88(FP), AX
+	LONG $0x4978e2c4
+	BYTE $0x00
+	MOVQ lda+8(FP), BX
+	MOVQ $+128, R11
+	MOVQ tmp+80(FP), R10
+	LEAQ 2048(R10), R15
+	MOVQ ap+0(FP), AX
+	MOVQ bp+16(FP), CX
+	MOVQ sp+40(FP), DI
+	MOVQ blocks+48(FP), R14
+	LEAQ (DI)(BX*2), SI
+	ADDQ BX, SI
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+words:
+	SUBQ $0x10, DX
+	JZ   wordslast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  words
+
+wordslast:
+	LONG  $0x4b7be2c4
+	LONG  $0x000018a4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7ba2c4
+	LONG  $0x000019b4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e4be2c4
+	BYTE  $0xc4
+	LONG  $0x4b7ba2c4
+	LONG  $0x004019bc
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e43e2c4
+	BYTE  $0xcc
+	LONG  $0x4b7a82c4
+	LONG  $0x00001f84
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7a82c4
+	LONG  $0x00401f8c
+	BYTE  $0x00
+	BYTE  $0x00
+	ADDQ  $+64, AX
+	ADDQ  $+2048, CX
+	MOVQ  CX, R13
+	ADDQ  $+128, CX
+	XCHGQ R10, R15
+
+tile:
+	MOVQ    cp+24(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	CMPQ    acc+64(FP), $0x00
+	JEQ     fresh
+	MOVQ    cp+24(FP), DX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z2
+	VMOVUPS 64(DX), Z3
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z4
+	VMOVUPS 64(DX), Z5
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z6
+	VMOVUPS 64(DX), Z7
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z8
+	VMOVUPS 64(DX), Z9
+	JMP     block
+
+fresh:
+	VBROADCASTSS k80000000<>+0(SB), Z0
+	VMOVAPS      Z0, Z1
+	VMOVAPS      Z0, Z2
+	VMOVAPS      Z0, Z3
+	VMOVAPS      Z0, Z4
+	VMOVAPS      Z0, Z5
+	VMOVAPS      Z0, Z6
+	VMOVAPS      Z0, Z7
+	VMOVAPS      Z0, Z8
+	VMOVAPS      Z0, Z9
+	MOVQ         cp+24(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+
+block:
+	DECQ R14
+	JZ   last
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+more:
+	SUBQ $0x10, DX
+	JZ   morelast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  more
+
+morelast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         block
+
+last:
+	DECQ   count+72(FP)
+	JZ     end
+	IMUL3Q $0x05, BX, DX
+	ADDQ   DX, ap+0(FP)
+	ADDQ   DX, sp+40(FP)
+	MOVQ   ap+0(FP), AX
+	MOVQ   bp+16(FP), CX
+	LONG   $0x497be2c4
+	BYTE   $0xc0
+	LONG   $0x497be2c4
+	BYTE   $0xc8
+	MOVQ   words+56(FP), DX
+
+next:
+	SUBQ $0x10, DX
+	JZ   nextlast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  next
+
+nextlast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	MOVQ        DX, cp+24(FP)
+	MOVQ        sp+40(FP), DI
+	MOVQ        blocks+48(FP), R14
+	LEAQ        (DI)(BX*2), SI
+	ADDQ        BX, SI
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         tile
+
+end:
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	LONG        $0x4978e2c4
+	BYTE        $0xc0
+	VZEROUPPER
+	RET
+
+// func block16x32amx6(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+// Requires: AVX, AVX512F
+TEXT ·block16x32amx6(SB), NOSPLIT, $0-96
+	MOVQ config+88(FP), AX
+	LONG $0x4978e2c4
+	BYTE $0x00
+	MOVQ lda+8(FP), BX
+	MOVQ $+128, R11
+	MOVQ tmp+80(FP), R10
+	LEAQ 2048(R10), R15
+	MOVQ ap+0(FP), AX
+	MOVQ bp+16(FP), CX
+	MOVQ sp+40(FP), DI
+	MOVQ blocks+48(FP), R14
+	LEAQ (DI)(BX*2), SI
+	ADDQ BX, SI
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+words:
+	SUBQ $0x10, DX
+	JZ   wordslast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  words
+
+wordslast:
+	LONG  $0x4b7be2c4
+	LONG  $0x000018a4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7ba2c4
+	LONG  $0x000019b4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e4be2c4
+	BYTE  $0xc4
+	LONG  $0x4b7ba2c4
+	LONG  $0x004019bc
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e43e2c4
+	BYTE  $0xcc
+	LONG  $0x4b7a82c4
+	LONG  $0x00001f84
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7a82c4
+	LONG  $0x00401f8c
+	BYTE  $0x00
+	BYTE  $0x00
+	ADDQ  $+64, AX
+	ADDQ  $+2048, CX
+	MOVQ  CX, R13
+	ADDQ  $+128, CX
+	XCHGQ R10, R15
+
+tile:
+	MOVQ    cp+24(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	CMPQ    acc+64(FP), $0x00
+	JEQ     fresh
+	MOVQ    cp+24(FP), DX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z2
+	VMOVUPS 64(DX), Z3
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z4
+	VMOVUPS 64(DX), Z5
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z6
+	VMOVUPS 64(DX), Z7
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z8
+	VMOVUPS 64(DX), Z9
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z10
+	VMOVUPS 64(DX), Z11
+	JMP     block
+
+fresh:
+	VBROADCASTSS k80000000<>+0(SB), Z0
+	VMOVAPS      Z0, Z1
+	VMOVAPS      Z0, Z2
+	VMOVAPS      Z0, Z3
+	VMOVAPS      Z0, Z4
+	VMOVAPS      Z0, Z5
+	VMOVAPS      Z0, Z6
+	VMOVAPS      Z0, Z7
+	VMOVAPS      Z0, Z8
+	VMOVAPS      Z0, Z9
+	VMOVAPS      Z0, Z10
+	VMOVAPS      Z0, Z11
+	MOVQ         cp+24(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+
+block:
+	DECQ R14
+	JZ   last
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+more:
+	SUBQ $0x10, DX
+	JZ   morelast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  more
+
+morelast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         block
+
+last:
+	DECQ   count+72(FP)
+	JZ     end
+	IMUL3Q $0x06, BX, DX
+	ADDQ   DX, ap+0(FP)
+	ADDQ   DX, sp+40(FP)
+	MOVQ   ap+0(FP), AX
+	MOVQ   bp+16(FP), CX
+	LONG   $0x497be2c4
+	BYTE   $0xc0
+	LONG   $0x497be2c4
+	BYTE   $0xc8
+	MOVQ   words+56(FP), DX
+
+next:
+	SUBQ $0x10, DX
+	JZ   nextlast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  next
+
+nextlast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z10, (DX)
+	VMOVUPS     Z11, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	MOVQ        DX, cp+24(FP)
+	MOVQ        sp+40(FP), DI
+	MOVQ        blocks+48(FP), R14
+	LEAQ        (DI)(BX*2), SI
+	ADDQ        BX, SI
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         tile
+
+end:
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z10, (DX)
+	VMOVUPS     Z11, 64(DX)
+	LONG        $0x4978e2c4
+	BYTE        $0xc0
+	VZEROUPPER
+	RET
+
+// func block16x32amx7(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+// Requires: AVX, AVX512F
+TEXT ·block16x32amx7(SB), NOSPLIT, $0-96
+	MOVQ config+88(FP), AX
+	LONG $0x4978e2c4
+	BYTE $0x00
+	MOVQ lda+8(FP), BX
+	MOVQ $+128, R11
+	MOVQ tmp+80(FP), R10
+	LEAQ 2048(R10), R15
+	MOVQ ap+0(FP), AX
+	MOVQ bp+16(FP), CX
+	MOVQ sp+40(FP), DI
+	MOVQ blocks+48(FP), R14
+	LEAQ (DI)(BX*2), SI
+	ADDQ BX, SI
+	LEAQ (SI)(BX*2), R8
+	ADDQ BX, R8
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+words:
+	SUBQ $0x10, DX
+	JZ   wordslast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  words
+
+wordslast:
+	LONG  $0x4b7be2c4
+	LONG  $0x000018a4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7ba2c4
+	LONG  $0x000019b4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e4be2c4
+	BYTE  $0xc4
+	LONG  $0x4b7ba2c4
+	LONG  $0x004019bc
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e43e2c4
+	BYTE  $0xcc
+	LONG  $0x4b7a82c4
+	LONG  $0x00001f84
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7a82c4
+	LONG  $0x00401f8c
+	BYTE  $0x00
+	BYTE  $0x00
+	ADDQ  $+64, AX
+	ADDQ  $+2048, CX
+	MOVQ  CX, R13
+	ADDQ  $+128, CX
+	XCHGQ R10, R15
+
+tile:
+	MOVQ    cp+24(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	CMPQ    acc+64(FP), $0x00
+	JEQ     fresh
+	MOVQ    cp+24(FP), DX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z2
+	VMOVUPS 64(DX), Z3
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z4
+	VMOVUPS 64(DX), Z5
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z6
+	VMOVUPS 64(DX), Z7
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z8
+	VMOVUPS 64(DX), Z9
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z10
+	VMOVUPS 64(DX), Z11
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z12
+	VMOVUPS 64(DX), Z13
+	JMP     block
+
+fresh:
+	VBROADCASTSS k80000000<>+0(SB), Z0
+	VMOVAPS      Z0, Z1
+	VMOVAPS      Z0, Z2
+	VMOVAPS      Z0, Z3
+	VMOVAPS      Z0, Z4
+	VMOVAPS      Z0, Z5
+	VMOVAPS      Z0, Z6
+	VMOVAPS      Z0, Z7
+	VMOVAPS      Z0, Z8
+	VMOVAPS      Z0, Z9
+	VMOVAPS      Z0, Z10
+	VMOVAPS      Z0, Z11
+	VMOVAPS      Z0, Z12
+	VMOVAPS      Z0, Z13
+	MOVQ         cp+24(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+
+block:
+	DECQ R14
+	JZ   last
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+more:
+	SUBQ $0x10, DX
+	JZ   morelast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  more
+
+morelast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         block
+
+last:
+	DECQ   count+72(FP)
+	JZ     end
+	IMUL3Q $0x07, BX, DX
+	ADDQ   DX, ap+0(FP)
+	ADDQ   DX, sp+40(FP)
+	MOVQ   ap+0(FP), AX
+	MOVQ   bp+16(FP), CX
+	LONG   $0x497be2c4
+	BYTE   $0xc0
+	LONG   $0x497be2c4
+	BYTE   $0xc8
+	MOVQ   words+56(FP), DX
+
+next:
+	SUBQ $0x10, DX
+	JZ   nextlast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  next
+
+nextlast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z10, (DX)
+	VMOVUPS     Z11, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z12, (DX)
+	VMOVUPS     Z13, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	MOVQ        DX, cp+24(FP)
+	MOVQ        sp+40(FP), DI
+	MOVQ        blocks+48(FP), R14
+	LEAQ        (DI)(BX*2), SI
+	ADDQ        BX, SI
+	LEAQ        (SI)(BX*2), R8
+	ADDQ        BX, R8
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         tile
+
+end:
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z10, (DX)
+	VMOVUPS     Z11, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z12, (DX)
+	VMOVUPS     Z13, 64(DX)
+	LONG        $0x4978e2c4
+	BYTE        $0xc0
+	VZEROUPPER
+	RET
+
+// func block16x32amx8(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+// Requires: AVX, AVX512F
+TEXT ·block16x32amx8(SB), NOSPLIT, $0-96
+	MOVQ config+88(FP), AX
+	LONG $0x4978e2c4
+	BYTE $0x00
+	MOVQ lda+8(FP), BX
+	MOVQ $+128, R11
+	MOVQ tmp+80(FP), R10
+	LEAQ 2048(R10), R15
+	MOVQ ap+0(FP), AX
+	MOVQ bp+16(FP), CX
+	MOVQ sp+40(FP), DI
+	MOVQ blocks+48(FP), R14
+	LEAQ (DI)(BX*2), SI
+	ADDQ BX, SI
+	LEAQ (SI)(BX*2), R8
+	ADDQ BX, R8
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+words:
+	SUBQ $0x10, DX
+	JZ   wordslast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  words
+
+wordslast:
+	LONG  $0x4b7be2c4
+	LONG  $0x000018a4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7ba2c4
+	LONG  $0x000019b4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e4be2c4
+	BYTE  $0xc4
+	LONG  $0x4b7ba2c4
+	LONG  $0x004019bc
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e43e2c4
+	BYTE  $0xcc
+	LONG  $0x4b7a82c4
+	LONG  $0x00001f84
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7a82c4
+	LONG  $0x00401f8c
+	BYTE  $0x00
+	BYTE  $0x00
+	ADDQ  $+64, AX
+	ADDQ  $+2048, CX
+	MOVQ  CX, R13
+	ADDQ  $+128, CX
+	XCHGQ R10, R15
+
+tile:
+	MOVQ    cp+24(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	CMPQ    acc+64(FP), $0x00
+	JEQ     fresh
+	MOVQ    cp+24(FP), DX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z2
+	VMOVUPS 64(DX), Z3
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z4
+	VMOVUPS 64(DX), Z5
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z6
+	VMOVUPS 64(DX), Z7
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z8
+	VMOVUPS 64(DX), Z9
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z10
+	VMOVUPS 64(DX), Z11
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z12
+	VMOVUPS 64(DX), Z13
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z14
+	VMOVUPS 64(DX), Z15
+	JMP     block
+
+fresh:
+	VBROADCASTSS k80000000<>+0(SB), Z0
+	VMOVAPS      Z0, Z1
+	VMOVAPS      Z0, Z2
+	VMOVAPS      Z0, Z3
+	VMOVAPS      Z0, Z4
+	VMOVAPS      Z0, Z5
+	VMOVAPS      Z0, Z6
+	VMOVAPS      Z0, Z7
+	VMOVAPS      Z0, Z8
+	VMOVAPS      Z0, Z9
+	VMOVAPS      Z0, Z10
+	VMOVAPS      Z0, Z11
+	VMOVAPS      Z0, Z12
+	VMOVAPS      Z0, Z13
+	VMOVAPS      Z0, Z14
+	VMOVAPS      Z0, Z15
+	MOVQ         cp+24(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+
+block:
+	DECQ R14
+	JZ   last
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+more:
+	SUBQ $0x10, DX
+	JZ   morelast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  more
+
+morelast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         block
+
+last:
+	DECQ   count+72(FP)
+	JZ     end
+	IMUL3Q $0x08, BX, DX
+	ADDQ   DX, ap+0(FP)
+	ADDQ   DX, sp+40(FP)
+	MOVQ   ap+0(FP), AX
+	MOVQ   bp+16(FP), CX
+	LONG   $0x497be2c4
+	BYTE   $0xc0
+	LONG   $0x497be2c4
+	BYTE   $0xc8
+	MOVQ   words+56(FP), DX
+
+next:
+	SUBQ $0x10, DX
+	JZ   nextlast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  next
+
+nextlast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z10, (DX)
+	VMOVUPS     Z11, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z12, (DX)
+	VMOVUPS     Z13, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z14, (DX)
+	VMOVUPS     Z15, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	MOVQ        DX, cp+24(FP)
+	MOVQ        sp+40(FP), DI
+	MOVQ        blocks+48(FP), R14
+	LEAQ        (DI)(BX*2), SI
+	ADDQ        BX, SI
+	LEAQ        (SI)(BX*2), R8
+	ADDQ        BX, R8
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         tile
+
+end:
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z10, (DX)
+	VMOVUPS     Z11, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z12, (DX)
+	VMOVUPS     Z13, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z14, (DX)
+	VMOVUPS     Z15, 64(DX)
+	LONG        $0x4978e2c4
+	BYTE        $0xc0
+	VZEROUPPER
+	RET
+
+// func block16x32amx9(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+// Requires: AVX, AVX512F
+TEXT ·block16x32amx9(SB), NOSPLIT, $0-96
+	MOVQ config+88(FP), AX
+	LONG $0x4978e2c4
+	BYTE $0x00
+	MOVQ lda+8(FP), BX
+	MOVQ $+128, R11
+	MOVQ tmp+80(FP), R10
+	LEAQ 2048(R10), R15
+	MOVQ ap+0(FP), AX
+	MOVQ bp+16(FP), CX
+	MOVQ sp+40(FP), DI
+	MOVQ blocks+48(FP), R14
+	LEAQ (DI)(BX*2), SI
+	ADDQ BX, SI
+	LEAQ (SI)(BX*2), R8
+	ADDQ BX, R8
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+words:
+	SUBQ $0x10, DX
+	JZ   wordslast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  words
+
+wordslast:
+	LONG  $0x4b7be2c4
+	LONG  $0x000018a4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7ba2c4
+	LONG  $0x000019b4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e4be2c4
+	BYTE  $0xc4
+	LONG  $0x4b7ba2c4
+	LONG  $0x004019bc
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e43e2c4
+	BYTE  $0xcc
+	LONG  $0x4b7a82c4
+	LONG  $0x00001f84
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7a82c4
+	LONG  $0x00401f8c
+	BYTE  $0x00
+	BYTE  $0x00
+	ADDQ  $+64, AX
+	ADDQ  $+2048, CX
+	MOVQ  CX, R13
+	ADDQ  $+128, CX
+	XCHGQ R10, R15
+
+tile:
+	MOVQ    cp+24(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	CMPQ    acc+64(FP), $0x00
+	JEQ     fresh
+	MOVQ    cp+24(FP), DX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z2
+	VMOVUPS 64(DX), Z3
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z4
+	VMOVUPS 64(DX), Z5
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z6
+	VMOVUPS 64(DX), Z7
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z8
+	VMOVUPS 64(DX), Z9
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z10
+	VMOVUPS 64(DX), Z11
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z12
+	VMOVUPS 64(DX), Z13
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z14
+	VMOVUPS 64(DX), Z15
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z16
+	VMOVUPS 64(DX), Z17
+	JMP     block
+
+fresh:
+	VBROADCASTSS k80000000<>+0(SB), Z0
+	VMOVAPS      Z0, Z1
+	VMOVAPS      Z0, Z2
+	VMOVAPS      Z0, Z3
+	VMOVAPS      Z0, Z4
+	VMOVAPS      Z0, Z5
+	VMOVAPS      Z0, Z6
+	VMOVAPS      Z0, Z7
+	VMOVAPS      Z0, Z8
+	VMOVAPS      Z0, Z9
+	VMOVAPS      Z0, Z10
+	VMOVAPS      Z0, Z11
+	VMOVAPS      Z0, Z12
+	VMOVAPS      Z0, Z13
+	VMOVAPS      Z0, Z14
+	VMOVAPS      Z0, Z15
+	VMOVAPS      Z0, Z16
+	VMOVAPS      Z0, Z17
+	MOVQ         cp+24(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+
+block:
+	DECQ R14
+	JZ   last
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+more:
+	SUBQ $0x10, DX
+	JZ   morelast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  more
+
+morelast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         block
+
+last:
+	DECQ   count+72(FP)
+	JZ     end
+	IMUL3Q $0x09, BX, DX
+	ADDQ   DX, ap+0(FP)
+	ADDQ   DX, sp+40(FP)
+	MOVQ   ap+0(FP), AX
+	MOVQ   bp+16(FP), CX
+	LONG   $0x497be2c4
+	BYTE   $0xc0
+	LONG   $0x497be2c4
+	BYTE   $0xc8
+	MOVQ   words+56(FP), DX
+
+next:
+	SUBQ $0x10, DX
+	JZ   nextlast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  next
+
+nextlast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z10, (DX)
+	VMOVUPS     Z11, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z12, (DX)
+	VMOVUPS     Z13, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z14, (DX)
+	VMOVUPS     Z15, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z16, (DX)
+	VMOVUPS     Z17, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	MOVQ        DX, cp+24(FP)
+	MOVQ        sp+40(FP), DI
+	MOVQ        blocks+48(FP), R14
+	LEAQ        (DI)(BX*2), SI
+	ADDQ        BX, SI
+	LEAQ        (SI)(BX*2), R8
+	ADDQ        BX, R8
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         tile
+
+end:
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z10, (DX)
+	VMOVUPS     Z11, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z12, (DX)
+	VMOVUPS     Z13, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z14, (DX)
+	VMOVUPS     Z15, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z16, (DX)
+	VMOVUPS     Z17, 64(DX)
+	LONG        $0x4978e2c4
+	BYTE        $0xc0
+	VZEROUPPER
+	RET
+
+// func block16x32amx10(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+// Requires: AVX, AVX512F
+TEXT ·block16x32amx10(SB), NOSPLIT, $0-96
+	MOVQ config+88(FP), AX
+	LONG $0x4978e2c4
+	BYTE $0x00
+	MOVQ lda+8(FP), BX
+	MOVQ $+128, R11
+	MOVQ tmp+80(FP), R10
+	LEAQ 2048(R10), R15
+	MOVQ ap+0(FP), AX
+	MOVQ bp+16(FP), CX
+	MOVQ sp+40(FP), DI
+	MOVQ blocks+48(FP), R14
+	LEAQ (DI)(BX*2), SI
+	ADDQ BX, SI
+	LEAQ (SI)(BX*2), R8
+	ADDQ BX, R8
+	LEAQ (R8)(BX*2), R9
+	ADDQ BX, R9
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+words:
+	SUBQ $0x10, DX
+	JZ   wordslast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  words
+
+wordslast:
+	LONG  $0x4b7be2c4
+	LONG  $0x000018a4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7ba2c4
+	LONG  $0x000019b4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e4be2c4
+	BYTE  $0xc4
+	LONG  $0x4b7ba2c4
+	LONG  $0x004019bc
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e43e2c4
+	BYTE  $0xcc
+	LONG  $0x4b7a82c4
+	LONG  $0x00001f84
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7a82c4
+	LONG  $0x00401f8c
+	BYTE  $0x00
+	BYTE  $0x00
+	ADDQ  $+64, AX
+	ADDQ  $+2048, CX
+	MOVQ  CX, R13
+	ADDQ  $+128, CX
+	XCHGQ R10, R15
+
+tile:
+	MOVQ    cp+24(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	CMPQ    acc+64(FP), $0x00
+	JEQ     fresh
+	MOVQ    cp+24(FP), DX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z2
+	VMOVUPS 64(DX), Z3
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z4
+	VMOVUPS 64(DX), Z5
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z6
+	VMOVUPS 64(DX), Z7
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z8
+	VMOVUPS 64(DX), Z9
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z10
+	VMOVUPS 64(DX), Z11
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z12
+	VMOVUPS 64(DX), Z13
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z14
+	VMOVUPS 64(DX), Z15
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z16
+	VMOVUPS 64(DX), Z17
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z18
+	VMOVUPS 64(DX), Z19
+	JMP     block
+
+fresh:
+	VBROADCASTSS k80000000<>+0(SB), Z0
+	VMOVAPS      Z0, Z1
+	VMOVAPS      Z0, Z2
+	VMOVAPS      Z0, Z3
+	VMOVAPS      Z0, Z4
+	VMOVAPS      Z0, Z5
+	VMOVAPS      Z0, Z6
+	VMOVAPS      Z0, Z7
+	VMOVAPS      Z0, Z8
+	VMOVAPS      Z0, Z9
+	VMOVAPS      Z0, Z10
+	VMOVAPS      Z0, Z11
+	VMOVAPS      Z0, Z12
+	VMOVAPS      Z0, Z13
+	VMOVAPS      Z0, Z14
+	VMOVAPS      Z0, Z15
+	VMOVAPS      Z0, Z16
+	VMOVAPS      Z0, Z17
+	VMOVAPS      Z0, Z18
+	VMOVAPS      Z0, Z19
+	MOVQ         cp+24(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+
+block:
+	DECQ R14
+	JZ   last
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+more:
+	SUBQ $0x10, DX
+	JZ   morelast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  more
+
+morelast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1152(R10), Z30
+	VCVTDQ2PS   1216(R10), Z31
+	VMULPS.BCST (R9), Z30, Z30
+	VMULPS.BCST (R9), Z31, Z31
+	VFMADD231PS Z28, Z30, Z18
+	VFMADD231PS Z29, Z31, Z19
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         block
+
+last:
+	DECQ   count+72(FP)
+	JZ     end
+	IMUL3Q $0x0a, BX, DX
+	ADDQ   DX, ap+0(FP)
+	ADDQ   DX, sp+40(FP)
+	MOVQ   ap+0(FP), AX
+	MOVQ   bp+16(FP), CX
+	LONG   $0x497be2c4
+	BYTE   $0xc0
+	LONG   $0x497be2c4
+	BYTE   $0xc8
+	MOVQ   words+56(FP), DX
+
+next:
+	SUBQ $0x10, DX
+	JZ   nextlast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  next
+
+nextlast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1152(R10), Z30
+	VCVTDQ2PS   1216(R10), Z31
+	VMULPS.BCST (R9), Z30, Z30
+	VMULPS.BCST (R9), Z31, Z31
+	VFMADD231PS Z28, Z30, Z18
+	VFMADD231PS Z29, Z31, Z19
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z10, (DX)
+	VMOVUPS     Z11, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z12, (DX)
+	VMOVUPS     Z13, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z14, (DX)
+	VMOVUPS     Z15, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z16, (DX)
+	VMOVUPS     Z17, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z18, (DX)
+	VMOVUPS     Z19, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	MOVQ        DX, cp+24(FP)
+	MOVQ        sp+40(FP), DI
+	MOVQ        blocks+48(FP), R14
+	LEAQ        (DI)(BX*2), SI
+	ADDQ        BX, SI
+	LEAQ        (SI)(BX*2), R8
+	ADDQ        BX, R8
+	LEAQ        (R8)(BX*2), R9
+	ADDQ        BX, R9
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         tile
+
+end:
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	VCVTDQ2PS   1152(R10), Z30
+	VCVTDQ2PS   1216(R10), Z31
+	VMULPS.BCST (R9), Z30, Z30
+	VMULPS.BCST (R9), Z31, Z31
+	VFMADD231PS Z28, Z30, Z18
+	VFMADD231PS Z29, Z31, Z19
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z10, (DX)
+	VMOVUPS     Z11, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z12, (DX)
+	VMOVUPS     Z13, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z14, (DX)
+	VMOVUPS     Z15, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z16, (DX)
+	VMOVUPS     Z17, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z18, (DX)
+	VMOVUPS     Z19, 64(DX)
+	LONG        $0x4978e2c4
+	BYTE        $0xc0
+	VZEROUPPER
+	RET
+
+// func block16x32amx11(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+// Requires: AVX, AVX512F
+TEXT ·block16x32amx11(SB), NOSPLIT, $0-96
+	MOVQ config+88(FP), AX
+	LONG $0x4978e2c4
+	BYTE $0x00
+	MOVQ lda+8(FP), BX
+	MOVQ $+128, R11
+	MOVQ tmp+80(FP), R10
+	LEAQ 2048(R10), R15
+	MOVQ ap+0(FP), AX
+	MOVQ bp+16(FP), CX
+	MOVQ sp+40(FP), DI
+	MOVQ blocks+48(FP), R14
+	LEAQ (DI)(BX*2), SI
+	ADDQ BX, SI
+	LEAQ (SI)(BX*2), R8
+	ADDQ BX, R8
+	LEAQ (R8)(BX*2), R9
+	ADDQ BX, R9
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+words:
+	SUBQ $0x10, DX
+	JZ   wordslast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  words
+
+wordslast:
+	LONG  $0x4b7be2c4
+	LONG  $0x000018a4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7ba2c4
+	LONG  $0x000019b4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e4be2c4
+	BYTE  $0xc4
+	LONG  $0x4b7ba2c4
+	LONG  $0x004019bc
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e43e2c4
+	BYTE  $0xcc
+	LONG  $0x4b7a82c4
+	LONG  $0x00001f84
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7a82c4
+	LONG  $0x00401f8c
+	BYTE  $0x00
+	BYTE  $0x00
+	ADDQ  $+64, AX
+	ADDQ  $+2048, CX
+	MOVQ  CX, R13
+	ADDQ  $+128, CX
+	XCHGQ R10, R15
+
+tile:
+	MOVQ    cp+24(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	CMPQ    acc+64(FP), $0x00
+	JEQ     fresh
+	MOVQ    cp+24(FP), DX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z2
+	VMOVUPS 64(DX), Z3
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z4
+	VMOVUPS 64(DX), Z5
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z6
+	VMOVUPS 64(DX), Z7
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z8
+	VMOVUPS 64(DX), Z9
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z10
+	VMOVUPS 64(DX), Z11
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z12
+	VMOVUPS 64(DX), Z13
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z14
+	VMOVUPS 64(DX), Z15
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z16
+	VMOVUPS 64(DX), Z17
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z18
+	VMOVUPS 64(DX), Z19
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z20
+	VMOVUPS 64(DX), Z21
+	JMP     block
+
+fresh:
+	VBROADCASTSS k80000000<>+0(SB), Z0
+	VMOVAPS      Z0, Z1
+	VMOVAPS      Z0, Z2
+	VMOVAPS      Z0, Z3
+	VMOVAPS      Z0, Z4
+	VMOVAPS      Z0, Z5
+	VMOVAPS      Z0, Z6
+	VMOVAPS      Z0, Z7
+	VMOVAPS      Z0, Z8
+	VMOVAPS      Z0, Z9
+	VMOVAPS      Z0, Z10
+	VMOVAPS      Z0, Z11
+	VMOVAPS      Z0, Z12
+	VMOVAPS      Z0, Z13
+	VMOVAPS      Z0, Z14
+	VMOVAPS      Z0, Z15
+	VMOVAPS      Z0, Z16
+	VMOVAPS      Z0, Z17
+	VMOVAPS      Z0, Z18
+	VMOVAPS      Z0, Z19
+	VMOVAPS      Z0, Z20
+	VMOVAPS      Z0, Z21
+	MOVQ         cp+24(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+
+block:
+	DECQ R14
+	JZ   last
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+more:
+	SUBQ $0x10, DX
+	JZ   morelast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  more
+
+morelast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	VCVTDQ2PS   1152(R10), Z30
+	VCVTDQ2PS   1216(R10), Z31
+	VMULPS.BCST (R9), Z30, Z30
+	VMULPS.BCST (R9), Z31, Z31
+	VFMADD231PS Z28, Z30, Z18
+	VFMADD231PS Z29, Z31, Z19
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1280(R10), Z30
+	VCVTDQ2PS   1344(R10), Z31
+	VMULPS.BCST (R9)(BX*1), Z30, Z30
+	VMULPS.BCST (R9)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z20
+	VFMADD231PS Z29, Z31, Z21
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         block
+
+last:
+	DECQ   count+72(FP)
+	JZ     end
+	IMUL3Q $0x0b, BX, DX
+	ADDQ   DX, ap+0(FP)
+	ADDQ   DX, sp+40(FP)
+	MOVQ   ap+0(FP), AX
+	MOVQ   bp+16(FP), CX
+	LONG   $0x497be2c4
+	BYTE   $0xc0
+	LONG   $0x497be2c4
+	BYTE   $0xc8
+	MOVQ   words+56(FP), DX
+
+next:
+	SUBQ $0x10, DX
+	JZ   nextlast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  next
+
+nextlast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	VCVTDQ2PS   1152(R10), Z30
+	VCVTDQ2PS   1216(R10), Z31
+	VMULPS.BCST (R9), Z30, Z30
+	VMULPS.BCST (R9), Z31, Z31
+	VFMADD231PS Z28, Z30, Z18
+	VFMADD231PS Z29, Z31, Z19
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1280(R10), Z30
+	VCVTDQ2PS   1344(R10), Z31
+	VMULPS.BCST (R9)(BX*1), Z30, Z30
+	VMULPS.BCST (R9)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z20
+	VFMADD231PS Z29, Z31, Z21
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z10, (DX)
+	VMOVUPS     Z11, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z12, (DX)
+	VMOVUPS     Z13, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z14, (DX)
+	VMOVUPS     Z15, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z16, (DX)
+	VMOVUPS     Z17, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z18, (DX)
+	VMOVUPS     Z19, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z20, (DX)
+	VMOVUPS     Z21, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	MOVQ        DX, cp+24(FP)
+	MOVQ        sp+40(FP), DI
+	MOVQ        blocks+48(FP), R14
+	LEAQ        (DI)(BX*2), SI
+	ADDQ        BX, SI
+	LEAQ        (SI)(BX*2), R8
+	ADDQ        BX, R8
+	LEAQ        (R8)(BX*2), R9
+	ADDQ        BX, R9
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         tile
+
+end:
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	VCVTDQ2PS   1152(R10), Z30
+	VCVTDQ2PS   1216(R10), Z31
+	VMULPS.BCST (R9), Z30, Z30
+	VMULPS.BCST (R9), Z31, Z31
+	VFMADD231PS Z28, Z30, Z18
+	VFMADD231PS Z29, Z31, Z19
+	VCVTDQ2PS   1280(R10), Z30
+	VCVTDQ2PS   1344(R10), Z31
+	VMULPS.BCST (R9)(BX*1), Z30, Z30
+	VMULPS.BCST (R9)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z20
+	VFMADD231PS Z29, Z31, Z21
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z10, (DX)
+	VMOVUPS     Z11, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z12, (DX)
+	VMOVUPS     Z13, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z14, (DX)
+	VMOVUPS     Z15, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z16, (DX)
+	VMOVUPS     Z17, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z18, (DX)
+	VMOVUPS     Z19, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z20, (DX)
+	VMOVUPS     Z21, 64(DX)
+	LONG        $0x4978e2c4
+	BYTE        $0xc0
+	VZEROUPPER
+	RET
+
+// func block16x32amx12(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+// Requires: AVX, AVX512F
+TEXT ·block16x32amx12(SB), NOSPLIT, $0-96
+	MOVQ config+88(FP), AX
+	LONG $0x4978e2c4
+	BYTE $0x00
+	MOVQ lda+8(FP), BX
+	MOVQ $+128, R11
+	MOVQ tmp+80(FP), R10
+	LEAQ 2048(R10), R15
+	MOVQ ap+0(FP), AX
+	MOVQ bp+16(FP), CX
+	MOVQ sp+40(FP), DI
+	MOVQ blocks+48(FP), R14
+	LEAQ (DI)(BX*2), SI
+	ADDQ BX, SI
+	LEAQ (SI)(BX*2), R8
+	ADDQ BX, R8
+	LEAQ (R8)(BX*2), R9
+	ADDQ BX, R9
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+words:
+	SUBQ $0x10, DX
+	JZ   wordslast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  words
+
+wordslast:
+	LONG  $0x4b7be2c4
+	LONG  $0x000018a4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7ba2c4
+	LONG  $0x000019b4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e4be2c4
+	BYTE  $0xc4
+	LONG  $0x4b7ba2c4
+	LONG  $0x004019bc
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e43e2c4
+	BYTE  $0xcc
+	LONG  $0x4b7a82c4
+	LONG  $0x00001f84
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7a82c4
+	LONG  $0x00401f8c
+	BYTE  $0x00
+	BYTE  $0x00
+	ADDQ  $+64, AX
+	ADDQ  $+2048, CX
+	MOVQ  CX, R13
+	ADDQ  $+128, CX
+	XCHGQ R10, R15
+
+tile:
+	MOVQ    cp+24(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	CMPQ    acc+64(FP), $0x00
+	JEQ     fresh
+	MOVQ    cp+24(FP), DX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z2
+	VMOVUPS 64(DX), Z3
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z4
+	VMOVUPS 64(DX), Z5
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z6
+	VMOVUPS 64(DX), Z7
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z8
+	VMOVUPS 64(DX), Z9
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z10
+	VMOVUPS 64(DX), Z11
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z12
+	VMOVUPS 64(DX), Z13
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z14
+	VMOVUPS 64(DX), Z15
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z16
+	VMOVUPS 64(DX), Z17
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z18
+	VMOVUPS 64(DX), Z19
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z20
+	VMOVUPS 64(DX), Z21
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z22
+	VMOVUPS 64(DX), Z23
+	JMP     block
+
+fresh:
+	VBROADCASTSS k80000000<>+0(SB), Z0
+	VMOVAPS      Z0, Z1
+	VMOVAPS      Z0, Z2
+	VMOVAPS      Z0, Z3
+	VMOVAPS      Z0, Z4
+	VMOVAPS      Z0, Z5
+	VMOVAPS      Z0, Z6
+	VMOVAPS      Z0, Z7
+	VMOVAPS      Z0, Z8
+	VMOVAPS      Z0, Z9
+	VMOVAPS      Z0, Z10
+	VMOVAPS      Z0, Z11
+	VMOVAPS      Z0, Z12
+	VMOVAPS      Z0, Z13
+	VMOVAPS      Z0, Z14
+	VMOVAPS      Z0, Z15
+	VMOVAPS      Z0, Z16
+	VMOVAPS      Z0, Z17
+	VMOVAPS      Z0, Z18
+	VMOVAPS      Z0, Z19
+	VMOVAPS      Z0, Z20
+	VMOVAPS      Z0, Z21
+	VMOVAPS      Z0, Z22
+	VMOVAPS      Z0, Z23
+	MOVQ         cp+24(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+
+block:
+	DECQ R14
+	JZ   last
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+more:
+	SUBQ $0x10, DX
+	JZ   morelast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  more
+
+morelast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	VCVTDQ2PS   1152(R10), Z30
+	VCVTDQ2PS   1216(R10), Z31
+	VMULPS.BCST (R9), Z30, Z30
+	VMULPS.BCST (R9), Z31, Z31
+	VFMADD231PS Z28, Z30, Z18
+	VFMADD231PS Z29, Z31, Z19
+	VCVTDQ2PS   1280(R10), Z30
+	VCVTDQ2PS   1344(R10), Z31
+	VMULPS.BCST (R9)(BX*1), Z30, Z30
+	VMULPS.BCST (R9)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z20
+	VFMADD231PS Z29, Z31, Z21
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1408(R10), Z30
+	VCVTDQ2PS   1472(R10), Z31
+	VMULPS.BCST (R9)(BX*2), Z30, Z30
+	VMULPS.BCST (R9)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z22
+	VFMADD231PS Z29, Z31, Z23
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         block
+
+last:
+	DECQ   count+72(FP)
+	JZ     end
+	IMUL3Q $0x0c, BX, DX
+	ADDQ   DX, ap+0(FP)
+	ADDQ   DX, sp+40(FP)
+	MOVQ   ap+0(FP), AX
+	MOVQ   bp+16(FP), CX
+	LONG   $0x497be2c4
+	BYTE   $0xc0
+	LONG   $0x497be2c4
+	BYTE   $0xc8
+	MOVQ   words+56(FP), DX
+
+next:
+	SUBQ $0x10, DX
+	JZ   nextlast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  next
+
+nextlast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	VCVTDQ2PS   1152(R10), Z30
+	VCVTDQ2PS   1216(R10), Z31
+	VMULPS.BCST (R9), Z30, Z30
+	VMULPS.BCST (R9), Z31, Z31
+	VFMADD231PS Z28, Z30, Z18
+	VFMADD231PS Z29, Z31, Z19
+	VCVTDQ2PS   1280(R10), Z30
+	VCVTDQ2PS   1344(R10), Z31
+	VMULPS.BCST (R9)(BX*1), Z30, Z30
+	VMULPS.BCST (R9)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z20
+	VFMADD231PS Z29, Z31, Z21
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1408(R10), Z30
+	VCVTDQ2PS   1472(R10), Z31
+	VMULPS.BCST (R9)(BX*2), Z30, Z30
+	VMULPS.BCST (R9)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z22
+	VFMADD231PS Z29, Z31, Z23
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z10, (DX)
+	VMOVUPS     Z11, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z12, (DX)
+	VMOVUPS     Z13, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z14, (DX)
+	VMOVUPS     Z15, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z16, (DX)
+	VMOVUPS     Z17, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z18, (DX)
+	VMOVUPS     Z19, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z20, (DX)
+	VMOVUPS     Z21, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z22, (DX)
+	VMOVUPS     Z23, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	MOVQ        DX, cp+24(FP)
+	MOVQ        sp+40(FP), DI
+	MOVQ        blocks+48(FP), R14
+	LEAQ        (DI)(BX*2), SI
+	ADDQ        BX, SI
+	LEAQ        (SI)(BX*2), R8
+	ADDQ        BX, R8
+	LEAQ        (R8)(BX*2), R9
+	ADDQ        BX, R9
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         tile
+
+end:
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	VCVTDQ2PS   1152(R10), Z30
+	VCVTDQ2PS   1216(R10), Z31
+	VMULPS.BCST (R9), Z30, Z30
+	VMULPS.BCST (R9), Z31, Z31
+	VFMADD231PS Z28, Z30, Z18
+	VFMADD231PS Z29, Z31, Z19
+	VCVTDQ2PS   1280(R10), Z30
+	VCVTDQ2PS   1344(R10), Z31
+	VMULPS.BCST (R9)(BX*1), Z30, Z30
+	VMULPS.BCST (R9)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z20
+	VFMADD231PS Z29, Z31, Z21
+	VCVTDQ2PS   1408(R10), Z30
+	VCVTDQ2PS   1472(R10), Z31
+	VMULPS.BCST (R9)(BX*2), Z30, Z30
+	VMULPS.BCST (R9)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z22
+	VFMADD231PS Z29, Z31, Z23
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z10, (DX)
+	VMOVUPS     Z11, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z12, (DX)
+	VMOVUPS     Z13, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z14, (DX)
+	VMOVUPS     Z15, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z16, (DX)
+	VMOVUPS     Z17, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z18, (DX)
+	VMOVUPS     Z19, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z20, (DX)
+	VMOVUPS     Z21, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z22, (DX)
+	VMOVUPS     Z23, 64(DX)
+	LONG        $0x4978e2c4
+	BYTE        $0xc0
+	VZEROUPPER
+	RET
+
+// func block16x32amx13(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+// Requires: AVX, AVX512F
+TEXT ·block16x32amx13(SB), NOSPLIT, $0-96
+	MOVQ config+88(FP), AX
+	LONG $0x4978e2c4
+	BYTE $0x00
+	MOVQ lda+8(FP), BX
+	MOVQ $+128, R11
+	MOVQ tmp+80(FP), R10
+	LEAQ 2048(R10), R15
+	MOVQ ap+0(FP), AX
+	MOVQ bp+16(FP), CX
+	MOVQ sp+40(FP), DI
+	MOVQ blocks+48(FP), R14
+	LEAQ (DI)(BX*2), SI
+	ADDQ BX, SI
+	LEAQ (SI)(BX*2), R8
+	ADDQ BX, R8
+	LEAQ (R8)(BX*2), R9
+	ADDQ BX, R9
+	LEAQ (R9)(BX*2), R12
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+words:
+	SUBQ $0x10, DX
+	JZ   wordslast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  words
+
+wordslast:
+	LONG  $0x4b7be2c4
+	LONG  $0x000018a4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7ba2c4
+	LONG  $0x000019b4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e4be2c4
+	BYTE  $0xc4
+	LONG  $0x4b7ba2c4
+	LONG  $0x004019bc
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e43e2c4
+	BYTE  $0xcc
+	LONG  $0x4b7a82c4
+	LONG  $0x00001f84
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7a82c4
+	LONG  $0x00401f8c
+	BYTE  $0x00
+	BYTE  $0x00
+	ADDQ  $+64, AX
+	ADDQ  $+2048, CX
+	MOVQ  CX, R13
+	ADDQ  $+128, CX
+	XCHGQ R10, R15
+
+tile:
+	MOVQ    cp+24(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	CMPQ    acc+64(FP), $0x00
+	JEQ     fresh
+	MOVQ    cp+24(FP), DX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z2
+	VMOVUPS 64(DX), Z3
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z4
+	VMOVUPS 64(DX), Z5
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z6
+	VMOVUPS 64(DX), Z7
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z8
+	VMOVUPS 64(DX), Z9
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z10
+	VMOVUPS 64(DX), Z11
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z12
+	VMOVUPS 64(DX), Z13
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z14
+	VMOVUPS 64(DX), Z15
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z16
+	VMOVUPS 64(DX), Z17
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z18
+	VMOVUPS 64(DX), Z19
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z20
+	VMOVUPS 64(DX), Z21
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z22
+	VMOVUPS 64(DX), Z23
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z24
+	VMOVUPS 64(DX), Z25
+	JMP     block
+
+fresh:
+	VBROADCASTSS k80000000<>+0(SB), Z0
+	VMOVAPS      Z0, Z1
+	VMOVAPS      Z0, Z2
+	VMOVAPS      Z0, Z3
+	VMOVAPS      Z0, Z4
+	VMOVAPS      Z0, Z5
+	VMOVAPS      Z0, Z6
+	VMOVAPS      Z0, Z7
+	VMOVAPS      Z0, Z8
+	VMOVAPS      Z0, Z9
+	VMOVAPS      Z0, Z10
+	VMOVAPS      Z0, Z11
+	VMOVAPS      Z0, Z12
+	VMOVAPS      Z0, Z13
+	VMOVAPS      Z0, Z14
+	VMOVAPS      Z0, Z15
+	VMOVAPS      Z0, Z16
+	VMOVAPS      Z0, Z17
+	VMOVAPS      Z0, Z18
+	VMOVAPS      Z0, Z19
+	VMOVAPS      Z0, Z20
+	VMOVAPS      Z0, Z21
+	VMOVAPS      Z0, Z22
+	VMOVAPS      Z0, Z23
+	VMOVAPS      Z0, Z24
+	VMOVAPS      Z0, Z25
+	MOVQ         cp+24(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+
+block:
+	DECQ R14
+	JZ   last
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+more:
+	SUBQ $0x10, DX
+	JZ   morelast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  more
+
+morelast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	VCVTDQ2PS   1152(R10), Z30
+	VCVTDQ2PS   1216(R10), Z31
+	VMULPS.BCST (R9), Z30, Z30
+	VMULPS.BCST (R9), Z31, Z31
+	VFMADD231PS Z28, Z30, Z18
+	VFMADD231PS Z29, Z31, Z19
+	VCVTDQ2PS   1280(R10), Z30
+	VCVTDQ2PS   1344(R10), Z31
+	VMULPS.BCST (R9)(BX*1), Z30, Z30
+	VMULPS.BCST (R9)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z20
+	VFMADD231PS Z29, Z31, Z21
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1408(R10), Z30
+	VCVTDQ2PS   1472(R10), Z31
+	VMULPS.BCST (R9)(BX*2), Z30, Z30
+	VMULPS.BCST (R9)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z22
+	VFMADD231PS Z29, Z31, Z23
+	VCVTDQ2PS   1536(R10), Z30
+	VCVTDQ2PS   1600(R10), Z31
+	VMULPS.BCST (R12)(BX*1), Z30, Z30
+	VMULPS.BCST (R12)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z24
+	VFMADD231PS Z29, Z31, Z25
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	ADDQ        $0x04, R12
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         block
+
+last:
+	DECQ   count+72(FP)
+	JZ     end
+	IMUL3Q $0x0d, BX, DX
+	ADDQ   DX, ap+0(FP)
+	ADDQ   DX, sp+40(FP)
+	MOVQ   ap+0(FP), AX
+	MOVQ   bp+16(FP), CX
+	LONG   $0x497be2c4
+	BYTE   $0xc0
+	LONG   $0x497be2c4
+	BYTE   $0xc8
+	MOVQ   words+56(FP), DX
+
+next:
+	SUBQ $0x10, DX
+	JZ   nextlast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  next
+
+nextlast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	VCVTDQ2PS   1152(R10), Z30
+	VCVTDQ2PS   1216(R10), Z31
+	VMULPS.BCST (R9), Z30, Z30
+	VMULPS.BCST (R9), Z31, Z31
+	VFMADD231PS Z28, Z30, Z18
+	VFMADD231PS Z29, Z31, Z19
+	VCVTDQ2PS   1280(R10), Z30
+	VCVTDQ2PS   1344(R10), Z31
+	VMULPS.BCST (R9)(BX*1), Z30, Z30
+	VMULPS.BCST (R9)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z20
+	VFMADD231PS Z29, Z31, Z21
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1408(R10), Z30
+	VCVTDQ2PS   1472(R10), Z31
+	VMULPS.BCST (R9)(BX*2), Z30, Z30
+	VMULPS.BCST (R9)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z22
+	VFMADD231PS Z29, Z31, Z23
+	VCVTDQ2PS   1536(R10), Z30
+	VCVTDQ2PS   1600(R10), Z31
+	VMULPS.BCST (R12)(BX*1), Z30, Z30
+	VMULPS.BCST (R12)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z24
+	VFMADD231PS Z29, Z31, Z25
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	ADDQ        $0x04, R12
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z10, (DX)
+	VMOVUPS     Z11, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z12, (DX)
+	VMOVUPS     Z13, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z14, (DX)
+	VMOVUPS     Z15, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z16, (DX)
+	VMOVUPS     Z17, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z18, (DX)
+	VMOVUPS     Z19, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z20, (DX)
+	VMOVUPS     Z21, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z22, (DX)
+	VMOVUPS     Z23, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z24, (DX)
+	VMOVUPS     Z25, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	MOVQ        DX, cp+24(FP)
+	MOVQ        sp+40(FP), DI
+	MOVQ        blocks+48(FP), R14
+	LEAQ        (DI)(BX*2), SI
+	ADDQ        BX, SI
+	LEAQ        (SI)(BX*2), R8
+	ADDQ        BX, R8
+	LEAQ        (R8)(BX*2), R9
+	ADDQ        BX, R9
+	LEAQ        (R9)(BX*2), R12
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         tile
+
+end:
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	VCVTDQ2PS   1152(R10), Z30
+	VCVTDQ2PS   1216(R10), Z31
+	VMULPS.BCST (R9), Z30, Z30
+	VMULPS.BCST (R9), Z31, Z31
+	VFMADD231PS Z28, Z30, Z18
+	VFMADD231PS Z29, Z31, Z19
+	VCVTDQ2PS   1280(R10), Z30
+	VCVTDQ2PS   1344(R10), Z31
+	VMULPS.BCST (R9)(BX*1), Z30, Z30
+	VMULPS.BCST (R9)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z20
+	VFMADD231PS Z29, Z31, Z21
+	VCVTDQ2PS   1408(R10), Z30
+	VCVTDQ2PS   1472(R10), Z31
+	VMULPS.BCST (R9)(BX*2), Z30, Z30
+	VMULPS.BCST (R9)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z22
+	VFMADD231PS Z29, Z31, Z23
+	VCVTDQ2PS   1536(R10), Z30
+	VCVTDQ2PS   1600(R10), Z31
+	VMULPS.BCST (R12)(BX*1), Z30, Z30
+	VMULPS.BCST (R12)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z24
+	VFMADD231PS Z29, Z31, Z25
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	ADDQ        $0x04, R12
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z10, (DX)
+	VMOVUPS     Z11, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z12, (DX)
+	VMOVUPS     Z13, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z14, (DX)
+	VMOVUPS     Z15, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z16, (DX)
+	VMOVUPS     Z17, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z18, (DX)
+	VMOVUPS     Z19, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z20, (DX)
+	VMOVUPS     Z21, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z22, (DX)
+	VMOVUPS     Z23, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z24, (DX)
+	VMOVUPS     Z25, 64(DX)
+	LONG        $0x4978e2c4
+	BYTE        $0xc0
+	VZEROUPPER
+	RET
+
+// func block16x32amx14(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+// Requires: AVX, AVX512F
+TEXT ·block16x32amx14(SB), NOSPLIT, $0-96
+	MOVQ config+88(FP), AX
+	LONG $0x4978e2c4
+	BYTE $0x00
+	MOVQ lda+8(FP), BX
+	MOVQ $+128, R11
+	MOVQ tmp+80(FP), R10
+	LEAQ 2048(R10), R15
+	MOVQ ap+0(FP), AX
+	MOVQ bp+16(FP), CX
+	MOVQ sp+40(FP), DI
+	MOVQ blocks+48(FP), R14
+	LEAQ (DI)(BX*2), SI
+	ADDQ BX, SI
+	LEAQ (SI)(BX*2), R8
+	ADDQ BX, R8
+	LEAQ (R8)(BX*2), R9
+	ADDQ BX, R9
+	LEAQ (R9)(BX*2), R12
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+words:
+	SUBQ $0x10, DX
+	JZ   wordslast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  words
+
+wordslast:
+	LONG  $0x4b7be2c4
+	LONG  $0x000018a4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7ba2c4
+	LONG  $0x000019b4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e4be2c4
+	BYTE  $0xc4
+	LONG  $0x4b7ba2c4
+	LONG  $0x004019bc
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e43e2c4
+	BYTE  $0xcc
+	LONG  $0x4b7a82c4
+	LONG  $0x00001f84
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7a82c4
+	LONG  $0x00401f8c
+	BYTE  $0x00
+	BYTE  $0x00
+	ADDQ  $+64, AX
+	ADDQ  $+2048, CX
+	MOVQ  CX, R13
+	ADDQ  $+128, CX
+	XCHGQ R10, R15
+
+tile:
+	MOVQ    cp+24(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	CMPQ    acc+64(FP), $0x00
+	JEQ     fresh
+	MOVQ    cp+24(FP), DX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z2
+	VMOVUPS 64(DX), Z3
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z4
+	VMOVUPS 64(DX), Z5
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z6
+	VMOVUPS 64(DX), Z7
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z8
+	VMOVUPS 64(DX), Z9
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z10
+	VMOVUPS 64(DX), Z11
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z12
+	VMOVUPS 64(DX), Z13
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z14
+	VMOVUPS 64(DX), Z15
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z16
+	VMOVUPS 64(DX), Z17
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z18
+	VMOVUPS 64(DX), Z19
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z20
+	VMOVUPS 64(DX), Z21
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z22
+	VMOVUPS 64(DX), Z23
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z24
+	VMOVUPS 64(DX), Z25
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z26
+	VMOVUPS 64(DX), Z27
+	JMP     block
+
+fresh:
+	VBROADCASTSS k80000000<>+0(SB), Z0
+	VMOVAPS      Z0, Z1
+	VMOVAPS      Z0, Z2
+	VMOVAPS      Z0, Z3
+	VMOVAPS      Z0, Z4
+	VMOVAPS      Z0, Z5
+	VMOVAPS      Z0, Z6
+	VMOVAPS      Z0, Z7
+	VMOVAPS      Z0, Z8
+	VMOVAPS      Z0, Z9
+	VMOVAPS      Z0, Z10
+	VMOVAPS      Z0, Z11
+	VMOVAPS      Z0, Z12
+	VMOVAPS      Z0, Z13
+	VMOVAPS      Z0, Z14
+	VMOVAPS      Z0, Z15
+	VMOVAPS      Z0, Z16
+	VMOVAPS      Z0, Z17
+	VMOVAPS      Z0, Z18
+	VMOVAPS      Z0, Z19
+	VMOVAPS      Z0, Z20
+	VMOVAPS      Z0, Z21
+	VMOVAPS      Z0, Z22
+	VMOVAPS      Z0, Z23
+	VMOVAPS      Z0, Z24
+	VMOVAPS      Z0, Z25
+	VMOVAPS      Z0, Z26
+	VMOVAPS      Z0, Z27
+	MOVQ         cp+24(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+
+block:
+	DECQ R14
+	JZ   last
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+more:
+	SUBQ $0x10, DX
+	JZ   morelast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  more
+
+morelast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1152(R10), Z30
+	VCVTDQ2PS   1216(R10), Z31
+	VMULPS.BCST (R9), Z30, Z30
+	VMULPS.BCST (R9), Z31, Z31
+	VFMADD231PS Z28, Z30, Z18
+	VFMADD231PS Z29, Z31, Z19
+	VCVTDQ2PS   1280(R10), Z30
+	VCVTDQ2PS   1344(R10), Z31
+	VMULPS.BCST (R9)(BX*1), Z30, Z30
+	VMULPS.BCST (R9)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z20
+	VFMADD231PS Z29, Z31, Z21
+	VCVTDQ2PS   1408(R10), Z30
+	VCVTDQ2PS   1472(R10), Z31
+	VMULPS.BCST (R9)(BX*2), Z30, Z30
+	VMULPS.BCST (R9)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z22
+	VFMADD231PS Z29, Z31, Z23
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1536(R10), Z30
+	VCVTDQ2PS   1600(R10), Z31
+	VMULPS.BCST (R12)(BX*1), Z30, Z30
+	VMULPS.BCST (R12)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z24
+	VFMADD231PS Z29, Z31, Z25
+	VCVTDQ2PS   1664(R10), Z30
+	VCVTDQ2PS   1728(R10), Z31
+	VMULPS.BCST (R12)(BX*2), Z30, Z30
+	VMULPS.BCST (R12)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z26
+	VFMADD231PS Z29, Z31, Z27
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	ADDQ        $0x04, R12
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         block
+
+last:
+	DECQ   count+72(FP)
+	JZ     end
+	IMUL3Q $0x0e, BX, DX
+	ADDQ   DX, ap+0(FP)
+	ADDQ   DX, sp+40(FP)
+	MOVQ   ap+0(FP), AX
+	MOVQ   bp+16(FP), CX
+	LONG   $0x497be2c4
+	BYTE   $0xc0
+	LONG   $0x497be2c4
+	BYTE   $0xc8
+	MOVQ   words+56(FP), DX
+
+next:
+	SUBQ $0x10, DX
+	JZ   nextlast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  next
+
+nextlast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1152(R10), Z30
+	VCVTDQ2PS   1216(R10), Z31
+	VMULPS.BCST (R9), Z30, Z30
+	VMULPS.BCST (R9), Z31, Z31
+	VFMADD231PS Z28, Z30, Z18
+	VFMADD231PS Z29, Z31, Z19
+	VCVTDQ2PS   1280(R10), Z30
+	VCVTDQ2PS   1344(R10), Z31
+	VMULPS.BCST (R9)(BX*1), Z30, Z30
+	VMULPS.BCST (R9)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z20
+	VFMADD231PS Z29, Z31, Z21
+	VCVTDQ2PS   1408(R10), Z30
+	VCVTDQ2PS   1472(R10), Z31
+	VMULPS.BCST (R9)(BX*2), Z30, Z30
+	VMULPS.BCST (R9)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z22
+	VFMADD231PS Z29, Z31, Z23
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1536(R10), Z30
+	VCVTDQ2PS   1600(R10), Z31
+	VMULPS.BCST (R12)(BX*1), Z30, Z30
+	VMULPS.BCST (R12)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z24
+	VFMADD231PS Z29, Z31, Z25
+	VCVTDQ2PS   1664(R10), Z30
+	VCVTDQ2PS   1728(R10), Z31
+	VMULPS.BCST (R12)(BX*2), Z30, Z30
+	VMULPS.BCST (R12)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z26
+	VFMADD231PS Z29, Z31, Z27
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	ADDQ        $0x04, R12
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z10, (DX)
+	VMOVUPS     Z11, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z12, (DX)
+	VMOVUPS     Z13, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z14, (DX)
+	VMOVUPS     Z15, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z16, (DX)
+	VMOVUPS     Z17, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z18, (DX)
+	VMOVUPS     Z19, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z20, (DX)
+	VMOVUPS     Z21, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z22, (DX)
+	VMOVUPS     Z23, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z24, (DX)
+	VMOVUPS     Z25, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z26, (DX)
+	VMOVUPS     Z27, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	MOVQ        DX, cp+24(FP)
+	MOVQ        sp+40(FP), DI
+	MOVQ        blocks+48(FP), R14
+	LEAQ        (DI)(BX*2), SI
+	ADDQ        BX, SI
+	LEAQ        (SI)(BX*2), R8
+	ADDQ        BX, R8
+	LEAQ        (R8)(BX*2), R9
+	ADDQ        BX, R9
+	LEAQ        (R9)(BX*2), R12
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         tile
+
+end:
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	VCVTDQ2PS   1152(R10), Z30
+	VCVTDQ2PS   1216(R10), Z31
+	VMULPS.BCST (R9), Z30, Z30
+	VMULPS.BCST (R9), Z31, Z31
+	VFMADD231PS Z28, Z30, Z18
+	VFMADD231PS Z29, Z31, Z19
+	VCVTDQ2PS   1280(R10), Z30
+	VCVTDQ2PS   1344(R10), Z31
+	VMULPS.BCST (R9)(BX*1), Z30, Z30
+	VMULPS.BCST (R9)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z20
+	VFMADD231PS Z29, Z31, Z21
+	VCVTDQ2PS   1408(R10), Z30
+	VCVTDQ2PS   1472(R10), Z31
+	VMULPS.BCST (R9)(BX*2), Z30, Z30
+	VMULPS.BCST (R9)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z22
+	VFMADD231PS Z29, Z31, Z23
+	VCVTDQ2PS   1536(R10), Z30
+	VCVTDQ2PS   1600(R10), Z31
+	VMULPS.BCST (R12)(BX*1), Z30, Z30
+	VMULPS.BCST (R12)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z24
+	VFMADD231PS Z29, Z31, Z25
+	VCVTDQ2PS   1664(R10), Z30
+	VCVTDQ2PS   1728(R10), Z31
+	VMULPS.BCST (R12)(BX*2), Z30, Z30
+	VMULPS.BCST (R12)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z26
+	VFMADD231PS Z29, Z31, Z27
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	ADDQ        $0x04, R12
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z10, (DX)
+	VMOVUPS     Z11, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z12, (DX)
+	VMOVUPS     Z13, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z14, (DX)
+	VMOVUPS     Z15, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z16, (DX)
+	VMOVUPS     Z17, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z18, (DX)
+	VMOVUPS     Z19, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z20, (DX)
+	VMOVUPS     Z21, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z22, (DX)
+	VMOVUPS     Z23, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z24, (DX)
+	VMOVUPS     Z25, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z26, (DX)
+	VMOVUPS     Z27, 64(DX)
+	LONG        $0x4978e2c4
+	BYTE        $0xc0
+	VZEROUPPER
+	RET
+
+// func block16x32amx15(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+// Requires: AVX, AVX512F
+TEXT ·block16x32amx15(SB), NOSPLIT, $0-96
+	MOVQ config+88(FP), AX
+	LONG $0x4978e2c4
+	BYTE $0x00
+	MOVQ lda+8(FP), BX
+	MOVQ $+128, R11
+	MOVQ tmp+80(FP), R10
+	LEAQ 2048(R10), R15
+	MOVQ ap+0(FP), AX
+	MOVQ bp+16(FP), CX
+	MOVQ sp+40(FP), DI
+	MOVQ blocks+48(FP), R14
+	LEAQ (DI)(BX*2), SI
+	ADDQ BX, SI
+	LEAQ (SI)(BX*2), R8
+	ADDQ BX, R8
+	LEAQ (R8)(BX*2), R9
+	ADDQ BX, R9
+	LEAQ (R9)(BX*2), R12
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+words:
+	SUBQ $0x10, DX
+	JZ   wordslast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  words
+
+wordslast:
+	LONG  $0x4b7be2c4
+	LONG  $0x000018a4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7ba2c4
+	LONG  $0x000019b4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e4be2c4
+	BYTE  $0xc4
+	LONG  $0x4b7ba2c4
+	LONG  $0x004019bc
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e43e2c4
+	BYTE  $0xcc
+	LONG  $0x4b7a82c4
+	LONG  $0x00001f84
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7a82c4
+	LONG  $0x00401f8c
+	BYTE  $0x00
+	BYTE  $0x00
+	ADDQ  $+64, AX
+	ADDQ  $+2048, CX
+	MOVQ  CX, R13
+	ADDQ  $+128, CX
+	XCHGQ R10, R15
+
+tile:
+	MOVQ    cp+24(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	CMPQ    acc+64(FP), $0x00
+	JEQ     fresh
+	MOVQ    cp+24(FP), DX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z2
+	VMOVUPS 64(DX), Z3
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z4
+	VMOVUPS 64(DX), Z5
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z6
+	VMOVUPS 64(DX), Z7
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z8
+	VMOVUPS 64(DX), Z9
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z10
+	VMOVUPS 64(DX), Z11
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z12
+	VMOVUPS 64(DX), Z13
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z14
+	VMOVUPS 64(DX), Z15
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z16
+	VMOVUPS 64(DX), Z17
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z18
+	VMOVUPS 64(DX), Z19
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z20
+	VMOVUPS 64(DX), Z21
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z22
+	VMOVUPS 64(DX), Z23
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z24
+	VMOVUPS 64(DX), Z25
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z26
+	VMOVUPS 64(DX), Z27
+	ADDQ    ldc+32(FP), DX
+	JMP     block
+
+fresh:
+	VBROADCASTSS k80000000<>+0(SB), Z0
+	VMOVAPS      Z0, Z1
+	VMOVAPS      Z0, Z2
+	VMOVAPS      Z0, Z3
+	VMOVAPS      Z0, Z4
+	VMOVAPS      Z0, Z5
+	VMOVAPS      Z0, Z6
+	VMOVAPS      Z0, Z7
+	VMOVAPS      Z0, Z8
+	VMOVAPS      Z0, Z9
+	VMOVAPS      Z0, Z10
+	VMOVAPS      Z0, Z11
+	VMOVAPS      Z0, Z12
+	VMOVAPS      Z0, Z13
+	VMOVAPS      Z0, Z14
+	VMOVAPS      Z0, Z15
+	VMOVAPS      Z0, Z16
+	VMOVAPS      Z0, Z17
+	VMOVAPS      Z0, Z18
+	VMOVAPS      Z0, Z19
+	VMOVAPS      Z0, Z20
+	VMOVAPS      Z0, Z21
+	VMOVAPS      Z0, Z22
+	VMOVAPS      Z0, Z23
+	VMOVAPS      Z0, Z24
+	VMOVAPS      Z0, Z25
+	VMOVAPS      Z0, Z26
+	VMOVAPS      Z0, Z27
+	MOVQ         cp+24(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z0, 64(DX)
+
+block:
+	DECQ R14
+	JZ   last
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+more:
+	SUBQ $0x10, DX
+	JZ   morelast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  more
+
+morelast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	VCVTDQ2PS   1152(R10), Z30
+	VCVTDQ2PS   1216(R10), Z31
+	VMULPS.BCST (R9), Z30, Z30
+	VMULPS.BCST (R9), Z31, Z31
+	VFMADD231PS Z28, Z30, Z18
+	VFMADD231PS Z29, Z31, Z19
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1280(R10), Z30
+	VCVTDQ2PS   1344(R10), Z31
+	VMULPS.BCST (R9)(BX*1), Z30, Z30
+	VMULPS.BCST (R9)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z20
+	VFMADD231PS Z29, Z31, Z21
+	VCVTDQ2PS   1408(R10), Z30
+	VCVTDQ2PS   1472(R10), Z31
+	VMULPS.BCST (R9)(BX*2), Z30, Z30
+	VMULPS.BCST (R9)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z22
+	VFMADD231PS Z29, Z31, Z23
+	VCVTDQ2PS   1536(R10), Z30
+	VCVTDQ2PS   1600(R10), Z31
+	VMULPS.BCST (R12)(BX*1), Z30, Z30
+	VMULPS.BCST (R12)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z24
+	VFMADD231PS Z29, Z31, Z25
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1664(R10), Z30
+	VCVTDQ2PS   1728(R10), Z31
+	VMULPS.BCST (R12)(BX*2), Z30, Z30
+	VMULPS.BCST (R12)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z26
+	VFMADD231PS Z29, Z31, Z27
+	VCVTDQ2PS   1792(R10), Z30
+	VCVTDQ2PS   1856(R10), Z31
+	VMULPS.BCST (R8)(BX*8), Z30, Z30
+	VMULPS.BCST (R8)(BX*8), Z31, Z31
+	MOVQ        ldc+32(FP), DX
+	IMUL3Q      $0x0e, DX, DX
+	ADDQ        cp+24(FP), DX
+	VFMADD213PS (DX), Z28, Z30
+	VMOVUPS     Z30, (DX)
+	VFMADD213PS 64(DX), Z29, Z31
+	VMOVUPS     Z31, 64(DX)
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	ADDQ        $0x04, R12
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         block
+
+last:
+	DECQ   count+72(FP)
+	JZ     end
+	IMUL3Q $0x0f, BX, DX
+	ADDQ   DX, ap+0(FP)
+	ADDQ   DX, sp+40(FP)
+	MOVQ   ap+0(FP), AX
+	MOVQ   bp+16(FP), CX
+	LONG   $0x497be2c4
+	BYTE   $0xc0
+	LONG   $0x497be2c4
+	BYTE   $0xc8
+	MOVQ   words+56(FP), DX
+
+next:
+	SUBQ $0x10, DX
+	JZ   nextlast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  next
+
+nextlast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	VCVTDQ2PS   1152(R10), Z30
+	VCVTDQ2PS   1216(R10), Z31
+	VMULPS.BCST (R9), Z30, Z30
+	VMULPS.BCST (R9), Z31, Z31
+	VFMADD231PS Z28, Z30, Z18
+	VFMADD231PS Z29, Z31, Z19
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1280(R10), Z30
+	VCVTDQ2PS   1344(R10), Z31
+	VMULPS.BCST (R9)(BX*1), Z30, Z30
+	VMULPS.BCST (R9)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z20
+	VFMADD231PS Z29, Z31, Z21
+	VCVTDQ2PS   1408(R10), Z30
+	VCVTDQ2PS   1472(R10), Z31
+	VMULPS.BCST (R9)(BX*2), Z30, Z30
+	VMULPS.BCST (R9)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z22
+	VFMADD231PS Z29, Z31, Z23
+	VCVTDQ2PS   1536(R10), Z30
+	VCVTDQ2PS   1600(R10), Z31
+	VMULPS.BCST (R12)(BX*1), Z30, Z30
+	VMULPS.BCST (R12)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z24
+	VFMADD231PS Z29, Z31, Z25
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1664(R10), Z30
+	VCVTDQ2PS   1728(R10), Z31
+	VMULPS.BCST (R12)(BX*2), Z30, Z30
+	VMULPS.BCST (R12)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z26
+	VFMADD231PS Z29, Z31, Z27
+	VCVTDQ2PS   1792(R10), Z30
+	VCVTDQ2PS   1856(R10), Z31
+	VMULPS.BCST (R8)(BX*8), Z30, Z30
+	VMULPS.BCST (R8)(BX*8), Z31, Z31
+	MOVQ        ldc+32(FP), DX
+	IMUL3Q      $0x0e, DX, DX
+	ADDQ        cp+24(FP), DX
+	VFMADD213PS (DX), Z28, Z30
+	VMOVUPS     Z30, (DX)
+	VFMADD213PS 64(DX), Z29, Z31
+	VMOVUPS     Z31, 64(DX)
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	ADDQ        $0x04, R12
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z10, (DX)
+	VMOVUPS     Z11, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z12, (DX)
+	VMOVUPS     Z13, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z14, (DX)
+	VMOVUPS     Z15, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z16, (DX)
+	VMOVUPS     Z17, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z18, (DX)
+	VMOVUPS     Z19, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z20, (DX)
+	VMOVUPS     Z21, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z22, (DX)
+	VMOVUPS     Z23, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z24, (DX)
+	VMOVUPS     Z25, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z26, (DX)
+	VMOVUPS     Z27, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	ADDQ        ldc+32(FP), DX
+	MOVQ        DX, cp+24(FP)
+	MOVQ        sp+40(FP), DI
+	MOVQ        blocks+48(FP), R14
+	LEAQ        (DI)(BX*2), SI
+	ADDQ        BX, SI
+	LEAQ        (SI)(BX*2), R8
+	ADDQ        BX, R8
+	LEAQ        (R8)(BX*2), R9
+	ADDQ        BX, R9
+	LEAQ        (R9)(BX*2), R12
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         tile
+
+end:
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	VCVTDQ2PS   1152(R10), Z30
+	VCVTDQ2PS   1216(R10), Z31
+	VMULPS.BCST (R9), Z30, Z30
+	VMULPS.BCST (R9), Z31, Z31
+	VFMADD231PS Z28, Z30, Z18
+	VFMADD231PS Z29, Z31, Z19
+	VCVTDQ2PS   1280(R10), Z30
+	VCVTDQ2PS   1344(R10), Z31
+	VMULPS.BCST (R9)(BX*1), Z30, Z30
+	VMULPS.BCST (R9)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z20
+	VFMADD231PS Z29, Z31, Z21
+	VCVTDQ2PS   1408(R10), Z30
+	VCVTDQ2PS   1472(R10), Z31
+	VMULPS.BCST (R9)(BX*2), Z30, Z30
+	VMULPS.BCST (R9)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z22
+	VFMADD231PS Z29, Z31, Z23
+	VCVTDQ2PS   1536(R10), Z30
+	VCVTDQ2PS   1600(R10), Z31
+	VMULPS.BCST (R12)(BX*1), Z30, Z30
+	VMULPS.BCST (R12)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z24
+	VFMADD231PS Z29, Z31, Z25
+	VCVTDQ2PS   1664(R10), Z30
+	VCVTDQ2PS   1728(R10), Z31
+	VMULPS.BCST (R12)(BX*2), Z30, Z30
+	VMULPS.BCST (R12)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z26
+	VFMADD231PS Z29, Z31, Z27
+	VCVTDQ2PS   1792(R10), Z30
+	VCVTDQ2PS   1856(R10), Z31
+	VMULPS.BCST (R8)(BX*8), Z30, Z30
+	VMULPS.BCST (R8)(BX*8), Z31, Z31
+	MOVQ        ldc+32(FP), DX
+	IMUL3Q      $0x0e, DX, DX
+	ADDQ        cp+24(FP), DX
+	VFMADD213PS (DX), Z28, Z30
+	VMOVUPS     Z30, (DX)
+	VFMADD213PS 64(DX), Z29, Z31
+	VMOVUPS     Z31, 64(DX)
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	ADDQ        $0x04, R12
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z10, (DX)
+	VMOVUPS     Z11, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z12, (DX)
+	VMOVUPS     Z13, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z14, (DX)
+	VMOVUPS     Z15, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z16, (DX)
+	VMOVUPS     Z17, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z18, (DX)
+	VMOVUPS     Z19, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z20, (DX)
+	VMOVUPS     Z21, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z22, (DX)
+	VMOVUPS     Z23, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z24, (DX)
+	VMOVUPS     Z25, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z26, (DX)
+	VMOVUPS     Z27, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	LONG        $0x4978e2c4
+	BYTE        $0xc0
+	VZEROUPPER
+	RET
+
+// func block16x32amx16(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, count int, tmp *int32, config *byte)
+// Requires: AVX, AVX512F
+TEXT ·block16x32amx16(SB), NOSPLIT, $0-96
+	MOVQ config+88(FP), AX
+	LONG $0x4978e2c4
+	BYTE $0x00
+	MOVQ lda+8(FP), BX
+	MOVQ $+128, R11
+	MOVQ tmp+80(FP), R10
+	LEAQ 2048(R10), R15
+	MOVQ ap+0(FP), AX
+	MOVQ bp+16(FP), CX
+	MOVQ sp+40(FP), DI
+	MOVQ blocks+48(FP), R14
+	LEAQ (DI)(BX*2), SI
+	ADDQ BX, SI
+	LEAQ (SI)(BX*2), R8
+	ADDQ BX, R8
+	LEAQ (R8)(BX*2), R9
+	ADDQ BX, R9
+	LEAQ (R9)(BX*2), R12
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+words:
+	SUBQ $0x10, DX
+	JZ   wordslast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  words
+
+wordslast:
+	LONG  $0x4b7be2c4
+	LONG  $0x000018a4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7ba2c4
+	LONG  $0x000019b4
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e4be2c4
+	BYTE  $0xc4
+	LONG  $0x4b7ba2c4
+	LONG  $0x004019bc
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x5e43e2c4
+	BYTE  $0xcc
+	LONG  $0x4b7a82c4
+	LONG  $0x00001f84
+	BYTE  $0x00
+	BYTE  $0x00
+	LONG  $0x4b7a82c4
+	LONG  $0x00401f8c
+	BYTE  $0x00
+	BYTE  $0x00
+	ADDQ  $+64, AX
+	ADDQ  $+2048, CX
+	MOVQ  CX, R13
+	ADDQ  $+128, CX
+	XCHGQ R10, R15
+
+tile:
+	MOVQ    cp+24(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	ADDQ    ldc+32(FP), DX
+	LONG    $0x004a0d0f
+	LONG    $0x404a0d0f
+	CMPQ    acc+64(FP), $0x00
+	JEQ     fresh
+	MOVQ    cp+24(FP), DX
+	VMOVUPS (DX), Z0
+	VMOVUPS 64(DX), Z1
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z2
+	VMOVUPS 64(DX), Z3
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z4
+	VMOVUPS 64(DX), Z5
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z6
+	VMOVUPS 64(DX), Z7
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z8
+	VMOVUPS 64(DX), Z9
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z10
+	VMOVUPS 64(DX), Z11
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z12
+	VMOVUPS 64(DX), Z13
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z14
+	VMOVUPS 64(DX), Z15
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z16
+	VMOVUPS 64(DX), Z17
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z18
+	VMOVUPS 64(DX), Z19
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z20
+	VMOVUPS 64(DX), Z21
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z22
+	VMOVUPS 64(DX), Z23
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z24
+	VMOVUPS 64(DX), Z25
+	ADDQ    ldc+32(FP), DX
+	VMOVUPS (DX), Z26
+	VMOVUPS 64(DX), Z27
+	ADDQ    ldc+32(FP), DX
+	ADDQ    ldc+32(FP), DX
+	JMP     block
+
+fresh:
+	VBROADCASTSS k80000000<>+0(SB), Z0
+	VMOVAPS      Z0, Z1
+	VMOVAPS      Z0, Z2
+	VMOVAPS      Z0, Z3
+	VMOVAPS      Z0, Z4
+	VMOVAPS      Z0, Z5
+	VMOVAPS      Z0, Z6
+	VMOVAPS      Z0, Z7
+	VMOVAPS      Z0, Z8
+	VMOVAPS      Z0, Z9
+	VMOVAPS      Z0, Z10
+	VMOVAPS      Z0, Z11
+	VMOVAPS      Z0, Z12
+	VMOVAPS      Z0, Z13
+	VMOVAPS      Z0, Z14
+	VMOVAPS      Z0, Z15
+	VMOVAPS      Z0, Z16
+	VMOVAPS      Z0, Z17
+	VMOVAPS      Z0, Z18
+	VMOVAPS      Z0, Z19
+	VMOVAPS      Z0, Z20
+	VMOVAPS      Z0, Z21
+	VMOVAPS      Z0, Z22
+	VMOVAPS      Z0, Z23
+	VMOVAPS      Z0, Z24
+	VMOVAPS      Z0, Z25
+	VMOVAPS      Z0, Z26
+	VMOVAPS      Z0, Z27
+	MOVQ         cp+24(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	ADDQ         ldc+32(FP), DX
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z0, 64(DX)
+	ADDQ         ldc+32(FP), DX
+	VMOVUPS      Z0, (DX)
+	VMOVUPS      Z0, 64(DX)
+
+block:
+	DECQ R14
+	JZ   last
+	LONG $0x497be2c4
+	BYTE $0xc0
+	LONG $0x497be2c4
+	BYTE $0xc8
+	MOVQ words+56(FP), DX
+
+more:
+	SUBQ $0x10, DX
+	JZ   morelast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  more
+
+morelast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	VCVTDQ2PS   1152(R10), Z30
+	VCVTDQ2PS   1216(R10), Z31
+	VMULPS.BCST (R9), Z30, Z30
+	VMULPS.BCST (R9), Z31, Z31
+	VFMADD231PS Z28, Z30, Z18
+	VFMADD231PS Z29, Z31, Z19
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1280(R10), Z30
+	VCVTDQ2PS   1344(R10), Z31
+	VMULPS.BCST (R9)(BX*1), Z30, Z30
+	VMULPS.BCST (R9)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z20
+	VFMADD231PS Z29, Z31, Z21
+	VCVTDQ2PS   1408(R10), Z30
+	VCVTDQ2PS   1472(R10), Z31
+	VMULPS.BCST (R9)(BX*2), Z30, Z30
+	VMULPS.BCST (R9)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z22
+	VFMADD231PS Z29, Z31, Z23
+	VCVTDQ2PS   1536(R10), Z30
+	VCVTDQ2PS   1600(R10), Z31
+	VMULPS.BCST (R12)(BX*1), Z30, Z30
+	VMULPS.BCST (R12)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z24
+	VFMADD231PS Z29, Z31, Z25
+	VCVTDQ2PS   1664(R10), Z30
+	VCVTDQ2PS   1728(R10), Z31
+	VMULPS.BCST (R12)(BX*2), Z30, Z30
+	VMULPS.BCST (R12)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z26
+	VFMADD231PS Z29, Z31, Z27
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1792(R10), Z30
+	VCVTDQ2PS   1856(R10), Z31
+	VMULPS.BCST (R8)(BX*8), Z30, Z30
+	VMULPS.BCST (R8)(BX*8), Z31, Z31
+	MOVQ        ldc+32(FP), DX
+	IMUL3Q      $0x0e, DX, DX
+	ADDQ        cp+24(FP), DX
+	VFMADD213PS (DX), Z28, Z30
+	VMOVUPS     Z30, (DX)
+	VFMADD213PS 64(DX), Z29, Z31
+	VMOVUPS     Z31, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VCVTDQ2PS   1920(R10), Z30
+	VCVTDQ2PS   1984(R10), Z31
+	VMULPS.BCST (R12)(BX*4), Z30, Z30
+	VMULPS.BCST (R12)(BX*4), Z31, Z31
+	VFMADD213PS (DX), Z28, Z30
+	VMOVUPS     Z30, (DX)
+	VFMADD213PS 64(DX), Z29, Z31
+	VMOVUPS     Z31, 64(DX)
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	ADDQ        $0x04, R12
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         block
+
+last:
+	DECQ   count+72(FP)
+	JZ     end
+	IMUL3Q $0x10, BX, DX
+	ADDQ   DX, ap+0(FP)
+	ADDQ   DX, sp+40(FP)
+	MOVQ   ap+0(FP), AX
+	MOVQ   bp+16(FP), CX
+	LONG   $0x497be2c4
+	BYTE   $0xc0
+	LONG   $0x497be2c4
+	BYTE   $0xc8
+	MOVQ   words+56(FP), DX
+
+next:
+	SUBQ $0x10, DX
+	JZ   nextlast
+	LONG $0x4b7be2c4
+	LONG $0x000018a4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x4b7ba2c4
+	LONG $0x000019b4
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e4be2c4
+	BYTE $0xc4
+	LONG $0x4b7ba2c4
+	LONG $0x004019bc
+	BYTE $0x00
+	BYTE $0x00
+	LONG $0x5e43e2c4
+	BYTE $0xcc
+	ADDQ $+64, AX
+	ADDQ $+2048, CX
+	JMP  next
+
+nextlast:
+	LONG        $0x4b7be2c4
+	LONG        $0x000018a4
+	BYTE        $0x00
+	BYTE        $0x00
+	LONG        $0x4b7ba2c4
+	LONG        $0x000019b4
+	BYTE        $0x00
+	BYTE        $0x00
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	LONG        $0x5e4be2c4
+	BYTE        $0xc4
+	LONG        $0x4b7ba2c4
+	LONG        $0x004019bc
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	LONG        $0x5e43e2c4
+	BYTE        $0xcc
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	VCVTDQ2PS   1152(R10), Z30
+	VCVTDQ2PS   1216(R10), Z31
+	VMULPS.BCST (R9), Z30, Z30
+	VMULPS.BCST (R9), Z31, Z31
+	VFMADD231PS Z28, Z30, Z18
+	VFMADD231PS Z29, Z31, Z19
+	LONG        $0x4b7a82c4
+	LONG        $0x00001f84
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1280(R10), Z30
+	VCVTDQ2PS   1344(R10), Z31
+	VMULPS.BCST (R9)(BX*1), Z30, Z30
+	VMULPS.BCST (R9)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z20
+	VFMADD231PS Z29, Z31, Z21
+	VCVTDQ2PS   1408(R10), Z30
+	VCVTDQ2PS   1472(R10), Z31
+	VMULPS.BCST (R9)(BX*2), Z30, Z30
+	VMULPS.BCST (R9)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z22
+	VFMADD231PS Z29, Z31, Z23
+	VCVTDQ2PS   1536(R10), Z30
+	VCVTDQ2PS   1600(R10), Z31
+	VMULPS.BCST (R12)(BX*1), Z30, Z30
+	VMULPS.BCST (R12)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z24
+	VFMADD231PS Z29, Z31, Z25
+	VCVTDQ2PS   1664(R10), Z30
+	VCVTDQ2PS   1728(R10), Z31
+	VMULPS.BCST (R12)(BX*2), Z30, Z30
+	VMULPS.BCST (R12)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z26
+	VFMADD231PS Z29, Z31, Z27
+	LONG        $0x4b7a82c4
+	LONG        $0x00401f8c
+	BYTE        $0x00
+	BYTE        $0x00
+	VCVTDQ2PS   1792(R10), Z30
+	VCVTDQ2PS   1856(R10), Z31
+	VMULPS.BCST (R8)(BX*8), Z30, Z30
+	VMULPS.BCST (R8)(BX*8), Z31, Z31
+	MOVQ        ldc+32(FP), DX
+	IMUL3Q      $0x0e, DX, DX
+	ADDQ        cp+24(FP), DX
+	VFMADD213PS (DX), Z28, Z30
+	VMOVUPS     Z30, (DX)
+	VFMADD213PS 64(DX), Z29, Z31
+	VMOVUPS     Z31, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VCVTDQ2PS   1920(R10), Z30
+	VCVTDQ2PS   1984(R10), Z31
+	VMULPS.BCST (R12)(BX*4), Z30, Z30
+	VMULPS.BCST (R12)(BX*4), Z31, Z31
+	VFMADD213PS (DX), Z28, Z30
+	VMOVUPS     Z30, (DX)
+	VFMADD213PS 64(DX), Z29, Z31
+	VMOVUPS     Z31, 64(DX)
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	ADDQ        $0x04, R12
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z10, (DX)
+	VMOVUPS     Z11, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z12, (DX)
+	VMOVUPS     Z13, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z14, (DX)
+	VMOVUPS     Z15, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z16, (DX)
+	VMOVUPS     Z17, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z18, (DX)
+	VMOVUPS     Z19, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z20, (DX)
+	VMOVUPS     Z21, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z22, (DX)
+	VMOVUPS     Z23, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z24, (DX)
+	VMOVUPS     Z25, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z26, (DX)
+	VMOVUPS     Z27, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	ADDQ        ldc+32(FP), DX
+	ADDQ        ldc+32(FP), DX
+	MOVQ        DX, cp+24(FP)
+	MOVQ        sp+40(FP), DI
+	MOVQ        blocks+48(FP), R14
+	LEAQ        (DI)(BX*2), SI
+	ADDQ        BX, SI
+	LEAQ        (SI)(BX*2), R8
+	ADDQ        BX, R8
+	LEAQ        (R8)(BX*2), R9
+	ADDQ        BX, R9
+	LEAQ        (R9)(BX*2), R12
+	ADDQ        $+64, AX
+	ADDQ        $+2048, CX
+	MOVQ        CX, R13
+	ADDQ        $+128, CX
+	XCHGQ       R10, R15
+	JMP         tile
+
+end:
+	VMOVUPS     (R13), Z28
+	VMOVUPS     64(R13), Z29
+	VCVTDQ2PS   (R10), Z30
+	VCVTDQ2PS   64(R10), Z31
+	VMULPS.BCST (DI), Z30, Z30
+	VMULPS.BCST (DI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z0
+	VFMADD231PS Z29, Z31, Z1
+	VCVTDQ2PS   128(R10), Z30
+	VCVTDQ2PS   192(R10), Z31
+	VMULPS.BCST (DI)(BX*1), Z30, Z30
+	VMULPS.BCST (DI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z2
+	VFMADD231PS Z29, Z31, Z3
+	VCVTDQ2PS   256(R10), Z30
+	VCVTDQ2PS   320(R10), Z31
+	VMULPS.BCST (DI)(BX*2), Z30, Z30
+	VMULPS.BCST (DI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z4
+	VFMADD231PS Z29, Z31, Z5
+	VCVTDQ2PS   384(R10), Z30
+	VCVTDQ2PS   448(R10), Z31
+	VMULPS.BCST (SI), Z30, Z30
+	VMULPS.BCST (SI), Z31, Z31
+	VFMADD231PS Z28, Z30, Z6
+	VFMADD231PS Z29, Z31, Z7
+	VCVTDQ2PS   512(R10), Z30
+	VCVTDQ2PS   576(R10), Z31
+	VMULPS.BCST (SI)(BX*1), Z30, Z30
+	VMULPS.BCST (SI)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z8
+	VFMADD231PS Z29, Z31, Z9
+	VCVTDQ2PS   640(R10), Z30
+	VCVTDQ2PS   704(R10), Z31
+	VMULPS.BCST (SI)(BX*2), Z30, Z30
+	VMULPS.BCST (SI)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z10
+	VFMADD231PS Z29, Z31, Z11
+	VCVTDQ2PS   768(R10), Z30
+	VCVTDQ2PS   832(R10), Z31
+	VMULPS.BCST (R8), Z30, Z30
+	VMULPS.BCST (R8), Z31, Z31
+	VFMADD231PS Z28, Z30, Z12
+	VFMADD231PS Z29, Z31, Z13
+	VCVTDQ2PS   896(R10), Z30
+	VCVTDQ2PS   960(R10), Z31
+	VMULPS.BCST (R8)(BX*1), Z30, Z30
+	VMULPS.BCST (R8)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z14
+	VFMADD231PS Z29, Z31, Z15
+	VCVTDQ2PS   1024(R10), Z30
+	VCVTDQ2PS   1088(R10), Z31
+	VMULPS.BCST (R8)(BX*2), Z30, Z30
+	VMULPS.BCST (R8)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z16
+	VFMADD231PS Z29, Z31, Z17
+	VCVTDQ2PS   1152(R10), Z30
+	VCVTDQ2PS   1216(R10), Z31
+	VMULPS.BCST (R9), Z30, Z30
+	VMULPS.BCST (R9), Z31, Z31
+	VFMADD231PS Z28, Z30, Z18
+	VFMADD231PS Z29, Z31, Z19
+	VCVTDQ2PS   1280(R10), Z30
+	VCVTDQ2PS   1344(R10), Z31
+	VMULPS.BCST (R9)(BX*1), Z30, Z30
+	VMULPS.BCST (R9)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z20
+	VFMADD231PS Z29, Z31, Z21
+	VCVTDQ2PS   1408(R10), Z30
+	VCVTDQ2PS   1472(R10), Z31
+	VMULPS.BCST (R9)(BX*2), Z30, Z30
+	VMULPS.BCST (R9)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z22
+	VFMADD231PS Z29, Z31, Z23
+	VCVTDQ2PS   1536(R10), Z30
+	VCVTDQ2PS   1600(R10), Z31
+	VMULPS.BCST (R12)(BX*1), Z30, Z30
+	VMULPS.BCST (R12)(BX*1), Z31, Z31
+	VFMADD231PS Z28, Z30, Z24
+	VFMADD231PS Z29, Z31, Z25
+	VCVTDQ2PS   1664(R10), Z30
+	VCVTDQ2PS   1728(R10), Z31
+	VMULPS.BCST (R12)(BX*2), Z30, Z30
+	VMULPS.BCST (R12)(BX*2), Z31, Z31
+	VFMADD231PS Z28, Z30, Z26
+	VFMADD231PS Z29, Z31, Z27
+	VCVTDQ2PS   1792(R10), Z30
+	VCVTDQ2PS   1856(R10), Z31
+	VMULPS.BCST (R8)(BX*8), Z30, Z30
+	VMULPS.BCST (R8)(BX*8), Z31, Z31
+	MOVQ        ldc+32(FP), DX
+	IMUL3Q      $0x0e, DX, DX
+	ADDQ        cp+24(FP), DX
+	VFMADD213PS (DX), Z28, Z30
+	VMOVUPS     Z30, (DX)
+	VFMADD213PS 64(DX), Z29, Z31
+	VMOVUPS     Z31, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VCVTDQ2PS   1920(R10), Z30
+	VCVTDQ2PS   1984(R10), Z31
+	VMULPS.BCST (R12)(BX*4), Z30, Z30
+	VMULPS.BCST (R12)(BX*4), Z31, Z31
+	VFMADD213PS (DX), Z28, Z30
+	VMOVUPS     Z30, (DX)
+	VFMADD213PS 64(DX), Z29, Z31
+	VMOVUPS     Z31, 64(DX)
+	ADDQ        $0x04, DI
+	ADDQ        $0x04, SI
+	ADDQ        $0x04, R8
+	ADDQ        $0x04, R9
+	ADDQ        $0x04, R12
+	MOVQ        cp+24(FP), DX
+	VMOVUPS     Z0, (DX)
+	VMOVUPS     Z1, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z2, (DX)
+	VMOVUPS     Z3, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z4, (DX)
+	VMOVUPS     Z5, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z6, (DX)
+	VMOVUPS     Z7, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z8, (DX)
+	VMOVUPS     Z9, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z10, (DX)
+	VMOVUPS     Z11, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z12, (DX)
+	VMOVUPS     Z13, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z14, (DX)
+	VMOVUPS     Z15, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z16, (DX)
+	VMOVUPS     Z17, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z18, (DX)
+	VMOVUPS     Z19, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z20, (DX)
+	VMOVUPS     Z21, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z22, (DX)
+	VMOVUPS     Z23, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z24, (DX)
+	VMOVUPS     Z25, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	VMOVUPS     Z26, (DX)
+	VMOVUPS     Z27, 64(DX)
+	ADDQ        ldc+32(FP), DX
+	ADDQ        ldc+32(FP), DX
+	LONG        $0x4978e2c4
+	BYTE        $0xc0
+	VZEROUPPER
+	RET
+
+// func vecBlockCodes_avx512(dst *byte, x *float32, by *float32, count int, size int, shift int)
+// Requires: AVX, AVX512F
+TEXT ·vecBlockCodes_avx512(SB), NOSPLIT, $0-48
+	MOVQ         dst+0(FP), AX
+	MOVQ         x+8(FP), CX
+	MOVQ         by+16(FP), DX
+	MOVQ         count+24(FP), BX
+	MOVQ         size+32(FP), SI
+	VPBROADCASTD shift+40(FP), Z1
 
 block:
 	VBROADCASTSS (DX), Z0
@@ -11843,27 +19590,9 @@ elements:
 	VZEROUPPER
 	RET
 
-DATA k00000080<>+0(SB)/4, $0x00000080
-DATA k00000080<>+4(SB)/4, $0x00000080
-DATA k00000080<>+8(SB)/4, $0x00000080
-DATA k00000080<>+12(SB)/4, $0x00000080
-DATA k00000080<>+16(SB)/4, $0x00000080
-DATA k00000080<>+20(SB)/4, $0x00000080
-DATA k00000080<>+24(SB)/4, $0x00000080
-DATA k00000080<>+28(SB)/4, $0x00000080
-DATA k00000080<>+32(SB)/4, $0x00000080
-DATA k00000080<>+36(SB)/4, $0x00000080
-DATA k00000080<>+40(SB)/4, $0x00000080
-DATA k00000080<>+44(SB)/4, $0x00000080
-DATA k00000080<>+48(SB)/4, $0x00000080
-DATA k00000080<>+52(SB)/4, $0x00000080
-DATA k00000080<>+56(SB)/4, $0x00000080
-DATA k00000080<>+60(SB)/4, $0x00000080
-GLOBL k00000080<>(SB), RODATA|NOPTR, $64
-
-// func vecBlockCodes_avx2(dst *byte, x *float32, by *float32, count int, size int)
+// func vecBlockCodes_avx2(dst *byte, x *float32, by *float32, count int, size int, shift int)
 // Requires: AVX, AVX2
-TEXT ·vecBlockCodes_avx2(SB), NOSPLIT, $0-40
+TEXT ·vecBlockCodes_avx2(SB), NOSPLIT, $0-48
 	MOVQ dst+0(FP), AX
 	MOVQ x+8(FP), CX
 	MOVQ by+16(FP), DX

@@ -33,9 +33,9 @@ type impl struct {
 	tilesI []*tile[int32] // pairs of int16
 	tilesQ []*tile[int32] // bytes in fours, unsigned of A with signed ones of B; nil: none
 
-	blockTiles []*blockTile                                     // tiles of products of blocks, all of one kind of words
-	blockCodes func(dst *byte, x, by *float32, count, size int) // see BlockQuant.encode, whole blocks of a multiple of 16; nil: none
-	fastBlocks bool                                             // see FastBlocks
+	blockTiles []*blockTile                                            // tiles of products of blocks, all of one kind of words
+	blockCodes func(dst *byte, x, by *float32, count, size, shift int) // see BlockQuant.encode, whole blocks of a multiple of 16; nil: none
+	fastBlocks bool                                                    // see FastBlocks
 
 	copyRows  func(dst *float32, ldd int, x *float32, ldx, n, rows int)       // see copyRowsGeneric; at least one row and element
 	splitRows func(even, odd *float32, ldd int, x *float32, ldx, n, rows int) // see splitRowsGeneric

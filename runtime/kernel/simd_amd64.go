@@ -52,7 +52,7 @@ var (
 		{tile: tile[int32]{mr: 14, nr: 32, mc: 252, cost: 1.02}, per: 4, kern: []blockKern{nil, block14x32vnni1, block14x32vnni2, block14x32vnni3, block14x32vnni4, block14x32vnni5, block14x32vnni6, block14x32vnni7, block14x32vnni8, block14x32vnni9, block14x32vnni10, block14x32vnni11, block14x32vnni12, block14x32vnni13, block14x32vnni14}},
 	}
 	blockAVX2 = []*blockTile{{tile: tile[int32]{mr: 4, nr: 16, mc: 144, cost: 1}, per: 2, kern: []blockKern{nil, block4x16avx2i1, block4x16avx2i2, block4x16avx2i3, block4x16avx2i4}}}
-	blockAMX  = &blockTile{tile: tile[int32]{mr: 32, nr: 32, mc: 256, cost: 0.8}, per: 4, kern: amxKernels(32), tmp: 1024, unit: 16}
+	blockAMX  = &blockTile{tile: tile[int32]{mr: 16, nr: 32, mc: 256, cost: 0.6}, per: 4, signed: true, stack: amxStack, unit: 16}
 )
 
 // The thin tiles, each for one row count.
@@ -83,30 +83,17 @@ var (
 		plane: [7]func(*byte){3: convPlane3_avx2, 6: convPlane6_avx2}, pool: [7]func(*byte){3: pool3_avx2, 6: pool6_avx2}}
 )
 
-// amxKernels are the tiles that AMX computes, up to 32 rows by 32 columns: sums of a block in tile registers, their scales in vector
-// registers.
-func amxKernels(rows int) []blockKern {
-	ks := []blockKern{nil}
-	for r := 1; r <= rows; r++ {
-		ks = append(ks, func(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks, words, acc int, tmp *int32) {
-			// Tiles 0 and 1, 2 and 3 are the sums of two groups of rows, 4 and 5 these rows, 6 and 7 the columns.
-			config := [64]byte{0: 1}
-			shape := func(t, rows, bytes int) { config[48+t], config[16+2*t] = byte(rows), byte(bytes) }
-			for g, rows := range [2]int{min(r, 16), r - 16} {
-				if rows > 0 {
-					shape(2*g, rows, 64)
-					shape(2*g+1, rows, 64)
-					shape(4+g, rows, 64)
-				}
-			}
-			shape(6, 16, 64)
-			shape(7, 16, 64)
-			if r > 16 {
-				blockAMX2(ap, lda, bp, cp, ldc, sp, blocks, words, acc, tmp, &config[0], r)
-			} else {
-				blockAMX1(ap, lda, bp, cp, ldc, sp, blocks, words, acc, tmp, &config[0], r)
-			}
-		})
-	}
-	return ks
+// amxStack computes tiles of products of blocks on AMX: sums of a block in tile registers, their scales in vector registers.
+func amxStack(rows, count int, ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks, words, acc int) {
+	// Tiles 0 and 1 are sums of 16 columns each, 4 their rows of codes, 6 and 7 the columns.
+	high, wide := byte(rows), byte(64)
+	config := [64]byte{0: 1, 16: wide, 18: wide, 24: wide, 28: wide, 30: wide, 48: high, 49: high, 52: high, 54: 16, 55: 16}
+	buf, tmp := scratchOf[int32](2 * 16 * 32)
+	amxTiles[rows](ap, lda, bp, cp, ldc, sp, blocks, words, acc, count, &tmp[0], &config[0])
+	release(buf)
+}
+
+var amxTiles = [17]func(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks, words, acc, count int, tmp *int32, config *byte){
+	nil, block16x32amx1, block16x32amx2, block16x32amx3, block16x32amx4, block16x32amx5, block16x32amx6, block16x32amx7,
+	block16x32amx8, block16x32amx9, block16x32amx10, block16x32amx11, block16x32amx12, block16x32amx13, block16x32amx14, block16x32amx15, block16x32amx16,
 }

@@ -25,8 +25,8 @@ func blockProducts() {
 			f.blockKernel(rows)
 		}
 	}
-	for groups := 1; groups <= 2; groups++ {
-		blockTiles(groups)
+	for rows := 1; rows <= amxRows; rows++ {
+		blockTiles(rows)
 	}
 	for _, w := range widths {
 		w.blockCodes()
@@ -36,7 +36,7 @@ func blockProducts() {
 // blockKernel writes one tile; see blockKern.
 func (f *family) blockKernel(rows int) {
 	name := fmt.Sprintf("%s%d", f.name, rows)
-	TEXT(name, NOSPLIT, "func(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int, _ *int32)")
+	TEXT(name, NOSPLIT, "func(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks int, words int, acc int)")
 	Doc(fmt.Sprintf("%s computes %d rows of %d columns; see blockKern.", name, rows, f.nv*f.vec/f.size))
 	Pragma("noescape")
 
@@ -158,11 +158,11 @@ func (f *family) blockKernel(rows int) {
 
 // blockCodes writes the loop from quantized numbers to codes.
 func (w width) blockCodes() {
-	name, doc := "vecBlockCodes_"+w.name, "bytes, 128 more than the code"
+	name, doc := "vecBlockCodes_"+w.name, "bytes, plus shift"
 	if !w.z() {
-		doc = "int16"
+		doc = "int16; shift is 0"
 	}
-	TEXT(name, NOSPLIT, "func(dst *byte, x *float32, by *float32, count int, size int)")
+	TEXT(name, NOSPLIT, "func(dst *byte, x *float32, by *float32, count int, size int, shift int)")
 	Doc(name + " writes x·by rounded, for count blocks of size elements, a multiple of 16, with a by each, as " + doc + ".")
 	Pragma("noescape")
 	dst, x, by := Load(Param("dst"), GP64()), Load(Param("x"), GP64()), Load(Param("by"), GP64())
@@ -170,7 +170,12 @@ func (w width) blockCodes() {
 	n, factor := GP64(), w.reg()
 	var shift vv
 	if w.z() {
-		shift = w.set(bits(128))
+		shift = w.reg()
+		a, err := Param("shift").Resolve()
+		if err != nil {
+			panic(err)
+		}
+		VPBROADCASTD(a.Addr, shift)
 	}
 	Label("block")
 	VBROADCASTSS(operand.Mem{Base: by}, factor)
