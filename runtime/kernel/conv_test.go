@@ -101,12 +101,12 @@ func TestWinograd(t *testing.T) {
 		PadTop: 1, PadLeft: 1, PadBottom: 1, PadRight: 1}
 	cases := map[string]func(p *kernel.Conv2D){
 		"same":       func(p *kernel.Conv2D) {},
-		"odd":        func(p *kernel.Conv2D) { p.H, p.W, p.M, p.C = 13, 27, 19, 37 },
+		"odd":        func(p *kernel.Conv2D) { p.H, p.W, p.M, p.C = 13, 27, 19, 21 },
 		"no pads":    func(p *kernel.Conv2D) { p.PadTop, p.PadLeft, p.PadBottom, p.PadRight = 0, 0, 0, 0; p.H, p.W = 9, 10 },
 		"lopsided":   func(p *kernel.Conv2D) { p.PadTop, p.PadLeft, p.PadBottom, p.PadRight = 0, 3, 4, 0; p.W = 33 },
 		"batch":      func(p *kernel.Conv2D) { p.N, p.H, p.W = 5, 7, 7 },
-		"deep":       func(p *kernel.Conv2D) { p.C, p.M, p.H = 400, 17, 7 },
-		"strips":     func(p *kernel.Conv2D) { p.N, p.C, p.H, p.W = 2, 70, 30, 61 },
+		"deep":       func(p *kernel.Conv2D) { p.C, p.M, p.H, p.W = 390, 17, 7, 7 },
+		"strips":     func(p *kernel.Conv2D) { p.N, p.C, p.H, p.W = 2, 40, 30, 31 },
 		"one column": func(p *kernel.Conv2D) { p.W, p.H = 7, 20 },
 	}
 	kernel.EachLevel(t, func(t *testing.T) {

@@ -21,8 +21,11 @@ import (
 type Winograd struct {
 	m, c int
 	pos  int       // elements between the 16 positions of a tile
-	u    []float32 // by position, output channel, input channel
+	u    []float32 // by position, output channel, input channel; where the level has products of its own by position, tile, input channel, output channel
 }
+
+// winogradTile is the number of output channels whose weights lie next to each other where the level has products of its own.
+const winogradTile = 8
 
 // The least size of a convolution that is worth the transformations: channels on each side, results each way.
 const (
@@ -33,23 +36,35 @@ const (
 // NewWinograd transforms m×c×3×3 weights. by, if not nil, holds a factor for each of the m channels.
 func NewWinograd(m, c int, w, by []float32) *Winograd {
 	same("NewWinograd: weights", m*c*9, len(w))
-	t := &Winograd{m: m, c: c, pos: m*c + 16} // a cache line more: else the positions would evict each other
+	k, rows := cur.winograd, 1
+	if k.products[1] != nil {
+		rows = winogradTile
+	}
+	padded := (m + rows - 1) / rows * rows
+	t := &Winograd{m: m, c: c, pos: padded*c + 16} // a cache line more: else the positions would evict each other
 	t.u = aligned(16 * t.pos)
-	k := cur.winograd
-	whole := c &^ (cur.conv.lanes - 1)
-	par.For(m, 1+(1<<10)/c, func(lo, hi int) {
-		for r := lo; r < hi; r++ {
-			f := float32(1)
+	par.For(padded/rows, 1+(1<<10)/(rows*c), func(lo, hi int) {
+		for i := lo; i < hi; i++ {
+			n := min(rows, m-i*rows)
+			f, g := [winogradTile]float32{1, 1, 1, 1, 1, 1, 1, 1}, w[i*rows*c*9:][:n*c*9]
 			if by != nil {
-				f = by[r]
+				copy(f[:n], by[i*rows:])
 			}
-			u, g := t.u[r*c:], w[r*c*9:]
-			if whole > 0 {
-				k.filters(&u[0], t.pos*4, &g[0], f, whole/cur.conv.lanes)
+			u := t.u[i*rows*c:]
+			if rows == 1 {
+				for k := range c {
+					winogradFilter(u[k:], t.pos, g[9*k:], f[0])
+				}
+				continue
 			}
-			for i := whole; i < c; i++ {
-				winogradFilter(u[i:], t.pos, g[9*i:], f)
+			if n < rows {
+				buf := scratch(rows * c * 9)
+				clear(buf.f[copy(buf.f, g):])
+				k.filters(&u[0], t.pos*4, &buf.f[0], c*36, &f[0], c)
+				release(buf)
+				continue
 			}
+			k.filters(&u[0], t.pos*4, &g[0], c*36, &f[0], c)
 		}
 	})
 	return t
@@ -201,15 +216,15 @@ func (pl *winogradPlan) lay(r, n int) {
 		pl.unit[i].segs[0] = segment(i*pl.lanes, 0, pl.lanes)
 	}
 	for left := len(pl.vecs) / 4; left > 0; {
-		size := cur.conv.block(left, true)
+		size := cur.conv.block(left, cur.winograd.products[1] == nil)
 		pl.sizes = append(pl.sizes, size)
 		left -= size
 	}
-	// As many channels at once as four tiles have, fewer where there would be too little for the cores.
+	// A few tiles of channels at once, fewer where there would be too little for the cores.
 	m := pl.p.M
-	pl.group = min(m, 4*cur.conv.rows(pl.sizes[0]))
-	for pl.group > 8 && len(pl.sizes)*((m+pl.group-1)/pl.group) < 3*par.Cores() {
-		pl.group = (pl.group + 1) / 2
+	pl.group = 4 * winogradTile
+	for pl.group > winogradTile && len(pl.sizes)*((m+pl.group-1)/pl.group) < 3*par.Cores() {
+		pl.group /= 2
 	}
 	pl.total = (m + pl.group - 1) / pl.group
 }
@@ -232,7 +247,6 @@ func (pl *winogradPlan) results(r, f, end, i, stride int) (v convVec) {
 
 // multiply computes the results of a strip.
 func (u *Winograd) multiply(pl *winogradPlan, tile convTile, dst, v, bias, res []float32) {
-	k := cur.conv
 	grain := 1
 	if par.Cores() == 1 {
 		grain = len(pl.sizes) * pl.total
@@ -250,23 +264,8 @@ func (u *Winograd) multiply(pl *winogradPlan, tile convTile, dst, v, bias, res [
 			m0 := i % pl.total * pl.group
 			m := min(pl.group, pl.p.M-m0)
 			ld := size * pl.lanes
-			pos := m*ld + 16
-			mr := k.rows(size)
-			tiles := (m + mr - 1) / mr
-			for q := range 16 {
-				// The first m%tiles tiles have one channel more than the others.
-				rows, more := m/tiles, m%tiles
-				for first, done := 0, 0; done < tiles; {
-					n, runs := rows, tiles-done
-					if done < more {
-						n, runs = rows+1, more-done
-					}
-					t := &jb.tile
-					*t = convTile{lda: 4 * u.c, src: &v[q*pl.pos+at*pl.lanes], vecs: &pl.unit[0], dst: &buf.f[q*pos+first*ld], ldc: 4 * ld, runs: runs}
-					jb.run(k.kern[size][n], u.u[q*u.pos+(m0+first)*u.c:], pl.offs)
-					first, done = first+n*runs, done+runs
-				}
-			}
+			pos := (m+winogradTile-1)/winogradTile*winogradTile*ld + 16
+			pl.products(u, jb, buf.f, pos, v[at*pl.lanes:], m0, m, size)
 			t := &jb.tile
 			*t = tile
 			t.src, t.lda, t.k, t.runs, t.vecs = &buf.f[0], 4*pos, size, m, &pl.vecs[4*at]
@@ -282,16 +281,53 @@ func (u *Winograd) multiply(pl *winogradPlan, tile convTile, dst, v, bias, res [
 	})
 }
 
+// products sets y, with a position every pos elements, to the products of m output channels from m0 on with size vectors of v.
+func (pl *winogradPlan) products(u *Winograd, jb *convJob, y []float32, pos int, v []float32, m0, m, size int) {
+	ld := size * pl.lanes
+	if k := cur.winograd.products[size]; k != nil {
+		tiles := (m + winogradTile - 1) / winogradTile
+		for q := range 16 {
+			y, a, v := y[q*pos:], u.u[q*u.pos+m0*u.c:], v[q*pl.pos:]
+			for k0 := 0; k0 < u.c; k0 += kc {
+				k(&y[0], &a[k0*winogradTile], &v[k0*pl.pitch], u.c*winogradTile*4, pl.pitch*4, min(kc, u.c-k0), tiles, k0)
+			}
+		}
+		return
+	}
+	mr := cur.conv.rows(size)
+	tiles := (m + mr - 1) / mr
+	for q := range 16 {
+		// The first m%tiles tiles have one channel more than the others.
+		rows, more := m/tiles, m%tiles
+		for first, done := 0, 0; done < tiles; {
+			n, runs := rows, tiles-done
+			if done < more {
+				n, runs = rows+1, more-done
+			}
+			t := &jb.tile
+			*t = convTile{lda: 4 * u.c, src: &v[q*pl.pos], vecs: &pl.unit[0], dst: &y[q*pos+first*ld], ldc: 4 * ld, runs: runs}
+			jb.run(cur.conv.kern[size][n], u.u[q*u.pos+(m0+first)*u.c:], pl.offs)
+			first, done = first+n*runs, done+runs
+		}
+	}
+}
+
 // winogradKernels are the transformations of a level; distances are in bytes.
 type winogradKernels struct {
 	columns func(d *float32, part int, p *float32, ldp int, pairs, tiles int)
 	rows    func(v *float32, pos int, d *float32, part, down, count int)
-	filters func(u *float32, pos int, g *float32, by float32, count int)
 	out     func(t *byte)
+
+	// filters transforms count windows of each of winogradTile output channels, stride bytes apart, times the factors by. In u the channels
+	// lie next to each other.
+	filters func(u *float32, pos int, window *float32, stride int, by *float32, count int)
+	// products by number of vectors: of tiles of winogradTile rows of weights with k rows, added to y where add is not 0; where both are nil the tiles
+	// of convolutions do it
+	products [4]func(y, a, v *float32, tile, pitch, k, tiles, add int)
 }
 
 // winogradGeneric are those in plain Go, for vectors of 8 lanes.
-var winogradGeneric = &winogradKernels{winogradColumnsGeneric, winogradRowsGeneric, winogradFiltersGeneric, winogradOutGeneric}
+var winogradGeneric = &winogradKernels{columns: winogradColumnsGeneric, rows: winogradRowsGeneric, out: winogradOutGeneric}
 
 // winogradColumnsGeneric transforms pairs of rows of a padded channel: of row y, column j of a tile's four goes to part y%2·4+j, where
 // the row y/2 has as many elements as there are tiles. The last vector of a row may write beyond it, to where the next row goes.
@@ -318,15 +354,6 @@ func winogradRowsGeneric(v *float32, pos int, d *float32, part, down, count int)
 		for i := range n {
 			v0[i], v1[i], v2[i], v3[i] = d0[i]-d2[i], d1[i]+d2[i], d2[i]-d1[i], d1[i]-d3[i]
 		}
-	}
-}
-
-// winogradFiltersGeneric transforms the windows of 8·count channels; u has a position every pos bytes.
-func winogradFiltersGeneric(u *float32, pos int, g *float32, by float32, count int) {
-	n := 8 * count
-	to := unsafe.Slice(u, 15*pos/4+n)
-	for c, from := 0, unsafe.Slice(g, 9*n); c < n; c++ {
-		winogradFilter(to[c:], pos/4, from[9*c:], by)
 	}
 }
 

@@ -14,10 +14,20 @@ func winogradColumns_avx512(d *float32, part int, p *float32, ldp int, pairs int
 //go:noescape
 func winogradRows_avx512(v *float32, pos int, d *float32, part int, down int, count int)
 
-// winogradFilters_avx512 is winogradFiltersGeneric for count vectors of channels.
+// winogradProducts1_avx512 multiplies the weights of tiles of eight channels, tile bytes apart, by 1 vectors of k rows, pitch bytes apart; the results lie next to each other. add: to what lies there.
 //
 //go:noescape
-func winogradFilters_avx512(u *float32, pos int, window *float32, by float32, count int)
+func winogradProducts1_avx512(y *float32, a *float32, v *float32, tile int, pitch int, k int, tiles int, add int)
+
+// winogradProducts2_avx512 multiplies the weights of tiles of eight channels, tile bytes apart, by 2 vectors of k rows, pitch bytes apart; the results lie next to each other. add: to what lies there.
+//
+//go:noescape
+func winogradProducts2_avx512(y *float32, a *float32, v *float32, tile int, pitch int, k int, tiles int, add int)
+
+// winogradProducts3_avx512 multiplies the weights of tiles of eight channels, tile bytes apart, by 3 vectors of k rows, pitch bytes apart; the results lie next to each other. add: to what lies there.
+//
+//go:noescape
+func winogradProducts3_avx512(y *float32, a *float32, v *float32, tile int, pitch int, k int, tiles int, add int)
 
 // winogradOut_avx512 makes the results of runs of channels of products at k vectors of tiles; see winogradOutGeneric.
 //
@@ -34,12 +44,27 @@ func winogradColumns_avx2(d *float32, part int, p *float32, ldp int, pairs int, 
 //go:noescape
 func winogradRows_avx2(v *float32, pos int, d *float32, part int, down int, count int)
 
-// winogradFilters_avx2 is winogradFiltersGeneric for count vectors of channels.
+// winogradProducts1_avx2 multiplies the weights of tiles of eight channels, tile bytes apart, by 1 vectors of k rows, pitch bytes apart; the results lie next to each other. add: to what lies there.
 //
 //go:noescape
-func winogradFilters_avx2(u *float32, pos int, window *float32, by float32, count int)
+func winogradProducts1_avx2(y *float32, a *float32, v *float32, tile int, pitch int, k int, tiles int, add int)
+
+// winogradProducts2_avx2 multiplies the weights of tiles of eight channels, tile bytes apart, by 2 vectors of k rows, pitch bytes apart; the results lie next to each other. add: to what lies there.
+//
+//go:noescape
+func winogradProducts2_avx2(y *float32, a *float32, v *float32, tile int, pitch int, k int, tiles int, add int)
+
+// winogradProducts3_avx2 multiplies the weights of tiles of eight channels, tile bytes apart, by 3 vectors of k rows, pitch bytes apart; the results lie next to each other. add: to what lies there.
+//
+//go:noescape
+func winogradProducts3_avx2(y *float32, a *float32, v *float32, tile int, pitch int, k int, tiles int, add int)
 
 // winogradOut_avx2 makes the results of runs of channels of products at k vectors of tiles; see winogradOutGeneric.
 //
 //go:noescape
 func winogradOut_avx2(t *byte)
+
+// winogradFilters transforms windows; see winogradKernels.
+//
+//go:noescape
+func winogradFilters(u *float32, pos int, window *float32, stride int, by *float32, count int)

@@ -14,9 +14,12 @@ func winograd() {
 	for _, w := range widths {
 		w.winogradColumns()
 		w.winogradRows()
-		w.winogradFilters()
+		for nv := 1; nv <= 3; nv++ {
+			w.winogradProducts(nv)
+		}
 		w.winogradOut()
 	}
+	winogradFilters()
 }
 
 // table is a constant of 16 indices.
@@ -160,39 +163,32 @@ func (w width) winogradRows() {
 	RET()
 }
 
-// winogradFilters emits the transformation of the weights, a lane for each input channel.
-func (w width) winogradFilters() {
-	name := "winogradFilters_" + w.name
-	TEXT(name, NOSPLIT, "func(u *float32, pos int, window *float32, by float32, count int)")
-	Doc(name + " is winogradFiltersGeneric for count vectors of channels.")
+// winogradFilters emits the transformation of the weights, a lane for each of eight output channels; both vector levels use it.
+func winogradFilters() {
+	w := widths[1]
+	TEXT("winogradFilters", NOSPLIT, "func(u *float32, pos int, window *float32, stride int, by *float32, count int)")
+	Doc("winogradFilters transforms windows; see winogradKernels.")
 	Pragma("noescape")
 	u, pos, g := Load(Param("u"), GP64()), Load(Param("pos"), GP64()), Load(Param("window"), GP64())
-	count := Load(Param("count"), GP64())
-	ninths, half := table("ninths_"+w.name, func(i int) int { return 9 * i }), num(0.5)
+	stride, by, count := GP64(), Load(Param("by"), GP64()), Load(Param("count"), GP64())
+	Load(Param("stride"), stride)
+	half := num(0.5)
+	index := w.reg()
+	VMOVD(stride.As32(), index.AsX())
+	VPBROADCASTD(index.AsX(), index)
+	VPMULLD(table("channels", func(i int) int { return i }), index, index)
 	fourPos := GP64()
 	MOVQ(pos, fourPos)
 	SHLQ(operand.Imm(2), fourPos)
-	var ones reg.GPVirtual
-	if w.z() {
-		ones = GP32()
-		MOVL(operand.I32(-1), ones)
-	}
-	Label("vector")
+	Label("input")
 	var x [3][3]reg.VecVirtual
-	by, index := w.param("by"), w.set(ninths)
+	factor := w.reg()
+	VMOVUPS(operand.Mem{Base: by}, factor)
 	for i := range 9 {
-		r := w.reg()
-		from := operand.Mem{Base: g, Index: index, Scale: 4, Disp: 4 * i}
-		if w.z() {
-			k := K()
-			KMOVW(ones, k)
-			VGATHERDPS(from, k, r)
-		} else {
-			all := w.reg()
-			VPCMPEQD(index, index, all)
-			VGATHERDPS(all, from, r)
-		}
-		VMULPS(by, r, r)
+		r, all := w.reg(), w.reg()
+		VPCMPEQD(index, index, all)
+		VGATHERDPS(all, operand.Mem{Base: g, Index: index, Scale: 1, Disp: 4 * i}, r)
+		VMULPS(factor, r, r)
 		x[i/3][i%3] = r
 	}
 	// three makes four of three values
@@ -240,10 +236,10 @@ func (w width) winogradFilters() {
 			ADDQ(fourPos, to)
 		}
 	}
-	ADDQ(operand.U32(9*w.bytes), g)
+	ADDQ(operand.Imm(36), g)
 	ADDQ(operand.U32(w.bytes), u)
 	DECQ(count)
-	JNZ(operand.LabelRef("vector"))
+	JNZ(operand.LabelRef("input"))
 	VZEROUPPER()
 	RET()
 }
@@ -266,6 +262,14 @@ func (w width) winogradOut() {
 	MOVQ(operand.Mem{Base: tt, Disp: tileK}, left)
 	MOVQ(operand.Mem{Base: tt, Disp: tileVecs}, vecs)
 	Label("vector")
+	// Where the next channel's results go is asked for: stores go to memory in order, and each would wait for the one before.
+	next, at := GP64(), GP64()
+	MOVQ(operand.Mem{Base: tt, Disp: tileDst}, next)
+	ADDQ(operand.Mem{Base: tt, Disp: tileLdc}, next)
+	for i := range 4 {
+		MOVQ(operand.Mem{Base: vecs, Disp: i*vecSize + vecSegs + segOff}, at)
+		PREFETCHT0(operand.Mem{Base: next, Index: at, Scale: 1})
+	}
 	pos := field(tileLda)
 	three, rows := GP64(), [4]reg.GPVirtual{src, GP64(), GP64(), GP64()}
 	LEAQ(operand.Mem{Base: pos, Index: pos, Scale: 2}, three)
@@ -364,4 +368,88 @@ func interleaveHigh() operand.Mem {
 		high = table("highhalves", func(i int) int { return 8 + i/2 + i%2*16 })
 	}
 	return high
+}
+
+// winogradProducts emits the products of one position at nv vectors of tiles. The weights lie in tiles of eight output channels,
+// those of an input channel next to each other; with 16 registers half of such a tile is done at a time.
+func (w width) winogradProducts(nv int) {
+	regs, rows := zs, 8
+	if !w.z() {
+		regs, rows = ys, 4
+	}
+	f := &family{elem: "float32", size: 4, vec: w.bytes}
+	sums, b, av := regs[:rows*nv], regs[rows*nv:rows*nv+nv], regs[rows*nv+nv:]
+	if len(av) > 4 {
+		av = av[:4]
+	}
+	name := fmt.Sprintf("winogradProducts%d_%s", nv, w.name)
+	TEXT(name, NOSPLIT, "func(y, a, v *float32, tile int, pitch int, k int, tiles int, add int)")
+	Doc(fmt.Sprintf("%s multiplies the weights of tiles of eight channels, tile bytes apart, by %d vectors of k rows, pitch bytes apart; the results lie next to each other. add: to what lies there.", name, nv))
+	Pragma("noescape")
+	y, a, v := Load(Param("y"), GP64()), Load(Param("a"), GP64()), Load(Param("v"), GP64())
+	pitch, tiles := Load(Param("pitch"), GP64()), Load(Param("tiles"), GP64())
+	ap, vp, k, flag := GP64(), GP64(), GP64(), GP64()
+	Label("tile")
+	for half := range 8 / rows {
+		label := func(s string) string { return fmt.Sprintf("%s%d", s, half) }
+		for _, s := range sums {
+			f.clear(s)
+		}
+		MOVQ(a, ap)
+		MOVQ(v, vp)
+		Load(Param("k"), k)
+		step := func(u int) {
+			for i := range nv {
+				VMOVUPS(operand.Mem{Base: vp, Disp: i * w.bytes}, b[i])
+			}
+			ADDQ(pitch, vp)
+			for r := range rows {
+				at := operand.Mem{Base: ap, Disp: 32*u + 16*half + 4*r}
+				if w.z() && nv == 1 {
+					VFMADD231PS_BCST(at, b[0], sums[r])
+					continue
+				}
+				x := av[r%len(av)]
+				VBROADCASTSS(at, x)
+				for i := range nv {
+					VFMADD231PS(b[i], x, sums[r*nv+i])
+				}
+			}
+		}
+		SUBQ(operand.Imm(4), k)
+		JLT(operand.LabelRef(label("few")))
+		Label(label("four"))
+		for u := range 4 {
+			step(u)
+		}
+		ADDQ(operand.U32(128), ap)
+		SUBQ(operand.Imm(4), k)
+		JGE(operand.LabelRef(label("four")))
+		Label(label("few"))
+		ADDQ(operand.Imm(4), k)
+		JZ(operand.LabelRef(label("summed")))
+		Label(label("one"))
+		step(0)
+		ADDQ(operand.Imm(32), ap)
+		DECQ(k)
+		JNZ(operand.LabelRef(label("one")))
+		Label(label("summed"))
+		Load(Param("add"), flag)
+		TESTQ(flag, flag)
+		JZ(operand.LabelRef(label("store")))
+		for i, s := range sums {
+			VADDPS(operand.Mem{Base: y, Disp: i * w.bytes}, s, s)
+		}
+		Label(label("store"))
+		for i, s := range sums {
+			VMOVUPS(s, operand.Mem{Base: y, Disp: i * w.bytes})
+		}
+		ADDQ(operand.U32(len(sums)*w.bytes), y)
+	}
+	Load(Param("tile"), k)
+	ADDQ(k, a)
+	DECQ(tiles)
+	JNZ(operand.LabelRef("tile"))
+	VZEROUPPER()
+	RET()
 }
