@@ -3,6 +3,7 @@ package numfmt
 import (
 	"encoding/binary"
 	"fmt"
+	"slices"
 
 	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
@@ -17,28 +18,33 @@ func Pack(e Elem, codes []uint32) ([]byte, error) {
 	if bits == 0 {
 		return nil, fmt.Errorf("cannot pack codes of element type %s", e)
 	}
-	out := make([]byte, 0, PackedLen(e, len(codes)))
-	switch bits {
+	out := make([]byte, PackedLen(e, len(codes)))
+	pack(out, e, codes)
+	return out, nil
+}
+
+// pack is Pack into bytes that are 0.
+func pack(out []byte, e Elem, codes []uint32) {
+	switch bits := e.Bits(); bits {
 	case 32:
-		for _, c := range codes {
-			out = binary.LittleEndian.AppendUint32(out, c)
+		for i, c := range codes {
+			binary.LittleEndian.PutUint32(out[4*i:], c)
 		}
 	case 16:
-		for _, c := range codes {
-			out = binary.LittleEndian.AppendUint16(out, uint16(c))
+		for i, c := range codes {
+			binary.LittleEndian.PutUint16(out[2*i:], uint16(c))
 		}
 	case 8:
-		for _, c := range codes {
-			out = append(out, byte(c))
+		out = out[:len(codes)]
+		for i, c := range codes {
+			out[i] = byte(c)
 		}
 	default:
 		per, mask := 8/bits, uint32(1)<<bits-1
-		out = out[:cap(out)]
 		for i, c := range codes {
 			out[i/per] |= byte(c&mask) << (i % per * bits)
 		}
 	}
-	return out, nil
 }
 
 // Unpack reads n codes of the element type; codes are the type's bits, not sign-extended.
@@ -105,8 +111,8 @@ func (s Scheme) Encode(x []float32, l Layout, p Params) (Codes, error) {
 	return s.encode(x, l, p, true)
 }
 
-// codesAtOnce is the number of values that Encode and Decode have in work.
-const codesAtOnce = 1 << 20
+// codesAtOnce is the number of values that Encode, on each core, and Decode have in work.
+const codesAtOnce = 1 << 16
 
 func (s Scheme) encode(x []float32, l Layout, p Params, saturate bool) (Codes, error) {
 	if s.StoreElem() == ElemNone {
@@ -115,14 +121,13 @@ func (s Scheme) encode(x []float32, l Layout, p Params, saturate bool) (Codes, e
 	if err := s.checkStore(l, p, len(x)); err != nil {
 		return Codes{}, err
 	}
-	out := Codes{Elem: s.StoreElem(), Len: len(x), Data: make([]byte, 0, PackedLen(s.StoreElem(), len(x)))}
-	for part := range l.Parts(p, codesAtOnce) {
-		data, err := Pack(out.Elem, s.codes(x[part.From:part.To], part.Layout, part.Params, saturate))
-		if err != nil {
-			return Codes{}, err
+	out := Codes{Elem: s.StoreElem(), Len: len(x), Data: make([]byte, PackedLen(s.StoreElem(), len(x)))}
+	parts := slices.Collect(l.Parts(p, codesAtOnce))
+	par.For(len(parts), 1, func(from, to int) {
+		for _, part := range parts[from:to] {
+			pack(out.Data[PackedLen(out.Elem, part.From):], out.Elem, s.codes(x[part.From:part.To], part.Layout, part.Params, saturate))
 		}
-		out.Data = append(out.Data, data...)
-	}
+	})
 	return out, nil
 }
 

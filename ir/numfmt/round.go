@@ -3,6 +3,7 @@ package numfmt
 import (
 	"fmt"
 	"math"
+	"slices"
 
 	"github.com/qsimc/qsimc/runtime/kernel"
 	"github.com/qsimc/qsimc/runtime/kernel/par"
@@ -75,10 +76,9 @@ func (s Scheme) divide(dst, x, scale []float32) {
 			dst[i] = v * f
 		}
 	case len(scale) != len(x):
-		div := scale[0] + eps
-		for i, v := range x {
-			dst[i] = v / div
-		}
+		kernel.DivScalar(dst, x, scale[0]+eps)
+	case !mul && eps == 0 && !slices.Contains(scale, 0):
+		kernel.Div(dst, x, scale)
 	default:
 		scale = scale[:len(x)]
 		for i, v := range x {
