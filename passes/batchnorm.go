@@ -61,6 +61,7 @@ func foldBatchNorms(ctx context.Context, u *Unit) error {
 			return fmt.Errorf("node %v: %w", f.norm, err)
 		}
 		u.edit()
+		u.changed = true
 	}
 	return nil
 }

@@ -144,7 +144,8 @@ func (in *inserter) sweep(ctx context.Context, samples ir.Samples, probes []cali
 	})
 }
 
-// measure runs the first n samples and measures the error of every activation quantizer on them.
+// measure runs the first n samples and measures the error of every activation quantizer on them. What the
+// reference wants of them is kept.
 func (in *inserter) measure(ctx context.Context, n int) error {
 	if n <= 0 || in.u.Samples == nil {
 		return nil
@@ -161,6 +162,8 @@ func (in *inserter) measure(ctx context.Context, n int) error {
 	if probes == nil {
 		return nil
 	}
+	more, keep := in.u.refer(n, probes)
+	probes = append(probes, more...)
 	first := func(yield func(ir.Tensors, error) bool) {
 		i := 0
 		for t, err := range in.u.Samples() {
@@ -169,7 +172,11 @@ func (in *inserter) measure(ctx context.Context, n int) error {
 			}
 		}
 	}
-	return in.sweep(ctx, func() iterTensors { return first }, probes, "measured samples")
+	if err := in.sweep(ctx, func() iterTensors { return first }, probes, "measured samples"); err != nil {
+		return err
+	}
+	keep()
+	return nil
 }
 
 // Passes, Ordered and Observe make a quantizer an observer that measures its own error. A profile of a format without scales

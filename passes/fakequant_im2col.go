@@ -40,6 +40,7 @@ func (u *Unit) unfold(ds []*Decision) error {
 			return fmt.Errorf("site %q: %w", d.Name, err)
 		}
 		u.edit()
+		u.changed = true
 		u.note(fmt.Sprintf("conv=im2col: site %q multiplies patches of %d numbers, which a Conv with a one-hot weight lays out: exact, for simulation and not for speed",
 			d.Name, len(ir.Data[float32](w))/w.Shape()[0]))
 	}

@@ -196,12 +196,15 @@ type Unit struct {
 	Profile       bool            // fakequant fills Report.Profiles
 	Fits          *Fits           // what fakequant fits is kept here and taken from here; nil: each run fits anew
 	Stats         *calib.Stats    // what calibration has seen is kept here and taken from here; nil: each run looks anew
+	Reference     *Reference      // what is kept of the model's first runs; nil: nothing
 	Scratch       *store.Scratch  // where results go that would not fit into memory; nil: all stay there
 	Debug         Debug
 
 	entry  *PassEntry // of the pass at work
 	site   string     // the site it works on, for the message of a panic
 	fitted map[fitKey]rounded
+
+	changed bool // the model computes something else than it did, be it by rounding
 
 	own       map[*ir.Node]bool   // quantization nodes that passes of this run have inserted for good
 	clusters  map[*ir.Value][]int // cluster of each column of a weight, in the order in which its inputs are made

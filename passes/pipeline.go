@@ -200,6 +200,7 @@ func (p *Pipeline) step(ctx context.Context, u *Unit, i int) error {
 	start := time.Now()
 	err := guarded(ctx, u, s.conf)
 	u.entry.Seconds = time.Since(start).Seconds()
+	u.changed = u.changed || s.pass != Inline && s.pass != Fold // fold says so where it moves arithmetic
 	if err == nil {
 		if err = op.Verify(u.Model); err != nil {
 			err = fmt.Errorf("left a model that does not verify: %w", err)

@@ -172,6 +172,15 @@ func agree(want []*ir.Value, before, after ir.Tensors) error {
 // extract returns a model of its own that computes the results of some nodes of a graph, those between them included. What
 // the nodes read from outside becomes an input of the same name, constants come along.
 func extract(nodes []*ir.Node, want []*ir.Value) *ir.Model {
+	outputs := make([]ir.Output, len(want))
+	for i, v := range want {
+		outputs[i] = ir.Output{Name: v.Name, Value: v}
+	}
+	return extractAs(nodes, outputs)
+}
+
+// extractAs is extract with names for the outputs, which need not be results of the nodes.
+func extractAs(nodes []*ir.Node, outputs []ir.Output) *ir.Model {
 	src := nodes[0].Graph().Model()
 	order := nodeOrder(src)
 	nodes = slices.Clone(nodes)
@@ -212,8 +221,8 @@ func extract(nodes []*ir.Node, want []*ir.Value) *ir.Model {
 			}
 		}
 	}
-	for _, v := range want {
-		g.AddOutput(v.Name, at[v])
+	for _, o := range outputs {
+		g.AddOutput(o.Name, read(o.Value))
 	}
 	return m
 }

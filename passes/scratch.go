@@ -1,6 +1,7 @@
 package passes
 
 import (
+	"slices"
 	"unsafe"
 
 	"github.com/qsimc/qsimc/ir"
@@ -26,6 +27,21 @@ func (u *Unit) keep(t *ir.Tensor) (*ir.Tensor, error) {
 		kept.Label = t.Label
 	}
 	return kept, err
+}
+
+// KeepCopy returns a copy of a tensor whose storage is lent, in the scratch file where the results are large.
+func (u *Unit) KeepCopy(t *ir.Tensor) (*ir.Tensor, error) {
+	if t.Elem() == ir.String {
+		return t, nil // is never lent
+	}
+	b, err := u.Scratch.Keep(t.Bytes())
+	if err != nil {
+		return nil, err
+	}
+	if len(b) > 0 && &b[0] == &t.Bytes()[0] {
+		b = slices.Clone(b)
+	}
+	return ir.TensorOf(t.Elem(), t.Shape(), b)
 }
 
 // constant adds a constant whose data is kept.

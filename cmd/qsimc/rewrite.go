@@ -268,6 +268,9 @@ func (j *rewriting) run(ctx context.Context, m *ir.Model, pipeline *passes.Pipel
 		}
 		u.Samples = j.data.Samples()
 	}
+	if j.data != nil && !f.noCheck {
+		u.Reference = &passes.Reference{Samples: measured}
+	}
 	if err := j.openCache(u); err != nil {
 		return err
 	}

@@ -3,6 +3,7 @@ package calib
 import (
 	"context"
 	"fmt"
+	"slices"
 	"sync"
 
 	"github.com/qsimc/qsimc/ir"
@@ -18,11 +19,13 @@ type Observer interface {
 }
 
 // Probe attaches an observer to a value of the model. Whole shows it the rows that only fill up a batch, too: for those who
-// compute with the tensor instead of learning from it.
+// compute with the tensor instead of learning from it. Spare leaves the observer out, who then sees nothing, where the weights are
+// more than may be kept ready.
 type Probe struct {
 	Value *ir.Value
 	Into  Observer
 	Whole bool
+	Spare bool
 }
 
 // Options of Sweep.
@@ -54,6 +57,10 @@ func Sweep(ctx context.Context, m *ir.Model, samples ir.Samples, probes []Probe,
 		return err
 	}
 	if s.program.Streams() {
+		spare := func(p Probe) bool { return p.Spare }
+		if wanted := slices.DeleteFunc(slices.Clone(probes), spare); len(wanted) < len(probes) && len(wanted) > 0 {
+			return Sweep(ctx, m, samples, wanted, o)
+		}
 		if done, err := inner(ctx, m, samples, probes, o); done || err != nil {
 			return err
 		}

@@ -89,6 +89,18 @@ func TestSweepBeyondMemory(t *testing.T) {
 			}
 		}
 	}
+	for hold, sees := range map[int64]bool{0: true, 1: false} {
+		wanted, spare := calib.NewRange(method(t, "max"), s, -1), calib.NewRange(method(t, "max"), s, -1)
+		probes := []calib.Probe{{Value: m.Find("b"), Into: wanted}, {Value: m.Find("y"), Into: spare, Spare: true}}
+		if err := calib.Sweep(t.Context(), m, samples, probes, calib.Options{Runtime: runtime.Options{Hold: hold}}); err != nil {
+			t.Fatal(err)
+		}
+		_, _, err := wanted.Range()
+		_, _, serr := spare.Range()
+		if err != nil || (serr == nil) != sees {
+			t.Errorf("hold %d: the observers have %v and %v, wanted the spare one to see something: %v", hold, err, serr, sees)
+		}
+	}
 }
 
 // faulty is an observer with a bug.
