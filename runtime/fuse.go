@@ -69,6 +69,7 @@ func (p *Program) fuse(ctx context.Context, pl *plan, plain bool) *plan {
 		if !f.gone[i] {
 			f.activation(i)
 			f.concat(i)
+			f.maxPool(i)
 		}
 	}
 	f.unread()
@@ -267,7 +268,7 @@ func (f *fuser) maker(s int, operator string) (int, bool) {
 // is reports whether step i is an operator of the default domain that yields one float32 tensor.
 func (f *fuser) is(i int, operator string) bool {
 	st := &f.steps[i]
-	return st.node.Op.Type == operator && st.node.Op.Domain == "" && st.parts == nil && len(st.out) > 0 && st.node.Out(0).Type.Elem == ir.Float32
+	return st.node.Op.Type == operator && st.node.Op.Domain == "" && st.parts == nil && len(st.out) > 0 && st.out[0] >= 0 && st.node.Out(0).Type.Elem == ir.Float32
 }
 
 // other returns the input of a step of two inputs that is not s.

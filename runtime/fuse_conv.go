@@ -174,9 +174,14 @@ func perChannel(s, of []int) bool {
 	return len(s) == len(of) && s[0] == of[0] && s[1] == of[1] && !slices.ContainsFunc(s[2:], func(d int) bool { return d != 1 })
 }
 
+// epilogue is what follows the sums, but for the residual.
+func (s *convolution) epilogue() *kernel.Epilogue {
+	return &kernel.Epilogue{RowBias: s.bias, Act: s.tail.act, Lo: s.tail.lo, Hi: s.tail.hi}
+}
+
 // run computes the convolution into dst.
 func (s *convolution) run(g kernel.Conv2D, dst []float32, in []*ir.Tensor) {
-	ep := &kernel.Epilogue{RowBias: s.bias, Act: s.tail.act, Lo: s.tail.lo, Hi: s.tail.hi}
+	ep := s.epilogue()
 	oh, ow := g.Out()
 	if s.tail.residual < 0 || len(dst) == 0 {
 		s.convolve(g, dst, in[0], 0, ep)
@@ -230,6 +235,48 @@ var convDef = &op.Def{Name: "convolution", Eval: func(c *op.Call) ([]*ir.Tensor,
 		return nil, err
 	}
 	s.run(g, ir.Data[float32](out), c.In)
+	return []*ir.Tensor{out}, nil
+}}
+
+// pooled is the state of a convolution joined with the MaxPool of its result.
+type pooled struct {
+	conv *convolution
+	pool *ir.Node
+}
+
+// maxPool joins a MaxPool with the convolution whose result nothing else reads. Those that work on codes, or by Winograd's algorithm, or add
+// something large, stay apart.
+func (f *fuser) maxPool(i int) {
+	st := &f.steps[i]
+	if !f.is(i, "MaxPool") || len(st.out) > 1 && st.out[1] >= 0 {
+		return
+	}
+	j, ok := f.by[st.in[0]]
+	if !ok || f.gone[j] || f.steps[j].def != convDef || !f.private(st.in[0], i) {
+		return
+	}
+	c := f.steps[j].state.(*convolution)
+	if ep := c.epilogue(); c.codes != nil || c.winograd != nil || c.tail.residual >= 0 || c.node.Int("group", 1) != 1 || !ep.InTiles() {
+		return
+	}
+	f.join(pooledDef, &pooled{c, st.node}, f.steps[j].in, j, i)
+}
+
+var pooledDef = &op.Def{Name: "convolution and MaxPool", Eval: func(c *op.Call) ([]*ir.Tensor, error) {
+	s := c.State.(*pooled)
+	g, shape, err := s.conv.geometry(c.In)
+	if err != nil {
+		return nil, err
+	}
+	q, shape, err := op.MaxPoolGeometry(s.pool, shape)
+	if err != nil {
+		return nil, errUnfit
+	}
+	out, err := c.New(ir.Float32, shape...)
+	if err != nil {
+		return nil, err
+	}
+	kernel.ConvMaxPool(g, q, ir.Data[float32](out), ir.Data[float32](c.In[0]), s.conv.scaled(), s.conv.epilogue())
 	return []*ir.Tensor{out}, nil
 }}
 

@@ -8,6 +8,7 @@ import (
 	"os"
 	"path/filepath"
 	goruntime "runtime"
+	"slices"
 	"strings"
 	"testing"
 
@@ -318,6 +319,55 @@ func TestJoinedChannels(t *testing.T) {
 			}`)
 			in := ir.Tensors{"x": ramp(2, 3, 6, 7), "z": ramp(2, 5, 4, 5), "t": ramp(2, 3, 1, 1)}
 			compareJoined(t, m, in)
+		})
+	}
+}
+
+// The maxima of a convolution's windows are taken while its result is in the cache.
+func TestJoinedPool(t *testing.T) {
+	var w []string
+	for i := range 20 * 3 * 9 {
+		w = append(w, fmt.Sprint(float32(i*31%61)/64-0.5))
+	}
+	for name, c := range map[string]struct {
+		src   string
+		steps []string
+	}{
+		"plain": {`c = Conv <strides=[2,2]> (x, w)
+			r = Relu (c)
+			y = MaxPool <kernel_shape=[3,3], strides=[2,2]> (r)`, []string{"convolution and MaxPool"}},
+		"pads, ceil": {`c = Conv <pads=[1,1,1,1]> (x, w)
+			y = MaxPool <kernel_shape=[2,3], strides=[2,2], pads=[1,1,0,1], ceil_mode=1> (c)`, []string{"convolution and MaxPool"}},
+		"read twice": {`c = Conv (x, w)
+			p = MaxPool <kernel_shape=[2,2]> (c)
+			a = ReduceMax <keepdims=1> (c)
+			y = Add (p, a)`, []string{"convolution", "MaxPool", "ReduceMax", "Add"}},
+		"slow activation": {`c = Conv (x, w)
+			s = Sigmoid (c)
+			y = MaxPool <kernel_shape=[2,2]> (s)`, []string{"convolution", "MaxPool"}},
+		"indices": {`c = Conv (x, w)
+			p, i = MaxPool <kernel_shape=[2,2]> (c)
+			f = Cast <to=1> (i)
+			y = Add (p, f)`, []string{"convolution", "MaxPool", "Cast", "Add"}},
+		"a large window": {`c = Conv <pads=[1,1,1,1]> (x, w)
+			y = MaxPool <kernel_shape=[7,7]> (c)`, []string{"convolution and MaxPool"}},
+	} {
+		t.Run(name, func(t *testing.T) {
+			t.Parallel()
+			m := parse(t, `<ir_version: 10, opset_import: ["": 21]>
+				g (float[N,3,H,W] x) => (float[N,20,A,B] y) <float[20,3,3,3] w = {`+strings.Join(w, ",")+`}> {
+				`+c.src+`
+			}`)
+			for _, size := range [][]int{{1, 33, 41}, {2, 8, 9}} {
+				compareJoined(t, m, ir.Tensors{"x": ramp(size[0], 3, size[1], size[2])})
+			}
+			p, err := runtime.Compile(m)
+			if err != nil {
+				t.Fatal(err)
+			}
+			if got := runtime.Steps(p); !slices.Equal(got, c.steps) {
+				t.Errorf("runs %v, want %v", got, c.steps)
+			}
 		})
 	}
 }

@@ -139,6 +139,26 @@ func (p *pooling) small() bool {
 	return len(p.in) <= 2 && product(p.w.kernel) <= 25
 }
 
+// MaxPoolGeometry returns the windows of the MaxPool node n on an input x [N, C, D1, …] of one or two spatial axes, and the shape of the
+// result. It fails with ErrUnsupported for more axes, and for windows that are not taken element by element.
+func MaxPoolGeometry(n *ir.Node, x []int) (kernel.Conv2D, []int, error) {
+	if len(x) < 3 {
+		return kernel.Conv2D{}, nil, fmt.Errorf("input %v: wants [N, C, D1, …]", x)
+	}
+	w, err := windowOf(n, len(x)-2, nil)
+	if err != nil {
+		return kernel.Conv2D{}, nil, err
+	}
+	p, err := w.pooling(x)
+	if err != nil {
+		return kernel.Conv2D{}, nil, err
+	}
+	if !p.small() {
+		return kernel.Conv2D{}, nil, fmt.Errorf("a window of %v: %w", w.kernel, ErrUnsupported)
+	}
+	return p.flat(), p.shape, nil
+}
+
 // flat describes the windows of one or two spatial axes to the kernel; one axis is a plane of height 1. The padding reaches
 // as far as the last window does.
 func (p *pooling) flat() kernel.Conv2D {

@@ -41,19 +41,24 @@ type pooling struct {
 }
 
 func poolingOf(c *Call) (*pooling, error) {
-	x := c.In[0]
-	rank, err := spatialRank(x.Type(), "the input")
+	rank, err := spatialRank(c.In[0].Type(), "the input")
 	if err != nil {
 		return nil, err
 	}
-	p := &pooling{in: x.Shape()[2:], planes: x.Shape()[0] * x.Shape()[1]}
-	if p.w, err = windowOf(c.Node, rank, nil); err != nil {
+	w, err := windowOf(c.Node, rank, nil)
+	if err != nil {
 		return nil, err
 	}
-	if p.out, err = p.w.fit(p.in); err != nil {
+	return w.pooling(c.In[0].Shape())
+}
+
+// pooling is what the window does to an input of some shape.
+func (w *window) pooling(x []int) (p *pooling, err error) {
+	p = &pooling{w: w, in: x[2:], planes: x[0] * x[1]}
+	if p.out, err = w.fit(p.in); err != nil {
 		return nil, err
 	}
-	p.shape = append(append([]int{}, x.Shape()[:2]...), p.out...)
+	p.shape = append(append([]int{}, x[:2]...), p.out...)
 	return p, nil
 }
 

@@ -103,6 +103,12 @@ func (e *Epilogue) checkConv(what string, m, n int) {
 	}
 }
 
+// InTiles reports whether convolutions apply the activation while they have their sums in registers.
+func (e *Epilogue) InTiles() bool {
+	_, rest := e.tile()
+	return !rest
+}
+
 // tile is a tile that applies the activation, or, where the kernels do not know it, leaves it as the rest to do.
 func (e *Epilogue) tile() (t convTile, rest bool) {
 	switch e.Act {
@@ -122,22 +128,28 @@ const minConvWork = 1 << 17
 
 // dense computes one image of a convolution whose groups have several input channels, or that has one group.
 func (pl *convPlan) dense(tile convTile, dst, x, w, bias, res []float32) {
-	p := &pl.p
-	src, plane := x, p.H*p.W
-	if !pl.inPlace {
-		plane = pl.plane
-		buf := scratch(p.C*plane + pl.slack)
-		defer release(buf)
-		par.For(p.C, max(1, elemGrain/plane), func(lo, hi int) {
-			clear(buf.f[lo*plane : hi*plane])
-			for c := lo; c < hi; c++ {
-				pl.fill(buf.f[c*plane:(c+1)*plane], x[c*p.H*p.W:(c+1)*p.H*p.W])
-			}
-		})
-		src = buf.f
-		clear(src[p.C*plane:])
-	}
+	src, plane, done := pl.source(x)
+	defer done()
 	pl.multiply(cur.conv, tile, dst, src, plane, w, bias, res)
+}
+
+// source is where the tiles find an image: x, or the lattice made of it. Channels are plane elements apart. done is to be called when
+// it has been read.
+func (pl *convPlan) source(x []float32) (src []float32, plane int, done func()) {
+	p := &pl.p
+	if pl.inPlace {
+		return x, p.H * p.W, func() {}
+	}
+	plane = pl.plane
+	buf := scratch(p.C*plane + pl.slack)
+	par.For(p.C, max(1, elemGrain/plane), func(lo, hi int) {
+		clear(buf.f[lo*plane : hi*plane])
+		for c := lo; c < hi; c++ {
+			pl.fill(buf.f[c*plane:(c+1)*plane], x[c*p.H*p.W:(c+1)*p.H*p.W])
+		}
+	})
+	clear(buf.f[p.C*plane:])
+	return buf.f, plane, func() { release(buf) }
 }
 
 // multiply computes one image from its channels, plane elements apart.
@@ -258,8 +270,67 @@ func MaxPool(p Conv2D, dst, x []float32) {
 	pl := plans.Get().(*convPlan)
 	defer plans.Put(pl)
 	pl.lay(p, oh, ow, cur.conv, false)
-	pl.planes(p.N*p.C, 1, x, negInf, func(jb *convJob, c int, src []float32) {
-		jb.tile = convTile{src: &src[0], offs: &pl.offs[0], k: len(pl.offs), vecs: &pl.vecs[0], dst: &dst[c*oh*ow], runs: len(pl.vecs) / pl.wide}
+	pl.maxima(p.N*p.C, dst, x)
+}
+
+// maxima takes the maxima of count planes.
+func (pl *convPlan) maxima(count int, dst, x []float32) {
+	pl.planes(count, 1, x, negInf, func(jb *convJob, c int, src []float32) {
+		jb.tile = convTile{src: &src[0], offs: &pl.offs[0], k: len(pl.offs), vecs: &pl.vecs[0], dst: &dst[c*pl.oh*pl.ow], runs: len(pl.vecs) / pl.wide}
 		cur.conv.pool[pl.wide](jb.tile.bytes())
 	})
+}
+
+// ConvMaxPool is Conv with MaxPool of its result, a few channels at a time: what lies between stays in the cache. p has one group and no
+// OutStride; ep has no Residual, and an activation that Conv applies to its tiles (see Epilogue.InTiles). q describes the windows, as
+// for MaxPool, on one plane.
+func ConvMaxPool(p, q Conv2D, dst, x, w []float32, ep *Epilogue) {
+	oh, ow := p.Out()
+	ph, pw := q.Out()
+	same("ConvMaxPool: rows and columns", oh*ow, q.H*q.W)
+	same("ConvMaxPool: x", p.N*p.C*p.H*p.W, len(x))
+	same("ConvMaxPool: w", p.M*p.C*p.KH*p.KW, len(w))
+	same("ConvMaxPool: dst", p.N*p.M*ph*pw, len(dst))
+	ep.checkConv("ConvMaxPool", p.M, 0)
+	if len(dst) == 0 {
+		return
+	}
+	k := cur.conv
+	conv, pool := plans.Get().(*convPlan), plans.Get().(*convPlan)
+	defer plans.Put(conv)
+	defer plans.Put(pool)
+	conv.lay(p, oh, ow, k, true)
+	q.N, q.C, q.M, q.Groups = 1, 1, 1, 1
+	pool.lay(q, ph, pw, k, false)
+	first, _ := ep.tile()
+	depth := len(conv.offs)
+	first.lda, first.ldc = depth*4, oh*ow*4
+	rows := k.rows(3)
+	rows = (p.M + (p.M+rows-1)/rows - 1) / ((p.M + rows - 1) / rows) // of each tile, about the same
+	for n := range p.N {
+		src, _, done := conv.source(x[n*p.C*p.H*p.W:][:p.C*p.H*p.W])
+		par.For((p.M+rows-1)/rows, 1, func(lo, hi int) {
+			jb := convJobs.Get().(*convJob)
+			defer convJobs.Put(jb)
+			buf := scratch(rows * oh * ow)
+			defer release(buf)
+			for i := lo; i < hi; i++ {
+				r := i * rows
+				m := min(rows, p.M-r)
+				for at := 0; at < len(conv.vecs); {
+					size := k.block(len(conv.vecs)-at, false)
+					t := &jb.tile
+					*t = first
+					t.src, t.runs, t.vecs, t.dst = &src[0], 1, &conv.vecs[at], &buf.f[0]
+					if ep.RowBias != nil {
+						t.bias = &ep.RowBias[r]
+					}
+					jb.run(k.kern[size][m], w[r*depth:], conv.offs)
+					at += size
+				}
+				pool.maxima(m, dst[(n*p.M+r)*ph*pw:], buf.f)
+			}
+		})
+		done()
+	}
 }
