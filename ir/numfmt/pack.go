@@ -260,21 +260,24 @@ func (s Scheme) decode(dst []float32, e Elem, data []byte, l Layout, p Params) e
 	return nil
 }
 
-// lookUp reads packed codes of at most 8 bits by a table of their values.
+// lookUp reads packed codes of at most 8 bits by a table of the values that are in a byte.
 func lookUp(dst []float32, data []byte, bits int, value func(uint32) float32) {
 	per := 8 / bits
-	table := make([]float32, 1<<bits)
-	for code := range table {
-		table[code] = value(uint32(code))
+	table := make([]float32, 256*per)
+	for i := range table {
+		table[i] = value(uint32(i/per) >> (i % per * bits) & (1<<bits - 1))
 	}
-	mask := byte(1<<bits - 1)
 	par.For(len(data), grain, func(lo, hi int) {
-		for i := lo; i < hi; i++ {
-			b := data[i]
-			for at := i * per; at < min((i+1)*per, len(dst)); at++ {
-				dst[at] = table[b&mask]
-				b >>= bits
+		if per == 2 && hi*per <= len(dst) {
+			out := dst[2*lo : 2*hi]
+			for i, b := range data[lo:hi] {
+				pair := table[2*int(b):][:2]
+				out[2*i], out[2*i+1] = pair[0], pair[1]
 			}
+			return
+		}
+		for i := lo; i < hi; i++ {
+			copy(dst[i*per:min((i+1)*per, len(dst))], table[int(data[i])*per:])
 		}
 	})
 }

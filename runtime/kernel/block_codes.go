@@ -2,7 +2,6 @@ package kernel
 
 import (
 	"math"
-	"math/bits"
 	"unsafe"
 
 	"github.com/qsimc/qsimc/runtime/kernel/par"
@@ -106,81 +105,4 @@ func Uncode(rows, cols, size int, dst []float32, codes []byte) {
 // shortsOf views codes of two bytes.
 func shortsOf(x []byte) []int16 {
 	return unsafe.Slice((*int16)(unsafe.Pointer(unsafe.SliceData(x))), len(x)/2)
-}
-
-// finder looks for the Δ of a block.
-type finder struct {
-	v     []float32 // the block
-	codes []int32
-	top   int // the code of the largest magnitude in the block before
-}
-
-func newFinder(size int) *finder {
-	return &finder{v: make([]float32, size), codes: make([]int32, size), top: 7}
-}
-
-// find sets codes, and returns Δ, such that codes·Δ are the values of the block; ok is false where there is no such Δ between
-// leastStep and mostStep. Δ is 0 for a block of zeros.
-func (f *finder) find() (step float32, ok bool) {
-	most := float32(0)
-	for _, v := range f.v {
-		most = max(most, math.Float32frombits(math.Float32bits(v)&^(1<<31))) // NaN stays
-	}
-	if most == 0 {
-		clear(f.codes)
-		return 0, true
-	}
-	if !(most <= 127*mostStep) {
-		return 0, false
-	}
-	if step = f.power(most); step != 0 && f.try(step) {
-		return step, true
-	}
-	for i := range 128 {
-		top := i
-		if i == 0 {
-			top = f.top
-		}
-		step = most / float32(top)
-		for _, s := range [...]float32{step, math.Nextafter32(step, 0), math.Nextafter32(step, most)} {
-			if f.try(s) {
-				f.top = top
-				return s, true
-			}
-		}
-	}
-	return 0, false
-}
-
-// power returns the largest power of two that the values of the block are multiples of, 0 where most is more than 127 times that.
-func (f *finder) power(most float32) float32 {
-	low := 255
-	for _, v := range f.v {
-		if b := math.Float32bits(v) &^ (1 << 31); b != 0 {
-			if low = min(low, int(b>>23)-23+bits.TrailingZeros32(b|1<<23)); low < 1 {
-				return 0
-			}
-			if step := math.Float32frombits(uint32(low) << 23); most > 127*step {
-				return 0
-			}
-		}
-	}
-	return math.Float32frombits(uint32(low) << 23)
-}
-
-// try sets codes to the values in units of step, and reports whether these times step are the values.
-func (f *finder) try(step float32) bool {
-	if !(step >= leastStep && step <= mostStep) {
-		return false
-	}
-	const half = 3 << 22 // added and taken away, it rounds
-	by := 1 / step
-	for i, v := range f.v {
-		c := float32(v*by+half) - half
-		if float32(c*step) != v || c > 127 || c < -127 {
-			return false
-		}
-		f.codes[i] = int32(c)
-	}
-	return true
 }

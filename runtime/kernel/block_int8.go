@@ -113,36 +113,11 @@ func PackBlocks(k, n int, b []float32, ldb int, transB bool, size int) (p *Packe
 		panic(fmt.Sprintf("BUG: kernel.PackBlocks: blocks of %d", size))
 	}
 	p = newPackedBlocks(k, n, size)
-	t := p.t
-	panels := (n + t.nr - 1) / t.nr
+	panels := (n + p.t.nr - 1) / p.t.nr
 	p.data = alignedOf[int32](panels * p.panel())
-	stepK, stepN := ldb, 1
-	if transB {
-		stepK, stepN = 1, ldb
-	}
+	src := matrixSource(b, ldb, transB)
 	var bad par.Flag
-	par.For(panels, 1, func(lo, hi int) {
-		f := newFinder(size)
-		for j := lo; j < hi && !bad.IsSet(); j++ {
-			for g := range p.blocks {
-				out := p.data[j*p.panel()+g*p.block():][:p.block()]
-				rows := min(size, k-g*size)
-				for c := range min(t.nr, n-j*t.nr) {
-					at := g*size*stepK + (j*t.nr+c)*stepN
-					for i := range rows {
-						f.v[i] = b[at+i*stepK]
-					}
-					clear(f.v[rows:])
-					step, ok := f.find()
-					if !ok {
-						bad.Set()
-						return
-					}
-					p.put(out, c, f.codes, step)
-				}
-			}
-		}
-	})
+	par.For(panels, 1, func(lo, hi int) { newFinder(p).panels(lo, hi, src, &bad) })
 	return p, !bad.IsSet()
 }
 

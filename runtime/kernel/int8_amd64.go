@@ -269,10 +269,22 @@ func block16x32amx16(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *floa
 //go:noescape
 func vecBlockCodes_avx512(dst *byte, x *float32, by *float32, count int, size int, shift int)
 
+// vecBlockTry_avx512 takes words times 4 numbers of each of 16 columns, rows ld bytes apart, to codes x·by in words of
+// out, rows as far apart, and their sum, and returns a bit for each column where codes times step are not the numbers.
+//
+//go:noescape
+func vecBlockTry_avx512(out *int32, x *float32, by *float32, step *float32, sums *int32, ld int, words int) (bad int)
+
 // vecBlockCodes_avx2 writes x·by rounded, for count blocks of size elements, a multiple of 16, with a by each, as int16; shift is 0.
 //
 //go:noescape
 func vecBlockCodes_avx2(dst *byte, x *float32, by *float32, count int, size int, shift int)
+
+// vecBlockTry_avx2 takes words times 2 numbers of each of 8 columns, rows ld bytes apart, to codes x·by in words of
+// out, rows as far apart, and their sum, and returns a bit for each column where codes times step are not the numbers.
+//
+//go:noescape
+func vecBlockTry_avx2(out *int32, x *float32, by *float32, step *float32, sums *int32, ld int, words int) (bad int)
 
 // vecQuads sets each of n words to the bytes of one column of four rows, ld bytes apart, the first row's lowest, with the bits of flip inverted; n is a multiple of 16.
 //

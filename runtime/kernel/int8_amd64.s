@@ -19590,6 +19590,98 @@ elements:
 	VZEROUPPER
 	RET
 
+// func vecBlockTry_avx512(out *int32, x *float32, by *float32, step *float32, sums *int32, ld int, words int) (bad int)
+// Requires: AVX, AVX512DQ, AVX512F
+TEXT ·vecBlockTry_avx512(SB), NOSPLIT, $0-64
+	MOVQ    out+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    by+16(FP), DX
+	MOVQ    step+24(FP), BX
+	MOVQ    sums+32(FP), SI
+	MOVQ    ld+40(FP), DI
+	MOVQ    words+48(FP), R8
+	VXORPS  Z2, Z2, Z2
+	VXORPS  Z0, Z0, Z0
+	VMOVUPS (DX), Z0
+	VMOVUPS (BX), Z1
+	VMOVUPS k000000ff<>+0(SB), Z4
+	KXORW   K1, K1, K1
+
+words:
+	VMOVUPS   (CX), Z3
+	ADDQ      DI, CX
+	VMULPS    Z0, Z3, Z5
+	VCVTPS2DQ Z5, Z5
+	VCVTDQ2PS Z5, Z6
+	VMULPS    Z1, Z6, Z6
+	VCMPPS    $0x04, Z3, Z6, K2
+	KORW      K2, K1, K1
+	VPADDD    Z5, Z2, Z2
+	VANDPS    Z4, Z5, Z5
+	VMOVAPS   Z5, Z3
+	VMOVUPS   (CX), Z5
+	ADDQ      DI, CX
+	VMULPS    Z0, Z5, Z6
+	VCVTPS2DQ Z6, Z6
+	VCVTDQ2PS Z6, Z7
+	VMULPS    Z1, Z7, Z7
+	VCMPPS    $0x04, Z5, Z7, K2
+	KORW      K2, K1, K1
+	VPADDD    Z6, Z2, Z2
+	VANDPS    Z4, Z6, Z6
+	VPSLLD    $0x08, Z6, Z6
+	VORPS     Z6, Z3, Z3
+	VMOVUPS   (CX), Z5
+	ADDQ      DI, CX
+	VMULPS    Z0, Z5, Z6
+	VCVTPS2DQ Z6, Z6
+	VCVTDQ2PS Z6, Z7
+	VMULPS    Z1, Z7, Z7
+	VCMPPS    $0x04, Z5, Z7, K2
+	KORW      K2, K1, K1
+	VPADDD    Z6, Z2, Z2
+	VANDPS    Z4, Z6, Z6
+	VPSLLD    $0x10, Z6, Z6
+	VORPS     Z6, Z3, Z3
+	VMOVUPS   (CX), Z5
+	ADDQ      DI, CX
+	VMULPS    Z0, Z5, Z6
+	VCVTPS2DQ Z6, Z6
+	VCVTDQ2PS Z6, Z7
+	VMULPS    Z1, Z7, Z7
+	VCMPPS    $0x04, Z5, Z7, K2
+	KORW      K2, K1, K1
+	VPADDD    Z6, Z2, Z2
+	VPSLLD    $0x18, Z6, Z6
+	VORPS     Z6, Z3, Z3
+	VMOVUPS   Z3, (AX)
+	ADDQ      DI, AX
+	DECQ      R8
+	JNZ       words
+	VMOVUPS   Z2, (SI)
+	KMOVW     K1, AX
+	MOVQ      AX, bad+56(FP)
+	VZEROUPPER
+	RET
+
+DATA k000000ff<>+0(SB)/4, $0x000000ff
+DATA k000000ff<>+4(SB)/4, $0x000000ff
+DATA k000000ff<>+8(SB)/4, $0x000000ff
+DATA k000000ff<>+12(SB)/4, $0x000000ff
+DATA k000000ff<>+16(SB)/4, $0x000000ff
+DATA k000000ff<>+20(SB)/4, $0x000000ff
+DATA k000000ff<>+24(SB)/4, $0x000000ff
+DATA k000000ff<>+28(SB)/4, $0x000000ff
+DATA k000000ff<>+32(SB)/4, $0x000000ff
+DATA k000000ff<>+36(SB)/4, $0x000000ff
+DATA k000000ff<>+40(SB)/4, $0x000000ff
+DATA k000000ff<>+44(SB)/4, $0x000000ff
+DATA k000000ff<>+48(SB)/4, $0x000000ff
+DATA k000000ff<>+52(SB)/4, $0x000000ff
+DATA k000000ff<>+56(SB)/4, $0x000000ff
+DATA k000000ff<>+60(SB)/4, $0x000000ff
+GLOBL k000000ff<>(SB), RODATA|NOPTR, $64
+
 // func vecBlockCodes_avx2(dst *byte, x *float32, by *float32, count int, size int, shift int)
 // Requires: AVX, AVX2
 TEXT ·vecBlockCodes_avx2(SB), NOSPLIT, $0-48
@@ -19620,6 +19712,73 @@ elements:
 	JNZ       block
 	VZEROUPPER
 	RET
+
+// func vecBlockTry_avx2(out *int32, x *float32, by *float32, step *float32, sums *int32, ld int, words int) (bad int)
+// Requires: AVX, AVX2
+TEXT ·vecBlockTry_avx2(SB), NOSPLIT, $0-64
+	MOVQ    out+0(FP), AX
+	MOVQ    x+8(FP), CX
+	MOVQ    by+16(FP), DX
+	MOVQ    step+24(FP), BX
+	MOVQ    sums+32(FP), SI
+	MOVQ    ld+40(FP), DI
+	MOVQ    words+48(FP), R8
+	VXORPS  Y2, Y2, Y2
+	VXORPS  Y4, Y4, Y4
+	VMOVUPS (DX), Y0
+	VMOVUPS (BX), Y1
+	VMOVUPS k0000ffff<>+0(SB), Y5
+
+words:
+	VMOVUPS   (CX), Y3
+	ADDQ      DI, CX
+	VMULPS    Y0, Y3, Y6
+	VCVTPS2DQ Y6, Y6
+	VCVTDQ2PS Y6, Y7
+	VMULPS    Y1, Y7, Y7
+	VCMPPS    $0x04, Y3, Y7, Y7
+	VORPS     Y7, Y4, Y4
+	VPADDD    Y6, Y2, Y2
+	VANDPS    Y5, Y6, Y6
+	VMOVAPS   Y6, Y3
+	VMOVUPS   (CX), Y6
+	ADDQ      DI, CX
+	VMULPS    Y0, Y6, Y7
+	VCVTPS2DQ Y7, Y7
+	VCVTDQ2PS Y7, Y8
+	VMULPS    Y1, Y8, Y8
+	VCMPPS    $0x04, Y6, Y8, Y8
+	VORPS     Y8, Y4, Y4
+	VPADDD    Y7, Y2, Y2
+	VPSLLD    $0x10, Y7, Y7
+	VORPS     Y7, Y3, Y3
+	VMOVUPS   Y3, (AX)
+	ADDQ      DI, AX
+	DECQ      R8
+	JNZ       words
+	VMOVUPS   Y2, (SI)
+	VMOVMSKPS Y4, AX
+	MOVQ      AX, bad+56(FP)
+	VZEROUPPER
+	RET
+
+DATA k0000ffff<>+0(SB)/4, $0x0000ffff
+DATA k0000ffff<>+4(SB)/4, $0x0000ffff
+DATA k0000ffff<>+8(SB)/4, $0x0000ffff
+DATA k0000ffff<>+12(SB)/4, $0x0000ffff
+DATA k0000ffff<>+16(SB)/4, $0x0000ffff
+DATA k0000ffff<>+20(SB)/4, $0x0000ffff
+DATA k0000ffff<>+24(SB)/4, $0x0000ffff
+DATA k0000ffff<>+28(SB)/4, $0x0000ffff
+DATA k0000ffff<>+32(SB)/4, $0x0000ffff
+DATA k0000ffff<>+36(SB)/4, $0x0000ffff
+DATA k0000ffff<>+40(SB)/4, $0x0000ffff
+DATA k0000ffff<>+44(SB)/4, $0x0000ffff
+DATA k0000ffff<>+48(SB)/4, $0x0000ffff
+DATA k0000ffff<>+52(SB)/4, $0x0000ffff
+DATA k0000ffff<>+56(SB)/4, $0x0000ffff
+DATA k0000ffff<>+60(SB)/4, $0x0000ffff
+GLOBL k0000ffff<>(SB), RODATA|NOPTR, $64
 
 // func vecQuads(dst *int32, x *uint8, ld int, flip uint32, n int)
 // Requires: AVX, AVX2

@@ -35,7 +35,9 @@ type impl struct {
 
 	blockTiles []*blockTile                                            // tiles of products of blocks, all of one kind of words
 	blockCodes func(dst *byte, x, by *float32, count, size, shift int) // see BlockQuant.encode, whole blocks of a multiple of 16; nil: none
-	fastBlocks bool                                                    // see FastBlocks
+	// see finder.tryAll: words words of each of as many columns as a vector has, rows ld bytes apart; nil: none
+	blockTry   func(out *int32, x, by, step *float32, sums *int32, ld, words int) (bad int)
+	fastBlocks bool // see FastBlocks
 
 	copyRows  func(dst *float32, ldd int, x *float32, ldx, n, rows int)       // see copyRowsGeneric; at least one row and element
 	splitRows func(even, odd *float32, ldd int, x *float32, ldx, n, rows int) // see splitRowsGeneric

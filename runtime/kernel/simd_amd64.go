@@ -21,7 +21,7 @@ func simdLevels() []*impl {
 		l := avx512
 		if !x.HasAVX512VNNI {
 			l.tilesI, l.tilesQ, l.convQuads, l.quads = avx2.tilesI, nil, nil, nil
-			l.blockTiles, l.blockCodes = avx2.blockTiles, avx2.blockCodes
+			l.blockTiles, l.blockCodes, l.blockTry = avx2.blockTiles, avx2.blockCodes, avx2.blockTry
 		} else if x.HasAMXTile && x.HasAMXInt8 && allowTiles() {
 			l.blockTiles = append([]*blockTile{blockAMX}, l.blockTiles...)
 		}

@@ -16,7 +16,7 @@ var (
 		convQuads:  convIntAVX512,
 		convPairs:  convIntAVX2,
 		fastInt8:   true,
-		blockTiles: blockVNNI, blockCodes: vecBlockCodes_avx512, fastBlocks: true,
+		blockTiles: blockVNNI, blockCodes: vecBlockCodes_avx512, blockTry: vecBlockTry_avx512, fastBlocks: true,
 		copyRows:  copyRows,
 		splitRows: splitRows,
 		binary: [numBinary]func(dst, a, b []float32){
@@ -78,7 +78,7 @@ var (
 			products: [4]func(y, a, v *float32, tile, pitch, k, tiles, add int){nil, winogradProducts1_avx2, winogradProducts2_avx2, winogradProducts3_avx2}},
 		convPairs:  convIntAVX2,
 		fastInt8:   true,
-		blockTiles: blockAVX2, blockCodes: vecBlockCodes_avx2, fastBlocks: true,
+		blockTiles: blockAVX2, blockCodes: vecBlockCodes_avx2, blockTry: vecBlockTry_avx2, fastBlocks: true,
 		copyRows:  copyRows,
 		splitRows: splitRows,
 		binary: [numBinary]func(dst, a, b []float32){

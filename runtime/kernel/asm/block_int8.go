@@ -30,6 +30,7 @@ func blockProducts() {
 	}
 	for _, w := range widths {
 		w.blockCodes()
+		w.blockTry()
 	}
 }
 
@@ -206,6 +207,71 @@ func (w width) blockCodes() {
 	JNZ(operand.LabelRef("elements"))
 	DECQ(count)
 	JNZ(operand.LabelRef("block"))
+	VZEROUPPER()
+	RET()
+}
+
+// blockTry writes the loop that looks whether the numbers of a block are codes times a Δ.
+func (w width) blockTry() {
+	per, lanes := 4, w.lanes()
+	if !w.z() {
+		per = 2
+	}
+	TEXT("vecBlockTry_"+w.name, NOSPLIT, "func(out *int32, x *float32, by *float32, step *float32, sums *int32, ld int, words int) (bad int)")
+	Doc(fmt.Sprintf("vecBlockTry_%s takes words times %d numbers of each of %d columns, rows ld bytes apart, to codes x·by in words of", w.name, per, lanes),
+		"out, rows as far apart, and their sum, and returns a bit for each column where codes times step are not the numbers.")
+	Pragma("noescape")
+	out, x := Load(Param("out"), GP64()), Load(Param("x"), GP64())
+	by, step, sums := Load(Param("by"), GP64()), Load(Param("step"), GP64()), Load(Param("sums"), GP64())
+	ld, words := Load(Param("ld"), GP64()), Load(Param("words"), GP64())
+	factor, delta, sum, word, bad := w.reg(), w.reg(), w.zero(), w.reg(), w.zero()
+	VMOVUPS(operand.Mem{Base: by}, factor)
+	VMOVUPS(operand.Mem{Base: step}, delta)
+	low := w.set(bits(1<<(32/per) - 1))
+	badK := K()
+	if w.z() {
+		KXORW(badK, badK, badK)
+	}
+	Label("words")
+	for i := range per {
+		v, c, back := w.reg(), w.reg(), w.reg()
+		VMOVUPS(operand.Mem{Base: x}, v)
+		ADDQ(ld, x)
+		VMULPS(factor, v, c)
+		VCVTPS2DQ(c, c)
+		VCVTDQ2PS(c, back)
+		VMULPS(delta, back, back)
+		if w.z() {
+			k := K()
+			VCMPPS(operand.Imm(4), v, back, k)
+			KORW(k, badK, badK)
+		} else {
+			VCMPPS(operand.Imm(4), v, back, back)
+			VORPS(back, bad, bad)
+		}
+		VPADDD(c, sum, sum)
+		if i < per-1 {
+			VANDPS(low, c, c)
+		}
+		if i == 0 {
+			VMOVAPS(c, word)
+			continue
+		}
+		VPSLLD(operand.Imm(uint64(i*32/per)), c, c)
+		VORPS(c, word, word)
+	}
+	VMOVUPS(word, operand.Mem{Base: out})
+	ADDQ(ld, out)
+	DECQ(words)
+	JNZ(operand.LabelRef("words"))
+	VMOVUPS(sum, operand.Mem{Base: sums})
+	mask := GP64() // its upper half becomes zero
+	if w.z() {
+		KMOVW(badK, mask.As32())
+	} else {
+		VMOVMSKPS(bad, mask.As32())
+	}
+	Store(mask, ReturnIndex(0))
 	VZEROUPPER()
 	RET()
 }
