@@ -5,6 +5,7 @@ import (
 	"iter"
 	"math"
 	"slices"
+	"sync"
 
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/numfmt"
@@ -38,6 +39,9 @@ func (t *tally) add(o *tally) {
 
 // atOnce is the number of values that are measured in one go, on one core: with what they became they fit its cache.
 const atOnce = 1 << 16
+
+// rooms are slices for what values became.
+var rooms = sync.Pool{New: func() any { return new([]float32) }}
 
 // add measures the quantizer on x. Dynamic schemes are fitted to x itself.
 func (m *measures) add(sample int, s numfmt.Scheme, l numfmt.Layout, p numfmt.Params, x []float32) error {
@@ -78,14 +82,17 @@ func (m *measures) addRounded(sample int, s numfmt.Scheme, l numfmt.Layout, p nu
 		}
 	}
 	par.For(len(parts), 1, func(from, to int) {
-		var q []float32
+		room := rooms.Get().(*[]float32)
+		defer func() {
+			if cap(*room) <= 4*atOnce {
+				rooms.Put(room)
+			}
+		}()
 		for i := from; i < to; i++ {
 			part := parts[i]
 			v := values[part.From:part.To]
-			if q == nil {
-				q = make([]float32, len(v))
-			}
-			q = q[:len(v)]
+			*room = slices.Grow((*room)[:0], len(v))
+			q := (*room)[:len(v)]
 			if errs[i] = s.Apply(q, x[part.From:part.To], part.Layout, part.Params); errs[i] != nil {
 				return
 			}

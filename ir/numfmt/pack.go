@@ -4,6 +4,7 @@ import (
 	"encoding/binary"
 	"fmt"
 	"slices"
+	"sync"
 
 	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
@@ -125,15 +126,28 @@ func (s Scheme) encode(x []float32, l Layout, p Params, saturate bool) (Codes, e
 	parts := slices.Collect(l.Parts(p, codesAtOnce))
 	par.For(len(parts), 1, func(from, to int) {
 		for _, part := range parts[from:to] {
-			pack(out.Data[PackedLen(out.Elem, part.From):], out.Elem, s.codes(x[part.From:part.To], part.Layout, part.Params, saturate))
+			r := rooms.Get().(*room)
+			pack(out.Data[PackedLen(out.Elem, part.From):], out.Elem, s.codes(r, x[part.From:part.To], part.Layout, part.Params, saturate))
+			if cap(r.codes) <= 4*codesAtOnce {
+				rooms.Put(r)
+			}
 		}
 	})
 	return out, nil
 }
 
-// codes quantizes x to codes, one a word.
-func (s Scheme) codes(x []float32, l Layout, p Params, saturate bool) []uint32 {
-	level := make([]float32, len(x))
+// room is where a part's codes are made.
+type room struct {
+	level []float32
+	codes []uint32
+}
+
+var rooms = sync.Pool{New: func() any { return new(room) }}
+
+// codes quantizes x to codes, one a word, in the given room.
+func (s Scheme) codes(r *room, x []float32, l Layout, p Params, saturate bool) []uint32 {
+	r.level, r.codes = slices.Grow(r.level[:0], len(x)), slices.Grow(r.codes[:0], len(x))
+	level, codes := r.level[:len(x)], r.codes[:len(x)]
 	s.levels(level, x, l, p)
 	v := level // before rounding, where that makes a difference
 	if !saturate {
@@ -144,7 +158,6 @@ func (s Scheme) codes(x []float32, l Layout, p Params, saturate bool) []uint32 {
 	if zero == nil {
 		zero = make([]float32, l.Groups())
 	}
-	codes := make([]uint32, len(x))
 	over := s.Format.overflow()
 	f := &s.Format
 	if (f.Kind == Int || f.Kind == Ternary) && !f.isCarried() {
