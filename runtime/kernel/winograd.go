@@ -361,11 +361,11 @@ func winogradRowsGeneric(v *float32, pos int, d *float32, part, down, count int)
 func winogradFilter(u []float32, pos int, g []float32, by float32) {
 	var x [3][3]float32
 	for i := range 9 {
-		x[i/3][i%3] = g[i] * by
+		x[i/3][i%3] = float32(g[i] * by)
 	}
 	three := func(a, b, c float32) [4]float32 {
 		s := a + c
-		return [4]float32{a, float32(s+b) * 0.5, float32(s-b) * 0.5, c}
+		return [4]float32{a, float32((s + b) * 0.5), float32((s - b) * 0.5), c}
 	}
 	var col [3][4]float32
 	for j := range 3 {
