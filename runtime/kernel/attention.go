@@ -157,7 +157,7 @@ func (r *attnRun) item(what phase, i, maskAt int, dst, q, k, v []float32) {
 			}
 			k = buf.f
 		}
-		packed, free := packScratch(a.D, a.SK, matrixSource(k, ldk, !a.KColumns))
+		packed, free := packScratch(cur.tiles, a.D, a.SK, matrixSource(k, ldk, !a.KColumns))
 		defer free()
 		pk = packed
 	}
@@ -170,7 +170,7 @@ func (r *attnRun) item(what phase, i, maskAt int, dst, q, k, v []float32) {
 			r.note(r.v.Cols(a.SK, a.DV, buf.f, ldv, v, a.LdV, nil))
 			v = buf.f
 		}
-		packed, free := packScratch(a.SK, a.DV, matrixSource(v, ldv, false))
+		packed, free := packScratch(cur.tiles, a.SK, a.DV, matrixSource(v, ldv, false))
 		defer free()
 		pv = packed
 	}
@@ -327,10 +327,10 @@ func (a *Attention) softmax(lo, hi, seen, ld int, s, mask []float32) {
 }
 
 // packScratch packs into pooled memory.
-func packScratch(k, n int, src source[float32]) (*packed[float32], func()) {
-	t := pickTile(cur.tiles, n)
-	buf, data := scratchOf[float32](k * ((n + t.nr - 1) / t.nr) * t.nr)
-	p := &packed[float32]{k: k, n: n, t: t, data: data}
+func packScratch[T elem](ts []*tile[T], k, n int, src source[T]) (*packed[T], func()) {
+	t := pickTile(ts, n)
+	buf, data := scratchOf[T](k * ((n + t.nr - 1) / t.nr) * t.nr)
+	p := &packed[T]{k: k, n: n, t: t, data: data}
 	p.fill(src)
 	return p, func() { release(buf) }
 }

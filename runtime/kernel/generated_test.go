@@ -24,7 +24,7 @@ func TestGenerated(t *testing.T) {
 		t.Fatalf("neon: %v\n%s", err, out)
 	}
 	commands := map[string][]string{"neon_arm64": {neon}}
-	for _, part := range []string{"gemm", "int8", "conv", "winograd", "vector", "rows", "quant"} {
+	for _, part := range []string{"gemm", "int8", "digits", "conv", "winograd", "vector", "rows", "quant"} {
 		commands[part+"_amd64"] = []string{gen, "-part", part, "-pkg", "kernel"}
 	}
 	for name, command := range commands {

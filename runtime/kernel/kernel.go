@@ -39,6 +39,8 @@ type impl struct {
 	blockTry   func(out *int32, x, by, step *float32, sums *int32, ld, words int) (bad int)
 	fastBlocks bool // see FastBlocks
 
+	digits *digitKernels // see digits.go; nil: none
+
 	copyRows  func(dst *float32, ldd int, x *float32, ldx, n, rows int)       // see copyRowsGeneric; at least one row and element
 	splitRows func(even, odd *float32, ldd int, x *float32, ldx, n, rows int) // see splitRowsGeneric
 	conv      *convKernels                                                    // tiles of convolutions

@@ -169,69 +169,6 @@ func TestCholeskyInverseUpperGolden(t *testing.T) {
 	}
 }
 
-func TestSyrkAdd(t *testing.T) {
-	kernel.EachLevel(t, func(t *testing.T) {
-		for _, s := range [][2]int{{1, 1}, {5, 33}, {400, 250}, {20, 500}} {
-			rows, n := s[0], s[1]
-			x := randn(rows*n, 1)
-			h := make([]float64, n*n)
-			for i := range n {
-				for j := i + 1; j < n; j++ {
-					h[i*n+j] = 777 // not to be written
-				}
-			}
-			kernel.SyrkAdd(rows, n, x, n, h, n)
-			kernel.SyrkAdd(rows, n, x, n, h, n)
-			for i := range n {
-				for j := i + 1; j < n; j++ {
-					if h[i*n+j] != 777 {
-						t.Fatalf("%v: (%d,%d) above the diagonal was written", s, i, j)
-					}
-				}
-			}
-			kernel.MirrorLower(n, h, n)
-			for i := range n {
-				for j := 0; j <= i; j += 1 + i/40 {
-					var want, mag float64
-					for r := range rows {
-						v := 2 * float64(x[r*n+i]) * float64(x[r*n+j])
-						want += v
-						mag += math.Abs(v)
-					}
-					if math.Abs(h[i*n+j]-want) > 2e-6*mag || h[i*n+j] != h[j*n+i] {
-						t.Fatalf("%v: (%d,%d): got %v and %v, want %v", s, i, j, h[i*n+j], h[j*n+i], want)
-					}
-				}
-			}
-		}
-	})
-}
-
-func TestCrossAdd(t *testing.T) {
-	kernel.EachLevel(t, func(t *testing.T) {
-		for _, s := range [][3]int{{1, 1, 1}, {5, 33, 7}, {400, 250, 300}, {20, 3, 500}} {
-			rows, m, n := s[0], s[1], s[2]
-			y, x := randn(rows*m, 1), randn(rows*n, 2)
-			h := make([]float64, m*n)
-			kernel.CrossAdd(rows, m, n, y, m, x, n, h, n)
-			kernel.CrossAdd(rows, m, n, y, m, x, n, h, n)
-			for i := range m {
-				for j := 0; j < n; j += 1 + n/40 {
-					var want, mag float64
-					for r := range rows {
-						v := 2 * float64(y[r*m+i]) * float64(x[r*n+j])
-						want += v
-						mag += math.Abs(v)
-					}
-					if math.Abs(h[i*n+j]-want) > 2e-6*mag {
-						t.Fatalf("%v: (%d,%d): got %v, want %v", s, i, j, h[i*n+j], want)
-					}
-				}
-			}
-		}
-	})
-}
-
 func TestLinalgBitsAgree(t *testing.T) {
 	n := 300
 	h := spd(n)

@@ -6,6 +6,7 @@ import "golang.org/x/sys/cpu"
 
 //go:generate go -C asm run . -part gemm -out ../gemm_amd64.s -stubs ../gemm_amd64.go -pkg kernel
 //go:generate go -C asm run . -part int8 -out ../int8_amd64.s -stubs ../int8_amd64.go -pkg kernel
+//go:generate go -C asm run . -part digits -out ../digits_amd64.s -stubs ../digits_amd64.go -pkg kernel
 //go:generate go -C asm run . -part conv -out ../conv_amd64.s -stubs ../conv_amd64.go -pkg kernel
 //go:generate go -C asm run . -part winograd -out ../winograd_amd64.s -stubs ../winograd_amd64.go -pkg kernel
 //go:generate go -C asm run . -part vector -out ../vector_amd64.s -stubs ../vector_amd64.go -pkg kernel
@@ -24,6 +25,7 @@ func simdLevels() []*impl {
 			l.blockTiles, l.blockCodes, l.blockTry = avx2.blockTiles, avx2.blockCodes, avx2.blockTry
 		} else if x.HasAMXTile && x.HasAMXInt8 && allowTiles() {
 			l.blockTiles = append([]*blockTile{blockAMX}, l.blockTiles...)
+			l.digits = &digitKernels{codes: vecDigits, add: addDigitsAMX}
 		}
 		ls = append(ls, &l)
 	}
@@ -96,4 +98,15 @@ func amxStack(rows, count int, ap *byte, lda int, bp *byte, cp *float32, ldc int
 var amxTiles = [17]func(ap *byte, lda int, bp *byte, cp *float32, ldc int, sp *float32, blocks, words, acc, count int, tmp *int32, config *byte){
 	nil, block16x32amx1, block16x32amx2, block16x32amx3, block16x32amx4, block16x32amx5, block16x32amx6, block16x32amx7,
 	block16x32amx8, block16x32amx9, block16x32amx10, block16x32amx11, block16x32amx12, block16x32amx13, block16x32amx14, block16x32amx15, block16x32amx16,
+}
+
+// addDigitsAMX is digitKernels.add on tiles, all of 16 rows of 64 bytes.
+func addDigitsAMX(left, right *float32, tiles, groups int, rows, cols, h *float64, ldh int) {
+	config := [64]byte{0: 1}
+	for t := range 8 {
+		config[16+2*t], config[48+t] = 64, 16
+	}
+	buf, sums := scratchOf[int32](3 * 256)
+	defer release(buf)
+	digitsAMX(left, right, tiles, groups, rows, cols, h, ldh, &sums[0], &config[0])
 }

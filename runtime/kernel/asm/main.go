@@ -16,7 +16,7 @@ import (
 )
 
 func main() {
-	part := flag.String("part", "", "what to write: gemm, int8, conv, winograd, vector, rows or quant")
+	part := flag.String("part", "", "what to write: gemm, int8, digits, conv, winograd, vector, rows or quant")
 	flag.Parse()
 	build.Constraint(buildtags.Not("noasm").ToConstraint())
 	switch *part {
@@ -24,6 +24,8 @@ func main() {
 		gemm()
 	case "int8":
 		integers()
+	case "digits":
+		digits()
 	case "conv":
 		convolutions()
 	case "winograd":
@@ -35,7 +37,7 @@ func main() {
 	case "quant":
 		quantizers()
 	default:
-		fmt.Fprintf(os.Stderr, "asm: -part %q: want gemm, int8, conv, winograd, vector, rows or quant\n", *part)
+		fmt.Fprintf(os.Stderr, "asm: -part %q: want gemm, int8, digits, conv, winograd, vector, rows or quant\n", *part)
 		os.Exit(2)
 	}
 	build.Generate()
