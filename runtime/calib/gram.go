@@ -10,8 +10,8 @@ import (
 )
 
 // Gram sums xᵀ·x over the rows x that the weights of a linear operator multiply: the Hessian of its squared error up to a
-// factor (METHODS.md §6). The sum is float64 (over pieces of at most 384 rows float32) and taken in the order of the
-// samples, so it is the same on any number of cores.
+// factor (METHODS.md §6). Rows count as rounded to 15 bits and sign (kernel.SyrkAdd); their sum is float64 and taken in the order
+// of the samples, so it is the same on any machine and any number of cores.
 type Gram struct {
 	K    int         // length of a row; 0 before the first sample
 	H    [][]float64 // by group of a convolution, else one: K×K, row-major, the lower triangle
@@ -154,7 +154,7 @@ func (g *Gram) add(group int, rows []float32, n, k int) error {
 func finite(k int, h []float64) error {
 	for i := range k {
 		if d := h[i*k+i]; math.IsNaN(d) || math.IsInf(d, 0) {
-			return fmt.Errorf("channel %d holds NaN, infinity or values whose squares overflow", i)
+			return fmt.Errorf("channel %d holds NaN or infinity", i)
 		}
 	}
 	return nil

@@ -18,7 +18,11 @@ import (
 //
 // A rounded number is at most half a step off, 2⁻¹⁵ of the largest magnitude of its column in the piece. A sum over R rows is then
 // off by at most 2⁻¹⁵·(aᵢ·Σ|x[r][j]| + aⱼ·Σ|y[r][i]|) with a the largest magnitudes, and as the errors of rows are independent,
-// by about 2⁻¹⁶·√R·(aᵢ·σⱼ + aⱼ·σᵢ), σ the columns' root mean squares: for normal numbers a few 10⁻⁵/√R of √(hᵢᵢ·hⱼⱼ).
+// by about 2⁻¹⁷·√R·(aᵢ·σⱼ + aⱼ·σᵢ), σ the columns' root mean squares: with magnitudes up to 16·σ a few 10⁻⁴/√R of √(hᵢᵢ·hⱼⱼ). A
+// piece of fewer than leastRows rows, over which little would even out, is summed in float64 as it is: its products are exact there.
+
+// leastRows is how many rows a piece has, at least, that is rounded. Changing it changes results.
+const leastRows = 64
 
 // pieceRows is how many rows have their steps in common, at most. Changing it changes results.
 const pieceRows = 1024
@@ -44,9 +48,10 @@ const (
 )
 
 // SyrkAdd adds the lower triangle of Xᵀ·X to that of the n×n float64 matrix h, X rows×n in float32. X counts as rounded to 15
-// bits and sign of the largest magnitude of each column in each piece of at most 1024 rows; the products of these numbers are summed
-// exactly and added to h, piece after piece. A column that holds NaN or infinity makes its products NaN. The strict upper triangle
-// of h is neither read nor written; MirrorLower completes it.
+// bits and sign of the largest magnitude of each column in each piece of 1024 rows; the products of these numbers are summed
+// exactly and added to h, piece after piece. A last piece of fewer than 64 rows is not rounded and summed in float64. A column that
+// holds NaN or infinity makes its square NaN or infinite. The strict upper triangle of h is neither read nor written; MirrorLower
+// completes it.
 func SyrkAdd(rows, n int, x []float32, ldx int, h []float64, ldh int) {
 	need("SyrkAdd: x", len(x), rows, n, ldx)
 	need("SyrkAdd: h", len(h), n, n, ldh)
@@ -94,8 +99,17 @@ func (p *piece) release() {
 	}
 }
 
+// rounds reports that the piece is to be rounded.
+func (p *piece) rounds() bool { return p.rows >= leastRows }
+
 // fit finds the steps of columns [c0,c1), which are whole tiles but for the last.
 func (p *piece) fit(c0, c1 int) {
+	if !p.rounds() {
+		for c := c0; c < c1; c++ {
+			p.inv[c], p.step[c] = 1, 1
+		}
+		return
+	}
 	most := p.inv[c0:c1]
 	clear(p.inv[c0 : (c1+digitSide-1)/digitSide*digitSide])
 	for r := range p.rows {
@@ -128,7 +142,7 @@ func unitsOf(most float32) (inv float32, step float64) {
 
 // addProducts adds leftᵀ·right to h; where they are one, what is above the diagonal is left out.
 func addProducts(left, right *piece, h []float64, ldh int) {
-	if cur.digits != nil {
+	if cur.digits != nil && left.rounds() {
 		addDigits(left, right, h, ldh)
 	} else {
 		addWhole(left, right, h, ldh)
@@ -261,7 +275,7 @@ func eachBlock(m, n int, lower bool, side int, f func(i0, i1, j0, j1 int)) {
 	})
 }
 
-// units fits the piece and returns its integers, rows×n.
+// units fits the piece and returns its numbers in steps, rows×n.
 func (p *piece) units() *buffer {
 	const half = 3 << 22 // added and taken away, it rounds
 	out := scratch(p.rows * p.n)
@@ -269,6 +283,10 @@ func (p *piece) units() *buffer {
 		p.fit(c0, c1)
 		for r := range p.rows {
 			row := out.f[r*p.n+c0 : r*p.n+c1]
+			if !p.rounds() {
+				copy(row, p.x[r*p.ld+c0:])
+				continue
+			}
 			cur.binary[opMul](row, p.x[r*p.ld+c0:r*p.ld+c1], p.inv[c0:c1])
 			cur.scalar[opAddS](row, row, half)
 			cur.scalar[opSubS](row, row, half)
@@ -277,7 +295,8 @@ func (p *piece) units() *buffer {
 	return out
 }
 
-// addWhole is addProducts in float64, whose sums of integers are exact too: they stay below 2⁵³.
+// addWhole is addProducts in float64, whose sums of integers are exact too: they stay below 2⁵³. Those of a piece that is not rounded
+// are taken in the order of the rows.
 func addWhole(left, right *piece, h []float64, ldh int) {
 	rows, m, n, lower := left.rows, left.n, right.n, left == right
 	units := right.units()

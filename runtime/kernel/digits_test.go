@@ -9,15 +9,22 @@ import (
 	"github.com/qsimc/qsimc/runtime/kernel/par"
 )
 
-// units is the definition of what products are made of: the integers that stand for a piece of a column, and their step.
-func units(x []float32) (q []int64, step float64) {
+// units is the definition of what products are made of: the integers that stand for a piece of a column, and their step. Few rows
+// stand for themselves.
+func units(x []float32) (q []float64, step float64) {
 	most := 0.0
+	q = make([]float64, len(x))
+	if len(x) < 64 {
+		for i, v := range x {
+			q[i] = float64(v)
+		}
+		return q, 1
+	}
 	for _, v := range x {
 		if most = max(most, math.Abs(float64(v))); math.IsInf(most, 1) || most != most {
-			return make([]int64, len(x)), math.NaN()
+			return q, math.NaN()
 		}
 	}
-	q = make([]int64, len(x))
 	if most == 0 {
 		return q, 1
 	}
@@ -26,7 +33,7 @@ func units(x []float32) (q []int64, step float64) {
 		step *= 2
 	}
 	for i, v := range x {
-		q[i] = int64(math.RoundToEven(float64(v) / step))
+		q[i] = math.RoundToEven(float64(v) / step)
 	}
 	return q, step
 }
@@ -48,12 +55,15 @@ func crossed(rows, m, n int, y []float32, ldy int, x []float32, ldx int) (h, far
 			for j := range n {
 				xc := column(x, ldx, j)
 				qx, sx := units(xc)
-				sum := int64(0)
+				sum := 0.0
 				for r := range qy {
-					sum += qy[r] * qx[r]
-					far[i*n+j] += math.Abs(float64(yc[r]))*sx/2 + math.Abs(float64(xc[r]))*sy/2 + sx*sy/4
+					sum += float64(qy[r] * qx[r])
+					far[i*n+j] += 1e-15 * math.Abs(float64(yc[r])*float64(xc[r]))
+					if len(yc) >= 64 {
+						far[i*n+j] += math.Abs(float64(yc[r]))*sx/2 + math.Abs(float64(xc[r]))*sy/2 + sx*sy/4
+					}
 				}
-				h[i*n+j] += float64(sum) * sy * sx
+				h[i*n+j] += float64(sum * sy * sx)
 			}
 		}
 	}
@@ -81,7 +91,7 @@ func columns(rows, n int, x []float32) {
 // Sums of products are those of the definition to the bit, at every level and on any number of cores, and near those of the numbers
 // as they were.
 func TestCrossAdd(t *testing.T) {
-	for _, s := range [][3]int{{1, 1, 1}, {5, 33, 7}, {65, 16, 48}, {400, 40, 150}, {20, 3, 150}, {1100, 18, 20}} {
+	for _, s := range [][3]int{{1, 1, 1}, {5, 33, 7}, {63, 18, 20}, {64, 16, 48}, {65, 16, 48}, {400, 40, 150}, {20, 3, 150}, {1050, 18, 20}, {1100, 18, 20}} {
 		rows, m, n := s[0], s[1], s[2]
 		y, x := randn(rows*m, 1), randn(rows*n, 2)
 		columns(rows, m, y)
