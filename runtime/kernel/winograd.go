@@ -160,7 +160,7 @@ func (u *Winograd) images(p Conv2D, tile convTile, dst, x, bias, res []float32) 
 // transform sets v to the transformed values of n rows of tiles from row r on.
 func (pl *winogradPlan) transform(v, x []float32, r, n int) {
 	p, k := &pl.p, cur.winograd
-	par.For(p.C, max(1, p.C/(8*par.Cores()), elemGrain/(8*n*pl.tw)), func(lo, hi int) {
+	par.For(p.C, max(1, p.C/(8*par.Cores()), elemGrain/(32*n*pl.tw)), func(lo, hi int) {
 		height := 2*n + 2
 		buf := scratch(height*pl.ldp + 8*pl.part)
 		defer release(buf)
