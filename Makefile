@@ -71,7 +71,7 @@ bench-peers: $(VENV)/.ready
 	$(VENV)/bin/python .ci/bench/peers.py $(VENV)/engine "$$(sh ../shared/unpack.sh)" $(VENV)/peers.md --rounds $(ROUNDS) --qsimc $(VENV)/qsimc
 
 # Anonymous memory of a weight-only rewrite of a model of 6 GB, which must stay below 1 GB and the largest tensor, and of GPTQ of a
-# model of 2.5 GB with --max-memory, which must stay below that and what one layer takes; memory-small is the same at a tenth of the
+# model of 2.5 GB with --max-memory, which must stay below that, what one layer takes and 40 MB; memory-small is the same at a tenth of the
 # size or less, with bounds that go with it, and --max-memory must not change what is written.
 memory: $(VENV)/.ready
 	go build -o $(VENV)/qsimc ./cmd/qsimc

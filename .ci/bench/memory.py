@@ -4,7 +4,7 @@ usage: memory.py QSIMC FOLDER [--gb 6] [--preset w4-block32] [--limit BYTES]
        memory.py QSIMC FOLDER --gb 3 --width 512 --preset gptq-w4a16 --tokens 4x64 --max-memory 300 [--same]
 
 Anonymous memory (RssAnon of /proc/PID/status, every 10 ms) must stay below the limit: by default 1 GB and the largest tensor, with
---max-memory MB that and what the widest layer takes (see layer). --tokens NxT gives N samples of T random tokens. --same also
+--max-memory MB that, what the widest layer takes (see layer) and PROGRAM. --tokens NxT gives N samples of T random tokens. --same also
 rewrites without --max-memory, which must write the same bytes.
 """
 
@@ -19,6 +19,9 @@ import numpy as np
 
 import opt
 import rss
+
+
+PROGRAM = 40e6  # the program itself and what its collector has not yet looked at
 
 
 def layer(width):
@@ -58,7 +61,7 @@ def main():
     vocab = 16000
     layers = max(1, round((a.gb * 1e9 / 4 - vocab * width) / (12 * width * width)))
     largest = 4 * max(vocab * width, 4 * width * width)
-    limit = a.limit or (a.max_memory * 1e6 + layer(width) if a.max_memory else 1e9 + largest)
+    limit = a.limit or (a.max_memory * 1e6 + layer(width) + PROGRAM if a.max_memory else 1e9 + largest)
     folder = tempfile.mkdtemp(prefix="qsimc-memory-", dir=a.folder)
     try:
         path = os.path.join(folder, "model.onnx")
