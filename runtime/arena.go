@@ -6,6 +6,7 @@ import (
 	"unsafe"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/runtime/kernel"
 )
 
 // arena recycles the storage of tensors that died, so that a program allocates nothing for results once it has run. It
@@ -47,7 +48,9 @@ func (a *arena) get(bytes int) *buffer {
 			return &buffer{words: w}
 		}
 	}
-	return &buffer{words: make([]uint64, c)}
+	w := make([]uint64, c)
+	kernel.Touch(w[:(bytes+7)/8])
+	return &buffer{words: w}
 }
 
 func (a *arena) put(b *buffer) {
