@@ -72,12 +72,12 @@ func (f *fuser) conv(i int) {
 
 // weights prepares the weights of a convolution in float.
 func (f *fuser) weights(c *convolution) {
-	raw := ir.Data[float32](c.weight)
+	raw, stock := ir.Data[float32](c.weight), f.p.stock
 	c.scaled = sync.OnceValue(func() []float32 {
 		if c.scale == nil {
 			return raw
 		}
-		w, per := make([]float32, len(raw)), len(raw)/len(c.scale)
+		w, per := stock.Floats(len(raw)), len(raw)/len(c.scale)
 		par.For(len(c.scale), 1+(1<<14)/max(per, 1), func(lo, hi int) {
 			for k := lo; k < hi; k++ {
 				kernel.MulScalar(w[k*per:(k+1)*per], raw[k*per:(k+1)*per], c.scale[k])
@@ -86,7 +86,7 @@ func (f *fuser) weights(c *convolution) {
 		return w
 	})
 	if sh := c.weight.Shape(); len(sh) == 4 && f.winograd(c) {
-		c.winograd = kernel.NewWinograd(sh[0], sh[1], raw, c.scale)
+		c.winograd = kernel.NewWinograd(f.p.stock, sh[0], sh[1], raw, c.scale)
 		return
 	}
 	c.scaled()

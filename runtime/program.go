@@ -12,6 +12,7 @@ import (
 
 	"github.com/qsimc/qsimc/ir"
 	"github.com/qsimc/qsimc/ir/op"
+	"github.com/qsimc/qsimc/runtime/kernel"
 )
 
 // Program is a compiled model. It is immutable and safe for concurrent runs.
@@ -35,6 +36,7 @@ type Program struct {
 	once    bool              // a walk's: every step of the main graph runs once, for all samples
 	idle    map[*ir.Node]bool // nodes that a selection leaves out; nil: not a selection
 	arena   arena
+	stock   *kernel.Stock // of weights as steps of fast want them
 }
 
 // plan is the order of execution of one graph.
@@ -113,6 +115,7 @@ func compile(ctx context.Context, m *ir.Model, o Options, values []*ir.Value) (*
 	}
 	form.Model.Graph.Prune()
 	p := &Program{form: form, plans: map[*ir.Graph]*plan{}, slots: make(map[*ir.Value]int, len(form.Map.Values)), limit: o.MaxMemory, poison: o.Poison, runOnly: o.RunOnly && values == nil, once: o.once, later: map[int]*step{}}
+	p.stock = kernel.NewStock(p)
 	if p.limit == 0 {
 		p.limit = DefaultMaxMemory()
 	}

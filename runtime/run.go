@@ -5,6 +5,7 @@ import (
 	"errors"
 	"fmt"
 	"os"
+	goruntime "runtime"
 	"slices"
 	"strconv"
 	"strings"
@@ -199,6 +200,7 @@ func (r *run) step(st *step) (err error) {
 		}
 	}
 	out, err := op.Evaluate(op.NewCall(st.node, st.def, r, state, in))
+	goruntime.KeepAlive(r.p) // and the stock that the state lies in
 	if st.parts != nil && errors.Is(err, errUnfit) {
 		return r.apart(st)
 	}

@@ -137,7 +137,7 @@ func TestWinograd(t *testing.T) {
 				ones[i] = abs[i/25*9]
 			}
 			_, mag := directConv(wide, absX, ones)
-			weights := kernel.NewWinograd(p.M, p.C, w, by)
+			weights := kernel.NewWinograd(nil, p.M, p.C, w, by)
 			got := guarded(1, p.N*p.M*oh*ow, p.N*p.M*oh*ow)
 			n := len(got) - 64
 			if !kernel.WinogradTakes(p) {

@@ -2,6 +2,7 @@ package kernel
 
 import (
 	"math/bits"
+	"runtime"
 	"sync"
 	"unsafe"
 )
@@ -20,10 +21,32 @@ func scratch(n int) *buffer {
 	class := bits.Len(uint(max(n, 64) - 1))
 	p, _ := pools[class].Get().(*buffer)
 	if p == nil {
-		p = &buffer{raw: aligned(1 << class), size: class}
+		p = &buffer{size: class}
+		if class < smallestMapped || class > largestMapped || !p.mapped() {
+			p.raw = aligned(1 << class)
+		}
+		Touch(p.raw[:n])
 	}
 	p.f = p.raw[:n]
 	return p
+}
+
+// Classes of scratch that lies outside the garbage collector's heap: a program's first run would set off collections with it
+// otherwise. Smaller ones do not matter, and larger ones are too much to go unseen by the collector.
+const (
+	smallestMapped = 16 // 256 KiB
+	largestMapped  = 20 // 4 MiB
+)
+
+// mapped gives the buffer memory of its own, which it keeps until nobody has the buffer.
+func (p *buffer) mapped() bool {
+	raw := mapMemory(4 << p.size)
+	if raw == nil {
+		return false
+	}
+	runtime.AddCleanup(p, unmapMemory, raw)
+	p.raw = unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(raw))), len(raw)/4)
+	return true
 }
 
 func release(p *buffer) { pools[p.size].Put(p) }

@@ -33,8 +33,8 @@ const (
 	winogradSize     = 7
 )
 
-// NewWinograd transforms m×c×3×3 weights. by, if not nil, holds a factor for each of the m channels.
-func NewWinograd(m, c int, w, by []float32) *Winograd {
+// NewWinograd transforms m×c×3×3 weights, into memory of the stock. by, if not nil, holds a factor for each of the m channels.
+func NewWinograd(s *Stock, m, c int, w, by []float32) *Winograd {
 	same("NewWinograd: weights", m*c*9, len(w))
 	k, rows := cur.winograd, 1
 	if k.products[1] != nil {
@@ -42,7 +42,7 @@ func NewWinograd(m, c int, w, by []float32) *Winograd {
 	}
 	padded := (m + rows - 1) / rows * rows
 	t := &Winograd{m: m, c: c, pos: padded*c + 16} // a cache line more: else the positions would evict each other
-	t.u = aligned(16 * t.pos)
+	t.u = s.Floats(16 * t.pos)
 	par.For(padded/rows, 1+(1<<10)/(rows*c), func(lo, hi int) {
 		for i := lo; i < hi; i++ {
 			n := min(rows, m-i*rows)

@@ -1,0 +1,95 @@
+package kernel
+
+import (
+	"runtime"
+	"sync"
+	"sync/atomic"
+	"unsafe"
+)
+
+// Stock is memory for what is made once and read often, as packed weights are. Where the system can it lies outside the garbage
+// collector's heap, in large pages: making the first result of a program then takes neither collections nor a fault for every
+// few kilobytes. All of it lasts as long as the owner of the stock; what lies in it must not be used after that. A nil *Stock
+// takes memory from the heap. It is safe for concurrent use.
+type Stock struct {
+	mu   sync.Mutex
+	free []float32 // what is left of the last region
+	next int       // least bytes of the next region
+
+	maps [][]byte
+}
+
+const (
+	largePage   = 2 << 20
+	stockAbove  = 64 << 10 // bytes of a piece; smaller ones lie on the heap
+	firstRegion = 4 << 20
+	lastRegion  = 64 << 20
+)
+
+// NewStock returns an empty stock that gives its memory back once owner cannot be reached. Users of what lies in it keep the
+// owner alive (runtime.KeepAlive).
+func NewStock[T any](owner *T) *Stock {
+	s := &Stock{next: firstRegion}
+	runtime.AddCleanup(owner, (*Stock).drop, s)
+	return s
+}
+
+// Floats returns n zeroed elements that start on a cache line.
+func (s *Stock) Floats(n int) []float32 {
+	if s == nil || 4*n < stockAbove {
+		return aligned(n)
+	}
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	whole := (n + 15) &^ 15
+	if whole > len(s.free) && !s.grow(4*whole) {
+		return aligned(n)
+	}
+	f := s.free[:n:n]
+	s.free = s.free[whole:]
+	return f
+}
+
+// grow maps a region of at least so many bytes.
+func (s *Stock) grow(bytes int) bool {
+	size := max(s.next, (bytes+largePage-1)&^(largePage-1))
+	pace(size)
+	raw := mapMemory(size + largePage)
+	if raw == nil {
+		return false
+	}
+	stocked.Add(int64(size))
+	s.maps = append(s.maps, raw)
+	s.next = min(2*s.next, lastRegion)
+	off := int(-uintptr(unsafe.Pointer(unsafe.SliceData(raw))) & (largePage - 1))
+	region := raw[off : off+size]
+	inLargePages(region)
+	s.free = unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(region))), size/4)
+	return true
+}
+
+// drop gives all memory back.
+func (s *Stock) drop() {
+	s.mu.Lock()
+	defer s.mu.Unlock()
+	for _, raw := range s.maps {
+		unmapMemory(raw)
+		stocked.Add(int64(largePage - len(raw)))
+	}
+	s.maps, s.free = nil, nil
+	collectAt.Store(max(2*stocked.Load(), paceAbove))
+}
+
+// The garbage collector, which finds out that owners are gone, does not see how much memory they hold. So that dropped ones do
+// not pile up it is called when stocks have doubled since some were last given back.
+const paceAbove = 256 << 20
+
+var stocked, collectAt atomic.Int64 // bytes mapped; those from which a collection is due, 0: paceAbove
+
+func pace(more int) {
+	now := stocked.Load() + int64(more)
+	if now > max(collectAt.Load(), paceAbove) {
+		collectAt.Store(now + now/2)
+		runtime.GC()
+	}
+}
