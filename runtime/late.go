@@ -1,6 +1,7 @@
 package runtime
 
 import (
+	goruntime "runtime"
 	"slices"
 
 	"github.com/qsimc/qsimc/ir"
@@ -245,5 +246,6 @@ func (w *Walk) ready(from, to int) (drop func(), err error) {
 
 // evaluate computes a step whose inputs are constant.
 func (w *Walk) evaluate(st *step) ([]*ir.Tensor, error) {
+	defer goruntime.KeepAlive(w.p)
 	return op.Evaluate(op.NewCall(st.node, st.def, w.env, st.state, w.p.known(st.in)))
 }

@@ -36,7 +36,7 @@ type Program struct {
 	once    bool              // a walk's: every step of the main graph runs once, for all samples
 	idle    map[*ir.Node]bool // nodes that a selection leaves out; nil: not a selection
 	arena   arena
-	stock   *kernel.Stock // of weights as steps of fast want them
+	stock   *kernel.Stock // for what steps keep of their weights
 }
 
 // plan is the order of execution of one graph.
@@ -243,6 +243,7 @@ func (p *Program) plan(ctx context.Context, g *ir.Graph) (*plan, error) {
 		}
 		if d.Prepare != nil && !p.postpone(&st) {
 			c := op.NewCall(n, d, nil, nil, p.known(st.in))
+			c.Stock = p.stock
 			if st.state, err = d.Prepare(c); err != nil {
 				return nil, fmt.Errorf("node %v: %w", n, err)
 			}

@@ -5,6 +5,7 @@ import (
 	"fmt"
 
 	"github.com/qsimc/qsimc/ir"
+	"github.com/qsimc/qsimc/runtime/kernel"
 )
 
 // Env is what the executor of a graph offers a kernel.
@@ -23,8 +24,9 @@ type Env interface {
 type Call struct {
 	Node  *ir.Node
 	Def   *Def
-	In    []*ir.Tensor // evaluation: inputs, nil where absent
-	State any          // what Prepare returned
+	In    []*ir.Tensor  // evaluation: inputs, nil where absent
+	State any           // what Prepare returned
+	Stock *kernel.Stock // Prepare: memory for what it returns; nil: the heap
 
 	env    Env
 	ctx    context.Context // in place of env's

@@ -59,7 +59,7 @@ var msAttentionDef = &Def{
 		if w == nil || w.Rank() != 2 || !packable(w) {
 			return nil, nil
 		}
-		return packWeight(w, false), nil
+		return packWeight(c.Stock, w, false), nil
 	},
 	Eval: evalMSAttention,
 	Linear: func(n *ir.Node) (Linear, bool) {

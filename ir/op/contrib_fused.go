@@ -144,7 +144,7 @@ var fusedMatMulDef = &Def{
 		if w == nil || w.Rank() != 2 || !packable(w) || c.Node.Int("transBatchB", 0) != 0 {
 			return nil, nil
 		}
-		return packWeight(w, c.Node.Int("transB", 0) != 0), nil
+		return packWeight(c.Stock, w, c.Node.Int("transB", 0) != 0), nil
 	},
 	Eval: func(c *Call) ([]*ir.Tensor, error) {
 		if e := c.In[0].Elem(); e != ir.Float32 && e != ir.Float64 {

@@ -32,7 +32,7 @@ var gemmDef = &Def{
 		if w == nil || w.Rank() != 2 || !packable(w) {
 			return nil, nil
 		}
-		return packWeight(w, c.Node.Int("transB", 0) != 0), nil
+		return packWeight(c.Stock, w, c.Node.Int("transB", 0) != 0), nil
 	},
 	Eval: func(c *Call) ([]*ir.Tensor, error) {
 		if err := productType(c.In[0].Elem()); err != nil {

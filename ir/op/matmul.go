@@ -28,7 +28,7 @@ var matMulDef = &Def{
 		if w == nil || w.Rank() != 2 || !packable(w) {
 			return nil, nil
 		}
-		return packWeight(w, false), nil
+		return packWeight(c.Stock, w, false), nil
 	},
 	Eval: func(c *Call) ([]*ir.Tensor, error) {
 		if err := productType(c.In[0].Elem()); err != nil {
@@ -80,15 +80,16 @@ var matMulDef = &Def{
 // packable reports whether a constant is a float matrix that products in float32 can use packed.
 func packable(w *ir.Tensor) bool { return w.Elem() == ir.Float32 || isHalf(w.Elem()) }
 
-// packWeight packs a constant matrix [K, N] ([N, K] where trans is set) for products in float32.
-func packWeight(w *ir.Tensor, trans bool) *kernel.PackedB {
+// packWeight packs a constant matrix [K, N] ([N, K] where trans is set) for products in float32, into memory of
+// the stock.
+func packWeight(s *kernel.Stock, w *ir.Tensor, trans bool) *kernel.PackedB {
 	v, _ := w.Float32s()
 	k, n := w.Shape()[0], w.Shape()[1]
 	ld := n
 	if trans {
 		k, n = n, k
 	}
-	return kernel.PackB(k, n, v, ld, trans)
+	return s.PackB(k, n, v, ld, trans)
 }
 
 // matMulDims returns the dimensions of numpy.matmul's result: a vector on the left is a row, on the right a column, and

@@ -65,3 +65,6 @@ func WithBlockTile(i, size int) (restore func(), ok bool) {
 	cur = &c
 	return func() { cur = old }, true
 }
+
+// Stocked is the number of bytes that stocks hold.
+func Stocked() int64 { return stocked.Load() }

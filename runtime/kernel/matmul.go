@@ -13,17 +13,22 @@ type PackedB struct {
 
 // PackB packs the k×n matrix b (n×k where transB is set) for use with Gemm. It copies; b may change afterwards.
 func PackB(k, n int, b []float32, ldb int, transB bool) *PackedB {
+	return (*Stock)(nil).PackB(k, n, b, ldb, transB)
+}
+
+// PackB is PackB into memory of the stock.
+func (s *Stock) PackB(k, n int, b []float32, ldb int, transB bool) *PackedB {
 	if transB {
 		need("PackB", len(b), n, k, ldb)
 	} else {
 		need("PackB", len(b), k, n, ldb)
 	}
-	return &PackedB{K: k, N: n, p: pack(cur.tiles, k, n, matrixSource(b, ldb, transB))}
+	return &PackedB{K: k, N: n, p: pack(s, cur.tiles, k, n, matrixSource(b, ldb, transB))}
 }
 
-func pack[T elem](ts []*tile[T], k, n int, src source[T]) packed[T] {
+func pack[T elem](s *Stock, ts []*tile[T], k, n int, src source[T]) packed[T] {
 	p := packed[T]{k: k, n: n, t: pickTile(ts, n)}
-	p.data = alignedOf[T](k * p.panels() * p.t.nr)
+	p.data = stockOf[T](s, k*p.panels()*p.t.nr)
 	p.fill(src)
 	return p
 }

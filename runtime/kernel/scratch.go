@@ -72,8 +72,4 @@ func view[T elem](p *buffer) []T {
 }
 
 // alignedOf is aligned for n elements of type T.
-func alignedOf[T elem](n int) []T {
-	var zero T
-	raw := aligned(n * int(unsafe.Sizeof(zero)) / 4)
-	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(raw))), n)
-}
+func alignedOf[T elem](n int) []T { return stockOf[T](nil, n) }

@@ -50,6 +50,13 @@ func (s *Stock) Floats(n int) []float32 {
 	return f
 }
 
+// stockOf is Floats for n elements of type T.
+func stockOf[T elem](s *Stock, n int) []T {
+	var zero T
+	raw := s.Floats(n * int(unsafe.Sizeof(zero)) / 4)
+	return unsafe.Slice((*T)(unsafe.Pointer(unsafe.SliceData(raw))), n)
+}
+
 // grow maps a region of at least so many bytes.
 func (s *Stock) grow(bytes int) bool {
 	size := max(s.next, (bytes+largePage-1)&^(largePage-1))
@@ -82,7 +89,7 @@ func (s *Stock) drop() {
 
 // The garbage collector, which finds out that owners are gone, does not see how much memory they hold. So that dropped ones do
 // not pile up it is called when stocks have doubled since some were last given back.
-const paceAbove = 256 << 20
+const paceAbove = 128 << 20
 
 var stocked, collectAt atomic.Int64 // bytes mapped; those from which a collection is due, 0: paceAbove
 
