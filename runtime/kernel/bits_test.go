@@ -48,7 +48,7 @@ func TestBits(t *testing.T) {
 		p = kernel.Conv2D{N: 2, C: 33, H: 9, W: 13, M: 19, KH: 3, KW: 3, StrideH: 1, StrideW: 1, DilationH: 1, DilationW: 1, PadTop: 1, PadRight: 1, Groups: 1}
 		oh, ow = p.Out()
 		d = make([]float32, p.N*p.M*oh*ow)
-		wino := kernel.NewWinograd(p.M, p.C, numbers(p.M*p.C*9), numbers(p.M))
+		wino := kernel.NewWinograd(nil, p.M, p.C, numbers(p.M*p.C*9), numbers(p.M))
 		wino.Conv(p, d, numbers(p.N*p.C*p.H*p.W), &kernel.Epilogue{RowBias: numbers(p.M), Act: kernel.ActRelu})
 		add(d)
 		x, y := numbers(203), make([]float32, 203)
