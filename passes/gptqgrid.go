@@ -5,6 +5,7 @@ import (
 
 	"github.com/qsimc/qsimc/ir/numfmt"
 	"github.com/qsimc/qsimc/ir/op"
+	"github.com/qsimc/qsimc/runtime/kernel"
 )
 
 // weightView reads a weight as one matrix for each group of a convolution (else one): a row for each output channel, a column
@@ -56,20 +57,20 @@ func (v *weightView) at(group, r, c int) int { return (group*v.rows+r)*v.row + c
 // matrix copies a group's matrix, row-major.
 func (v *weightView) matrix(x []float32, group int) []float32 {
 	m := make([]float32, v.rows*v.cols)
-	for r := range v.rows {
-		for c := range v.cols {
-			m[r*v.cols+c] = x[v.at(group, r, c)]
-		}
+	if v.col == 1 {
+		copy(m, x[v.at(group, 0, 0):])
+	} else { // one group
+		kernel.Transpose(v.cols, v.rows, m, v.cols, x, v.col)
 	}
 	return m
 }
 
 // put writes a group's matrix back.
 func (v *weightView) put(x, m []float32, group int) {
-	for r := range v.rows {
-		for c := range v.cols {
-			x[v.at(group, r, c)] = m[r*v.cols+c]
-		}
+	if v.col == 1 {
+		copy(x[v.at(group, 0, 0):], m)
+	} else {
+		kernel.Transpose(v.rows, v.cols, x, v.col, m, v.cols)
 	}
 }
 
@@ -102,9 +103,7 @@ func newWeightGrid(s *gptqSite, x []float32, o GPTQOptions) (*weightGrid, error)
 	if g.nearest, err = g.fit(x, l); err != nil {
 		return nil, err
 	}
-	for _, v := range x {
-		g.amax = max(g.amax, v, -v)
-	}
+	g.amax = kernel.AbsMax(x)
 	g.params = g.nearest
 	if !g.static() { // filled in by store
 		clone := func(v []float32) []float32 { return append([]float32(nil), v...) }

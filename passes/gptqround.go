@@ -227,16 +227,17 @@ type gptqRows struct {
 	fitted   bool
 
 	t []float64 // the weights as they now are: position × row
+	q []float32 // the weights on the grid: column × row
 }
 
 func (c *gptqRows) round(blocks []int, starts map[int][]int) (loss float64, err error) {
 	k, n := c.w.cols, c.n
-	c.t = make([]float64, k*n)
+	columns := make([]float64, k*n)
+	kernel.Transpose(n, k, columns, n, c.w.target[c.first*k:], k)
+	c.t, c.q = make([]float64, k*n), make([]float32, k*n)
 	for p, col := range c.f.order {
 		if !c.f.dead[col] {
-			for r := range n {
-				c.t[p*n+r] = c.w.target[(c.first+r)*k+col]
-			}
+			copy(c.t[p*n:(p+1)*n], columns[col*n:])
 		}
 	}
 	e := make([]float64, gptqBlock*n) // minus the error of each column of the block
@@ -282,6 +283,7 @@ func (c *gptqRows) round(blocks []int, starts map[int][]int) (loss float64, err 
 			kernel.MatMul64(k-b, n, b-a, c.f.lower[b*k+a:], k, false, e, n, false, c.t[b*n:], n, true)
 		}
 	}
+	kernel.Transpose(k, n, c.out.q[c.first*k:], k, c.q, n)
 	return loss, nil
 }
 
@@ -302,9 +304,9 @@ func (c *gptqRows) column(p int, x, q []float32, e []float64) (loss float64, err
 	if err := c.w.scheme.RoundEach(q, x, params); err != nil {
 		return 0, err
 	}
+	copy(c.q[col*c.n:], q)
 	u := c.f.lower[p*k+p]
 	for r, v := range t {
-		c.out.q[(c.first+r)*k+col] = q[r]
 		d := (float64(q[r]) - v) / u
 		e[r] = d
 		loss += d * d / 2
@@ -346,12 +348,14 @@ func (c *gptqRows) fit(groups []int) error {
 
 // errorOf is tr(E·H·Eᵀ), E = q-target, of a rounding: twice its loss, less what the damping adds. H is that of the factor.
 func (r *gptqRounded) errorOf(f *gramFactor, target []float64) float64 {
-	norm := 0.0
-	for i, v := range r.q {
-		if d := float64(v) - target[i]; !f.dead[i%f.k] {
-			norm += d * d
+	norm := sumOfRows(len(r.q)/f.k, func(row int) (sum float64) {
+		for c, v := range r.q[row*f.k : (row+1)*f.k] {
+			if d := float64(v) - target[row*f.k+c]; !f.dead[c] {
+				sum += d * d
+			}
 		}
-	}
+		return sum
+	})
 	return 2*r.loss - f.damp*f.mean*norm
 }
 
@@ -366,29 +370,50 @@ func gramError(rows, k int, q []float32, w, h []float64) float64 {
 		return 0
 	}
 	e, t, full := make([]float32, rows*k), make([]float32, rows*k), make([]float32, k*k)
-	for i := range e {
-		e[i] = float32(float64(q[i]) - w[i])
-	}
-	for i := range k {
-		for j := range i + 1 {
-			v := float32(h[i*k+j] / unit)
-			full[i*k+j], full[j*k+i] = v, v
+	par.For(rows, 16, func(lo, hi int) {
+		for i := lo * k; i < hi*k; i++ {
+			e[i] = float32(float64(q[i]) - w[i])
 		}
-	}
+	})
+	par.For(k, 16, func(lo, hi int) {
+		for i := lo; i < hi; i++ {
+			for j, v := range h[i*k : i*k+i+1] {
+				full[i*k+j] = float32(v / unit)
+			}
+		}
+	})
+	kernel.MirrorLower(k, full, k)
 	kernel.MatMul(rows, k, k, e, k, false, full, k, false, t, k, false)
-	sum := 0.0
-	for i, v := range t {
-		sum += float64(v) * float64(e[i])
+	return unit * sumOfRows(rows, func(row int) (sum float64) {
+		for i := row * k; i < (row+1)*k; i++ {
+			sum += float64(t[i]) * float64(e[i])
+		}
+		return sum
+	})
+}
+
+// sumOfRows adds up what f tells of each row, on all cores and in their order.
+func sumOfRows(rows int, f func(row int) float64) (sum float64) {
+	each := make([]float64, rows)
+	par.For(rows, 16, func(lo, hi int) {
+		for r := lo; r < hi; r++ {
+			each[r] = f(r)
+		}
+	})
+	for _, v := range each {
+		sum += v
 	}
-	return sum * unit
+	return sum
 }
 
 // float64s widens values.
 func float64s(x []float32) []float64 {
 	y := make([]float64, len(x))
-	for i, v := range x {
-		y[i] = float64(v)
-	}
+	par.For(len(x), 1<<14, func(lo, hi int) {
+		for i, v := range x[lo:hi] {
+			y[lo+i] = float64(v)
+		}
+	})
 	return y
 }
 

@@ -26,9 +26,20 @@ func MatMul64(m, n, k int, a []float64, lda int, transA bool, b []float64, ldb i
 }
 
 // MirrorLower copies the lower triangle of the n×n matrix h to the upper one.
-func MirrorLower(n int, h []float64, ldh int) {
+func MirrorLower[T float32 | float64](n int, h []T, ldh int) {
 	need("MirrorLower", len(h), n, n, ldh)
-	mirror(n, h, ldh)
+	const side = 32
+	par.For((n+side-1)/side, 1, func(lo, hi int) {
+		for i0 := lo * side; i0 < min(hi*side, n); i0 += side {
+			for j0 := 0; j0 <= i0; j0 += side {
+				for i := i0; i < min(i0+side, n); i++ {
+					for j := j0; j < min(j0+side, i); j++ {
+						h[j*ldh+i] = h[i*ldh+j]
+					}
+				}
+			}
+		}
+	})
 }
 
 // syrkBlock is the side of the blocks of a trailing update.
@@ -44,22 +55,6 @@ func triangle(t int) (i, j int) {
 		i++
 	}
 	return i, t - i*(i+1)/2
-}
-
-// mirror copies the lower triangle to the upper one.
-func mirror(n int, h []float64, ldh int) {
-	const side = 32
-	par.For((n+side-1)/side, 1, func(lo, hi int) {
-		for i0 := lo * side; i0 < min(hi*side, n); i0 += side {
-			for j0 := 0; j0 <= i0; j0 += side {
-				for i := i0; i < min(i0+side, n); i++ {
-					for j := j0; j < min(j0+side, i); j++ {
-						h[j*ldh+i] = h[i*ldh+j]
-					}
-				}
-			}
-		}
-	})
 }
 
 // Cholesky replaces the lower triangle of the symmetric n×n matrix a by L with A = L·Lᵀ; the strict upper triangle is
