@@ -53,17 +53,19 @@ func factorGram(k int, h []float64, damp float64, order []int) (*gramFactor, err
 	u := make([]float64, k*k)
 	for try := 0; ; try++ {
 		f.damp = damp * math.Pow10(try)
-		for i := range k {
-			ci := f.order[i]
-			for j := range i + 1 {
-				cj := f.order[j]
-				u[i*k+j] = h[max(ci, cj)*k+min(ci, cj)]
+		par.For(k, 32, func(lo, hi int) {
+			for i := lo; i < hi; i++ {
+				ci := f.order[i]
+				for j := range i + 1 {
+					cj := f.order[j]
+					u[i*k+j] = h[max(ci, cj)*k+min(ci, cj)]
+				}
+				if f.dead[ci] {
+					u[i*k+i] = mean
+				}
+				u[i*k+i] += f.damp * mean
 			}
-			if f.dead[ci] {
-				u[i*k+i] = mean
-			}
-			u[i*k+i] += f.damp * mean
-		}
+		})
 		if kernel.CholeskyInverseUpper(k, u, k) {
 			break
 		}

@@ -241,21 +241,30 @@ func CholeskyInverseUpper(n int, h []float64, ldh int) bool {
 	need("CholeskyInverseUpper", len(h), n, n, ldh)
 	buf, l := scratchOf[float64](n * n)
 	defer release(buf)
-	for i := range n {
-		for j := range i + 1 {
-			l[i*n+j] = h[(n-1-j)*ldh+n-1-i] // element (n-1-i, n-1-j) by symmetry, from the lower half
+	const side = 32
+	par.For((n+side-1)/side, 1, func(lo, hi int) {
+		for i0 := lo * side; i0 < min(hi*side, n); i0 += side {
+			for j0 := 0; j0 <= i0; j0 += side {
+				for i := i0; i < min(i0+side, n); i++ {
+					for j := j0; j < min(j0+side, i+1); j++ {
+						l[i*n+j] = h[(n-1-j)*ldh+n-1-i] // element (n-1-i, n-1-j) by symmetry, from the lower half
+					}
+				}
+			}
 		}
-	}
+	})
 	if !Cholesky(n, l, n) {
 		return false
 	}
 	TriInverse(n, l, n)
-	for i := range n {
-		row := h[i*ldh : i*ldh+n]
-		clear(row[:i])
-		for j := i; j < n; j++ {
-			row[j] = l[(n-1-i)*n+n-1-j]
+	par.For(n, side, func(lo, hi int) {
+		for i := lo; i < hi; i++ {
+			row := h[i*ldh : i*ldh+n]
+			clear(row[:i])
+			for j := i; j < n; j++ {
+				row[j] = l[(n-1-i)*n+n-1-j]
+			}
 		}
-	}
+	})
 	return true
 }
