@@ -19,6 +19,7 @@ type attention struct {
 	probs   grid
 	blocks  *blocks // of the probabilities; nil: probs
 	swap    bool    // the result is [batch, queries, heads, …]
+	codes   bool    // products of operands quantized in blocks may run on codes
 }
 
 // operand is where Q, K or V comes from.
@@ -40,7 +41,7 @@ func (f *fuser) attention(i int) {
 	if rank := st.node.Out(0).Type.Rank(); rank != 4 || st.node.Int("axis", -1) != -1 && st.node.Int("axis", -1) != 3 {
 		return
 	}
-	a := &attention{scale: 1, by: -1, mask: -1}
+	a := &attention{scale: 1, by: -1, mask: -1, codes: !f.plain}
 	parts := []int{i}
 	var in []int
 	input := func(s int) int {
@@ -303,7 +304,7 @@ var attentionDef = &op.Def{Name: "attention", Eval: func(c *op.Call) ([]*ir.Tens
 		Count: q.batch * q.heads, Heads: q.heads, SQ: q.rows, SK: k.rows, D: q.cols, DV: v.cols, Share: k.share, KColumns: a.k.cols,
 		BatchQ: q.batchStep, BatchK: k.batchStep, BatchV: v.batchStep, BatchO: q.heads * q.rows * v.cols,
 		StrideQ: q.step, StrideK: k.step, StrideV: v.step, StrideO: q.rows * v.cols,
-		LdQ: q.ld, LdK: k.ld, LdV: v.ld, LdO: v.cols, Scale: a.scale,
+		LdQ: q.ld, LdK: k.ld, LdV: v.ld, LdO: v.cols, Scale: a.scale, Codes: a.codes,
 	}
 	shape := []int{q.batch, q.heads, q.rows, v.cols}
 	if a.swap {

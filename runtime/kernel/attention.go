@@ -35,12 +35,16 @@ type Attention struct {
 	// Quantizers of the operands on their way into the products; nil: none. Blocks run along D in Q and K, along the keys in
 	// the probabilities and in V. Those that are Relative look at the whole stack first: q, k and v must then hold nothing else.
 	QuantQ, QuantK, QuantP, QuantV *BlockQuant
+
+	// Codes lets products of operands that are quantized in the same blocks, of 64 elements or a multiple, run on codes, as GemmBlocks does.
+	Codes bool
 }
 
 // attnRun is one run of an Attention.
 type attnRun struct {
 	*Attention
 	q, k, p, v *BlockQuant
+	qk, pv     bool      // the product of these two runs on codes
 	kept       []float32 // the probabilities of the whole stack, where p has to see them all first
 	top        atomic.Uint32
 	infinite   par.Flag // a quantizer met infinity or NaN
@@ -61,7 +65,7 @@ const attnRows = 56
 // masked is the value of a mask from which on a key counts as hidden: its probability is 0 beside a key that is not.
 const masked = -1e30
 
-// Run computes the stack. The result has the bits of the separate steps MatMul, MulScalar, Add, Softmax, Probs, MatMul, each
+// Run computes the stack. But for products on codes the result has the bits of the separate steps MatMul, MulScalar, Add, Softmax, Probs, MatMul, each
 // operand quantized, where these are finite: keys that the mask hides from a block of queries, to the right of all it does not,
 // are not looked at, so a NaN in them does not spread. It reports false where a quantizer met infinity or NaN.
 func (a *Attention) Run(dst, q, k, v []float32) (finite bool) {
@@ -80,6 +84,7 @@ func (a *Attention) Run(dst, q, k, v []float32) (finite bool) {
 			*o.to = o.from.Under(top)
 		}
 	}
+	r.qk, r.pv = a.Codes && coded(r.q, r.k), a.Codes && coded(r.p, r.v) && a.Probs == nil
 	if r.p == nil || !r.p.Relative() {
 		r.run(both, dst, q, k, v)
 		return !r.infinite.IsSet()
@@ -143,7 +148,15 @@ func (r *attnRun) item(what phase, i, maskAt int, dst, q, k, v []float32) {
 		need("Attention: mask", len(mask), rows, a.SK, a.SK)
 	}
 	var pk, pv *packed[float32]
-	if what != context {
+	var ck, cv *PackedBlocks
+	switch {
+	case what == context:
+	case r.qk:
+		p, free, ok := r.packedK(k)
+		defer free()
+		r.note(ok)
+		ck = p
+	default:
 		ldk := a.LdK
 		if r.k != nil {
 			buf := scratch(a.SK * a.D)
@@ -161,7 +174,14 @@ func (r *attnRun) item(what phase, i, maskAt int, dst, q, k, v []float32) {
 		defer free()
 		pk = packed
 	}
-	if what != scores {
+	switch {
+	case what == scores:
+	case r.pv:
+		p, free, ok := r.packedV(v)
+		defer free()
+		r.note(ok)
+		cv = p
+	default:
 		ldv := a.LdV
 		if r.v != nil {
 			buf := scratch(a.SK * a.DV)
@@ -173,6 +193,9 @@ func (r *attnRun) item(what phase, i, maskAt int, dst, q, k, v []float32) {
 		packed, free := packScratch(cur.tiles, a.SK, a.DV, matrixSource(v, ldv, false))
 		defer free()
 		pv = packed
+	}
+	if r.infinite.IsSet() {
+		return
 	}
 	ld := a.ldScores()
 	grain := attnRows
@@ -190,9 +213,13 @@ func (r *attnRun) item(what phase, i, maskAt int, dst, q, k, v []float32) {
 		}
 		seen := a.seen(lo, hi, mask)
 		if what != context {
-			r.probabilities(i, lo, hi, seen, ld, s, q[lo*a.LdQ:], pk, mask)
+			r.probabilities(i, lo, hi, seen, ld, s, q[lo*a.LdQ:], pk, ck, mask)
 		}
-		if what != scores {
+		switch {
+		case what == scores:
+		case r.pv:
+			r.onCodes(r.p, hi-lo, seen, a.DV, s, ld, cv, dst[lo*a.LdO:], a.LdO)
+		default:
 			if what == context {
 				r.note(r.p.Rows(hi-lo, seen, s, ld, s, ld, nil))
 			}
@@ -203,17 +230,22 @@ func (r *attnRun) item(what phase, i, maskAt int, dst, q, k, v []float32) {
 
 // probabilities computes rows [lo,hi) of an item's softmax of the scores, seen elements each, and quantizes them where that
 // can be done row by row.
-func (r *attnRun) probabilities(i, lo, hi, seen, ld int, s, q []float32, pk *packed[float32], mask []float32) {
+func (r *attnRun) probabilities(i, lo, hi, seen, ld int, s, q []float32, pk *packed[float32], ck *PackedBlocks, mask []float32) {
 	a, ldq := r.Attention, r.LdQ
-	if r.q != nil {
+	if r.q != nil && !r.qk {
 		buf := scratch((hi - lo) * a.D)
 		defer release(buf)
 		r.note(r.q.Rows(hi-lo, a.D, buf.f, a.D, q, ldq, nil))
 		q, ldq = buf.f, a.D
 	}
-	pk.part(hi-lo, a.D, seen, q, ldq, s, ld, ld)
+	if r.qk {
+		r.onCodes(r.q, hi-lo, a.D, seen, q, ldq, ck, s, ld)
+	} else {
+		pk.part(hi-lo, a.D, seen, q, ldq, s, ld, ld)
+	}
 	var steps []float32
-	if r.p != nil && r.kept == nil {
+	apply := r.p != nil && r.kept == nil && !r.pv
+	if apply {
 		buf := scratch((seen + r.p.Size() - 1) / r.p.Size())
 		defer release(buf)
 		steps = buf.f
@@ -227,7 +259,7 @@ func (r *attnRun) probabilities(i, lo, hi, seen, ld int, s, q []float32, pk *pac
 		switch {
 		case r.kept != nil:
 			r.raise(cur.absMax(row))
-		case r.p != nil:
+		case apply:
 			r.note(r.p.row(row, row, steps))
 		}
 	}

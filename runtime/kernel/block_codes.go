@@ -33,25 +33,38 @@ func (q *BlockQuant) Codes(rows, cols int, dst []byte, x []float32, ldx int) (ok
 	need("BlockQuant.Codes: x", len(x), rows, cols, ldx)
 	need("BlockQuant.Codes: dst", len(dst), rows, ld, ld)
 	var bad par.Flag
+	shift := coding(size).shift()
 	eachRow(rows, cols, func(lo, hi int) {
-		buf, steps := scratch((cols+size-1)/size*size), scratch(2*((cols+size-1)/size))
-		defer release(buf)
-		defer release(steps)
-		clear(buf.f[cols:])
-		for r := lo; r < hi && !bad.IsSet(); r++ {
-			if !q.row(buf.f[:cols], x[r*ldx:][:cols], steps.f[:len(steps.f)/2]) || !q.encode(dst[r*ld:(r+1)*ld], buf.f, steps.f) {
-				bad.Set()
-			}
+		if !bad.IsSet() && !q.codeRows(hi-lo, cols, cols, dst[lo*ld:], x[lo*ldx:], ldx, shift) {
+			bad.Set()
 		}
 	})
 	return !bad.IsSet()
 }
 
-// encode writes a row of codes of whole blocks of quantized numbers, whose scales are the first half of steps; the second is for its
-// use.
-func (q *BlockQuant) encode(dst []byte, x, steps []float32) (ok bool) {
+// codeRows quantizes rows of seen elements, ldx apart, to codes, on this core. They become rows of cols elements, BlockRow(cols, Size) bytes
+// each, of which no more blocks are written than hold the first seen elements; shift is added to the codes. ok is as in Codes.
+func (q *BlockQuant) codeRows(rows, seen, cols int, dst []byte, x []float32, ldx, shift int) (ok bool) {
+	size := q.b.Size
+	count, ld, at := (seen+size-1)/size, BlockRow(cols, size), codeBytes(cols, size)
+	buf, steps := scratch(count*size), scratch(2*count)
+	defer release(buf)
+	defer release(steps)
+	clear(buf.f[seen:])
+	for r := range rows {
+		row := dst[r*ld:][:ld]
+		if !q.row(buf.f[:seen], x[r*ldx:][:seen], steps.f[:count]) || !q.encode(row, stepsOf(row[at:]), buf.f, steps.f, shift) {
+			return false
+		}
+	}
+	return true
+}
+
+// encode writes a row of codes, and each block's Δ to out, of whole blocks of quantized numbers, whose scales are the first half of steps; the
+// second is for its use.
+func (q *BlockQuant) encode(dst []byte, out, x, steps []float32, shift int) (ok bool) {
 	size, count, unit := q.b.Size, len(steps)/2, q.unit()
-	out, by := at((*float32)(unsafe.Pointer(&dst[codeBytes(len(x), size)])), 0, count), steps[count:]
+	by := steps[count:]
 	for k, s := range steps[:count] {
 		switch {
 		case s >= leastStep && s <= mostStep:
@@ -63,20 +76,24 @@ func (q *BlockQuant) encode(dst []byte, x, steps []float32) (ok bool) {
 		}
 	}
 	if cur.blockCodes != nil && size%16 == 0 {
-		cur.blockCodes(&dst[0], &x[0], &by[0], count, size, coding(size).shift())
+		cur.blockCodes(&dst[0], &x[0], &by[0], count, size, shift)
 		return true
 	}
-	t := coding(size)
-	wide, bytes, shift := shortsOf(dst), t.per == 4, int32(t.shift())
+	wide, bytes := shortsOf(dst), coding(size).per == 4
 	for i, v := range x {
 		c := int32(math.RoundToEven(float64(v * by[i/size])))
 		if bytes {
-			dst[i] = byte(c + shift)
+			dst[i] = byte(c + int32(shift))
 		} else {
 			wide[i] = int16(c)
 		}
 	}
 	return true
+}
+
+// stepsOf views Δ of blocks.
+func stepsOf(x []byte) []float32 {
+	return unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(x))), len(x)/4)
 }
 
 // Uncode sets rows of cols elements, in blocks of size, to the numbers whose codes Codes wrote.
@@ -87,7 +104,7 @@ func Uncode(rows, cols, size int, dst []float32, codes []byte) {
 	eachRow(rows, cols, func(lo, hi int) {
 		for r := lo; r < hi; r++ {
 			row := codes[r*ld : (r+1)*ld]
-			steps := at((*float32)(unsafe.Pointer(&row[codeBytes(cols, size)])), 0, (cols+size-1)/size)
+			steps := stepsOf(row[codeBytes(cols, size):])
 			if t.per == 4 {
 				flip := byte(t.shift()) // of the sign bit
 				for i, c := range row[:cols] {

@@ -182,7 +182,7 @@ func GemmBlocks(m int, a []byte, b *PackedBlocks, c []float32, ldc int, ep *Epil
 		for i := lo; i < hi; i++ {
 			r0, p0 := i%rt*rows, i/rt*cols
 			r1, p1 := min(r0+rows, m), min(p0+cols, panels)
-			b.part(r0, r1, p0, p1, a, lda, c, ldc)
+			b.part(r0, r1, p0, p1, b.blocks, a, lda, c, ldc)
 			finish(r0, r1, p0*t.nr, min(p1*t.nr, b.N), b.K, c, ldc, false, then)
 		}
 	})
@@ -191,8 +191,8 @@ func GemmBlocks(m int, a []byte, b *PackedBlocks, c []float32, ldc int, ep *Epil
 // panelBytes is how much of a panel is multiplied with all rows before its next blocks: it stays in the level-1 cache.
 const panelBytes = 24 << 10
 
-// part multiplies rows [r0,r1) with panels [p0,p1) on this core.
-func (p *PackedBlocks) part(r0, r1, p0, p1 int, a []byte, lda int, c []float32, ldc int) {
+// part multiplies the first count blocks of rows [r0,r1) with those of panels [p0,p1), on this core.
+func (p *PackedBlocks) part(r0, r1, p0, p1, count int, a []byte, lda int, c []float32, ldc int) {
 	t, size, codes := p.t, p.Size*4/p.t.per, codeBytes(p.K, p.Size)
 	some := max(1, panelBytes/(4*p.block()))
 	var side []float32
@@ -201,8 +201,8 @@ func (p *PackedBlocks) part(r0, r1, p0, p1 int, a []byte, lda int, c []float32, 
 		defer release(buf)
 		side = buf.f
 	}
-	for g0 := 0; g0 < p.blocks; g0 += some {
-		blocks, acc := min(some, p.blocks-g0), min(g0, 1)
+	for g0 := 0; g0 < count; g0 += some {
+		blocks, acc := min(some, count-g0), min(g0, 1)
 		for j := p0; j < p1; j++ {
 			bp := (*byte)(unsafe.Pointer(&p.data[j*p.panel()+g0*p.block()]))
 			nn := min(t.nr, p.N-j*t.nr)

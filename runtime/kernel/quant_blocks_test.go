@@ -4,6 +4,7 @@ import (
 	"fmt"
 	"math"
 	"math/rand/v2"
+	"slices"
 	"testing"
 
 	"github.com/qsimc/qsimc/runtime/kernel"
@@ -213,4 +214,82 @@ func TestAttentionQuantizesOperands(t *testing.T) {
 			}
 		}
 	})
+}
+
+// Attention whose operands are quantized in the same blocks is the separate steps on codes, where powers of two make Δ what PackBlocks
+// finds, and has the same bits at all vector levels by any rule.
+func TestAttentionOnCodes(t *testing.T) {
+	const heads, sq, sk, d, dv = 2, 60, 200, 130, 40
+	mask := make([]float32, sq*sk)
+	for i := range sq {
+		for j := i + 101; j < sk; j++ {
+			mask[i*sk+j] = float32(math.Inf(-1))
+		}
+	}
+	first := map[string][]float32{}
+	kernel.EachLevel(t, func(t *testing.T) {
+		if !kernel.FastBlocks() {
+			t.Skip("products of blocks are not used at this level")
+		}
+		for name, rule := range blockSchemes {
+			for _, size := range []int{64, 128} {
+				for _, columns := range []bool{false, true} {
+					q, k, v := randn(heads*sq*d, 1), randn(heads*sk*d, 2), randn(heads*sk*dv, 3)
+					by := rule(size)
+					a := kernel.Attention{Count: heads, SQ: sq, SK: sk, D: d, DV: dv, StrideQ: sq * d, StrideK: sk * d, StrideV: sk * dv, StrideO: sq * dv,
+						LdQ: d, LdK: d, LdV: dv, LdO: dv, Scale: 0.3, Mask: mask, KColumns: columns, QuantQ: by, QuantK: by, QuantP: by, QuantV: by, Codes: true}
+					if columns {
+						a.LdK = sk
+					}
+					got := make([]float32, heads*sq*dv)
+					if !a.Run(got, q, k, v) {
+						t.Fatalf("%s: finite operands were not", name)
+					}
+					what := fmt.Sprintf("%s/%d/columns=%v", name, size, columns)
+					if kernel.Level() != "none" { // whose Softmax has other bits
+						if first[what] == nil {
+							first[what] = slices.Clone(got)
+						}
+						checkBits(t, what+" beside the best level", got, first[what])
+					}
+					if name == "mxfp4" || name == "mxint8" {
+						checkBits(t, what, got, attentionSteps(t, &a, by, heads, q, k, v))
+					}
+					q[5] = float32(math.NaN())
+					if a.Run(got, q, k, v) {
+						t.Errorf("%s: NaN went unnoticed", what)
+					}
+				}
+			}
+		}
+	})
+}
+
+// attentionSteps is a.Run step by step, both products by GemmBlocks.
+func attentionSteps(t *testing.T, a *kernel.Attention, by *kernel.BlockQuant, heads int, q, k, v []float32) []float32 {
+	t.Helper()
+	product := func(m, n, k int, x, w []float32, ldw int, trans bool, out []float32) {
+		codes := make([]byte, m*kernel.BlockRow(k, by.Size()))
+		p, ok := kernel.PackBlocks(k, n, w, ldw, trans, by.Size())
+		if !ok || !by.Codes(m, k, codes, x, k) {
+			t.Fatal("no codes")
+		}
+		kernel.GemmBlocks(m, codes, p, out, n, nil)
+	}
+	out, s := make([]float32, heads*a.SQ*a.DV), make([]float32, a.SQ*a.SK)
+	for h := range heads {
+		k, v := k[h*a.StrideK:][:a.SK*a.D], v[h*a.StrideV:][:a.SK*a.DV]
+		if a.KColumns {
+			by.AllCols(a.D, a.SK, k, k, nil)
+		} else {
+			by.AllRows(a.SK, a.D, k, k, nil)
+		}
+		by.AllCols(a.SK, a.DV, v, v, nil)
+		product(a.SQ, a.SK, a.D, q[h*a.StrideQ:], k, a.LdK, !a.KColumns, s)
+		kernel.MulScalar(s, s, a.Scale)
+		kernel.Add(s, s, a.Mask)
+		kernel.Softmax(a.SQ, a.SK, s, s)
+		product(a.SQ, a.DV, a.SK, s, v, a.DV, false, out[h*a.StrideO:])
+	}
+	return out
 }
