@@ -14,22 +14,20 @@ import (
 type Stock struct {
 	mu   sync.Mutex
 	free []float32 // what is left of the last region
-	next int       // least bytes of the next region
-
+	held int64     // bytes handed out
 	maps [][]byte
 }
 
 const (
-	largePage   = 2 << 20
-	stockAbove  = 64 << 10 // bytes of a piece; smaller ones lie on the heap
-	firstRegion = 4 << 20
-	lastRegion  = 64 << 20
+	largePage  = 2 << 20
+	stockAbove = 64 << 10 // bytes of a piece; smaller ones lie on the heap
+	region     = 32 << 20 // least bytes of address space taken at once; what nobody writes to takes no memory
 )
 
 // NewStock returns an empty stock that gives its memory back once owner cannot be reached. Users of what lies in it keep the
 // owner alive (runtime.KeepAlive).
 func NewStock[T any](owner *T) *Stock {
-	s := &Stock{next: firstRegion}
+	s := &Stock{}
 	runtime.AddCleanup(owner, (*Stock).drop, s)
 	return s
 }
@@ -45,6 +43,8 @@ func (s *Stock) Floats(n int) []float32 {
 	if whole > len(s.free) && !s.grow(4*whole) {
 		return aligned(n)
 	}
+	s.held += int64(4 * whole)
+	stocked.Add(int64(4 * whole))
 	f := s.free[:n:n]
 	s.free = s.free[whole:]
 	return f
@@ -59,19 +59,17 @@ func stockOf[T elem](s *Stock, n int) []T {
 
 // grow maps a region of at least so many bytes.
 func (s *Stock) grow(bytes int) bool {
-	size := max(s.next, (bytes+largePage-1)&^(largePage-1))
-	pace(size)
+	pace(bytes)
+	size := max(region, (bytes+largePage-1)&^(largePage-1))
 	raw := mapMemory(size + largePage)
 	if raw == nil {
 		return false
 	}
-	stocked.Add(int64(size))
 	s.maps = append(s.maps, raw)
-	s.next = min(2*s.next, lastRegion)
 	off := int(-uintptr(unsafe.Pointer(unsafe.SliceData(raw))) & (largePage - 1))
-	region := raw[off : off+size]
-	inLargePages(region)
-	s.free = unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(region))), size/4)
+	whole := raw[off : off+size]
+	inLargePages(whole)
+	s.free = unsafe.Slice((*float32)(unsafe.Pointer(unsafe.SliceData(whole))), size/4)
 	return true
 }
 
@@ -81,9 +79,9 @@ func (s *Stock) drop() {
 	defer s.mu.Unlock()
 	for _, raw := range s.maps {
 		unmapMemory(raw)
-		stocked.Add(int64(largePage - len(raw)))
 	}
-	s.maps, s.free = nil, nil
+	stocked.Add(-s.held)
+	s.maps, s.free, s.held = nil, nil, 0
 	collectAt.Store(max(2*stocked.Load(), paceAbove))
 }
 
@@ -91,7 +89,7 @@ func (s *Stock) drop() {
 // not pile up it is called when stocks have doubled since some were last given back.
 const paceAbove = 128 << 20
 
-var stocked, collectAt atomic.Int64 // bytes mapped; those from which a collection is due, 0: paceAbove
+var stocked, collectAt atomic.Int64 // bytes handed out; those from which a collection is due, 0: paceAbove
 
 func pace(more int) {
 	now := stocked.Load() + int64(more)
