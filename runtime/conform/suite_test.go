@@ -90,6 +90,7 @@ func TestSuitePoisoned(t *testing.T) {
 // Every case that passes also passes after a trip through the text form and the file form.
 func TestSuiteRoundTrip(t *testing.T) {
 	t.Parallel()
+	full(t)
 	again(t, suite(t), conform.Options{Rewrite: roundTrip})
 }
 
@@ -116,6 +117,7 @@ func roundTrip(m *ir.Model) (*ir.Model, error) {
 // Every case that passes also passes after the pass fold.
 func TestSuiteFolded(t *testing.T) {
 	t.Parallel()
+	full(t)
 	again(t, suite(t), conform.Options{Rewrite: fold(t)})
 }
 
@@ -128,6 +130,14 @@ func fold(t *testing.T) func(m *ir.Model) (*ir.Model, error) {
 		u := &passes.Unit{Model: m}
 		err := p.Run(context.Background(), u)
 		return u.Model, err
+	}
+}
+
+// full leaves a test out of short runs: what it rewrites does not depend on kernels, which TestSuite and TestSuitePoisoned run.
+func full(t *testing.T) {
+	t.Helper()
+	if testing.Short() {
+		t.Skip("skipped: -short")
 	}
 }
 

@@ -10,9 +10,13 @@ import (
 )
 
 // SqueezeNet on 200 photographs, preprocessed by us, gives the accuracy that ONNX Runtime was measured to have on tensors that
-// Pillow made (shared/models/README.md): 123 of 200. One image may move with the decoder.
+// Pillow made (shared/models/README.md): 123 of 200. One image may move with the decoder. Short runs leave it out: its products take
+// minutes in plain Go, and runtime/conform runs the same model on stored data.
 func TestImageAccuracy(t *testing.T) {
 	t.Parallel()
+	if testing.Short() {
+		t.Skip("skipped: -short")
+	}
 	dir := shared.Dir(t)
 	root, err := shared.Root()
 	if err != nil {
