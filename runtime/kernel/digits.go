@@ -151,7 +151,7 @@ func addProducts(left, right *piece, h []float64, ldh int) {
 
 // stripe is how many columns are read together: runs of several cache lines, and few enough that the rows of a piece are still in
 // the level-2 cache when they are read again.
-const stripe = 128
+const stripe = 192
 
 // eachStripe calls f for all columns in stripes, on all cores.
 func (p *piece) eachStripe(f func(c0, c1 int)) {
