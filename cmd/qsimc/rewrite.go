@@ -12,7 +12,6 @@ import (
 	"slices"
 	"strconv"
 	"strings"
-	"syscall"
 
 	"github.com/qsimc/qsimc/backend"
 	"github.com/qsimc/qsimc/cmd/qsimc/report"
@@ -478,13 +477,4 @@ func parseSize(text string) (int64, error) {
 		}
 	}
 	return 0, fmt.Errorf("found %q, wanted a size as 8GB or 512MiB", text)
-}
-
-// peakRSS is the largest resident memory of the process so far, in bytes.
-func peakRSS() int64 {
-	var r syscall.Rusage
-	if syscall.Getrusage(syscall.RUSAGE_SELF, &r) != nil {
-		return 0
-	}
-	return r.Maxrss * 1024
 }

@@ -76,7 +76,11 @@ func rewriteFacts(r *passes.Report) []Fact {
 		worst := slices.MinFunc(r.Outputs, func(a, b passes.OutputEntry) int { return int(math.Copysign(1, float64(a.SQNR-b.SQNR))) })
 		facts = append(facts, Fact{"output SQNR", worst.SQNR.Decibels(), worst.Name})
 	}
-	return append(facts, Fact{"time", fmt.Sprintf("%.1f s", r.Seconds), "peak memory " + Bytes(r.PeakRSS)})
+	memory := ""
+	if r.PeakRSS > 0 {
+		memory = "peak memory " + Bytes(r.PeakRSS)
+	}
+	return append(facts, Fact{"time", fmt.Sprintf("%.1f s", r.Seconds), memory})
 }
 
 func count(n float64) string {
