@@ -106,12 +106,13 @@ func (u *Winograd) Conv(p Conv2D, dst, x []float32, ep *Epilogue) {
 	u.images(p, tile, dst, x, bias, res)
 }
 
-// winogradPlan says how a convolution is cut. The tiles of all images lie in rows one below the other. A strip of rows is
+// winogradPlan says how a strip of a convolution is computed. The tiles of all images lie in rows one below the other. A strip of such rows is
 // transformed, channel by channel; then blocks of a few vectors of its tiles are multiplied and transformed back.
 type winogradPlan struct {
 	p            Conv2D
 	oh, ow       int
 	th, tw       int // tiles of an image
+	r, n         int // the strip: its first row of tiles, and their number
 	lanes        int
 	pitch, pos   int // elements between the channels, and the positions, of a transformed strip
 	part         int // elements between the eight parts of a channel whose rows are transformed
@@ -125,41 +126,60 @@ type winogradPlan struct {
 
 var winogradPlans = sync.Pool{New: func() any { return new(winogradPlan) }}
 
-// winogradStrip is the number of elements that a transformed strip has at most, where it has several rows: 1 MB.
-const winogradStrip = 1 << 18
+// winogradStrip is the number of elements that a transformed strip has at most, where it has several rows: 256 kB, which stay in the
+// level-2 cache with the weights.
+const winogradStrip = 1 << 16
 
-func (u *Winograd) images(p Conv2D, tile convTile, dst, x, bias, res []float32) {
-	pl := winogradPlans.Get().(*winogradPlan)
-	defer winogradPlans.Put(pl)
-	pl.p, pl.lanes = p, cur.conv.lanes
-	pl.oh, pl.ow = p.Out()
-	pl.th, pl.tw = (pl.oh+1)/2, (pl.ow+1)/2
-	rows := p.N * pl.th
-	strip := min(rows, max(1, winogradStrip/(16*p.C*pl.tw)))
-	strip = (rows + (rows+strip-1)/strip - 1) / ((rows + strip - 1) / strip) // of about the same size
-	// Channels an even number of cache lines apart, and positions a multiple of 4096 bytes, would evict each other. The last vector of
-	// any image may lie half beyond the strip.
-	pl.pitch = (strip*pl.tw+pl.lanes-1+15)/16*16 | 16
-	pl.pos = p.C*pl.pitch + 16
-	pl.part = (strip+2)*pl.tw + 2*pl.lanes
-	pl.ldp = 2*pl.tw + 2 + 4*pl.lanes
-	pl.offs = pl.offs[:0]
-	for c := range p.C {
-		pl.offs = append(pl.offs, 4*c*pl.pitch)
+// winogradRows is the number of rows of tw tiles in a strip, of so many: at most as many as winogradStrip allows, or most, with as few
+// vectors in all as may be, counting the two rows of the input that each strip transforms again as an eighth of a row of tiles.
+func winogradRows(rows, tw, c, lanes, most int) int {
+	best, least := 1, 0
+	for r := 1; r <= min(rows, most, max(1, winogradStrip/(16*c*tw))); r++ {
+		vectors := func(n int) int { return (n*tw + lanes - 1) / lanes }
+		full, rest := rows/r, rows%r
+		cost := 8*(full*vectors(r)+vectors(rest)) + full*vectors(1)
+		if least == 0 || cost <= least {
+			best, least = r, cost
+		}
 	}
-	v := scratch(16 * pl.pos)
-	defer release(v)
-	for r := 0; r < rows; r += strip {
-		n := min(strip, rows-r)
-		pl.transform(v.f, x, r, n)
-		pl.lay(r, n)
-		u.multiply(pl, tile, dst, v.f, bias, res)
-	}
+	return best
 }
 
-// transform sets v to the transformed values of n rows of tiles from row r on.
-func (pl *winogradPlan) transform(v, x []float32, r, n int) {
-	p, k := &pl.p, cur.winograd
+func (u *Winograd) images(p Conv2D, tile convTile, dst, x, bias, res []float32) {
+	oh, ow := p.Out()
+	rows, tw, cores := p.N*((oh+1)/2), (ow+1)/2, par.Cores()
+	strip := winogradRows(rows, tw, p.C, cur.conv.lanes, max(1, rows/(2*cores)))
+	apart := strip*tw >= cur.conv.lanes
+	if !apart {
+		strip = winogradRows(rows, tw, p.C, cur.conv.lanes, rows)
+	}
+	one := func(i int) {
+		pl := winogradPlans.Get().(*winogradPlan)
+		defer winogradPlans.Put(pl)
+		pl.lay(p, i*strip, min(strip, rows-i*strip))
+		v := scratch(16 * pl.pos)
+		defer release(v)
+		pl.transform(v.f, x)
+		u.multiply(pl, tile, dst, v.f, bias, res)
+	}
+	strips := (rows + strip - 1) / strip
+	if !apart {
+		// too few tiles for the cores: each strip is the work of all
+		for i := range strips {
+			one(i)
+		}
+		return
+	}
+	par.For(strips, 1, func(lo, hi int) {
+		for i := lo; i < hi; i++ {
+			one(i)
+		}
+	})
+}
+
+// transform sets v to the transformed values of the strip.
+func (pl *winogradPlan) transform(v, x []float32) {
+	p, k, r, n := &pl.p, cur.winograd, pl.r, pl.n
 	par.For(p.C, max(1, p.C/(8*par.Cores()), elemGrain/(32*n*pl.tw)), func(lo, hi int) {
 		height := 2*n + 2
 		buf := scratch(height*pl.ldp + 8*pl.part)
@@ -191,9 +211,22 @@ func (pl *winogradPlan) fill(pad, x []float32, y, rows int) {
 	clear(pad[max(lo, hi)*pl.ldp : rows*pl.ldp])
 }
 
-// lay settles where the results of n rows of tiles from row r on belong, and the blocks.
-func (pl *winogradPlan) lay(r, n int) {
+// lay makes the plan of n rows of tiles from row r on: where what is, and where the results belong.
+func (pl *winogradPlan) lay(p Conv2D, r, n int) {
+	pl.p, pl.lanes, pl.r, pl.n = p, cur.conv.lanes, r, n
+	pl.oh, pl.ow = p.Out()
+	pl.th, pl.tw = (pl.oh+1)/2, (pl.ow+1)/2
 	count := n * pl.tw
+	// Channels an even number of cache lines apart, and positions a multiple of 4096 bytes, would evict each other. The last vector of
+	// any image may lie half beyond the strip.
+	pl.pitch = (count+pl.lanes-1+15)/16*16 | 16
+	pl.pos = p.C*pl.pitch + 16
+	pl.part = (n+2)*pl.tw + 2*pl.lanes
+	pl.ldp = 2*pl.tw + 2 + 4*pl.lanes
+	pl.offs = pl.offs[:0]
+	for c := range p.C {
+		pl.offs = append(pl.offs, 4*c*pl.pitch)
+	}
 	half := pl.lanes / 2
 	pl.vecs, pl.sizes = pl.vecs[:0], pl.sizes[:0]
 	stride := max(pl.p.OutStride, pl.p.M*pl.oh*pl.ow)
