@@ -148,7 +148,11 @@ func winogradRows(rows, tw, c, lanes, most int) int {
 func (u *Winograd) images(p Conv2D, tile convTile, dst, x, bias, res []float32) {
 	oh, ow := p.Out()
 	rows, tw, cores := p.N*((oh+1)/2), (ow+1)/2, par.Cores()
-	strip := winogradRows(rows, tw, p.C, cur.conv.lanes, max(1, rows/(2*cores)))
+	most := rows / (2 * cores)
+	if most*tw < 2*cur.conv.lanes { // a strip for each core, rather than of vectors by themselves
+		most = rows / cores
+	}
+	strip := winogradRows(rows, tw, p.C, cur.conv.lanes, max(1, most))
 	apart := strip*tw >= cur.conv.lanes
 	if !apart {
 		strip = winogradRows(rows, tw, p.C, cur.conv.lanes, rows)
