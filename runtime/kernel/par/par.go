@@ -17,7 +17,9 @@ import (
 	"time"
 )
 
-// job is one For call. Chunks are claimed by next and counted by done; the caller waits for finished chunks, not for
+// job is one For call. The chunks lie in shares of about the same size, one for the caller and for each helper, who claim those of their
+// own share first: the cores then find in their caches what they wrote in the loop before, where that ran over the same rows.
+// Finished chunks are counted by done; the caller waits for them, not for
 // every worker to check in, so a worker that lost its core between two chunks delays nobody.
 type job struct {
 	body     func(lo, hi int)
@@ -25,7 +27,7 @@ type job struct {
 	chunks   int64
 	helpers  int64 // workers that may join, the caller not counted
 
-	next   atomic.Int64
+	shares []share
 	joined atomic.Int64
 	done   atomic.Int64
 
@@ -33,11 +35,33 @@ type job struct {
 	failed atomic.Pointer[failure]
 }
 
+// share is a run of chunks, claimed in order; each has a cache line of its own.
+type share struct {
+	next atomic.Int64
+	end  int64
+	_    [48]byte
+}
+
+// claim returns a chunk that nobody has claimed, from share home on; false: there is none.
+func (j *job) claim(home int) (chunk int64, ok bool) {
+	for k := range j.shares {
+		s := &j.shares[(home+k)%len(j.shares)]
+		if s.next.Load() >= s.end {
+			continue
+		}
+		if c := s.next.Add(1) - 1; c < s.end {
+			return c, true
+		}
+	}
+	return 0, false
+}
+
 // failure carries a panic from a body to the caller of For.
 type failure struct{ value any }
 
 // worker is one pool goroutine; wake holds at most one token.
 type worker struct {
+	number int // from 0
 	asleep atomic.Bool
 	wake   chan struct{}
 }
@@ -104,7 +128,11 @@ func For(n, grain int, body func(lo, hi int)) {
 		}
 		return
 	}
-	j := &job{body: body, n: n, grain: grain, chunks: int64(chunks), helpers: int64(helpers)}
+	j := &job{body: body, n: n, grain: grain, chunks: int64(chunks), helpers: int64(helpers), shares: make([]share, helpers+1)}
+	for i := range j.shares {
+		j.shares[i].next.Store(int64(i * chunks / len(j.shares)))
+		j.shares[i].end = int64((i + 1) * chunks / len(j.shares))
+	}
 	crew := hire(helpers)
 	current.Store(j)
 	woken := 0
@@ -117,7 +145,7 @@ func For(n, grain int, body func(lo, hi int)) {
 		}
 		woken++
 	}
-	j.work()
+	j.work(0)
 	j.wait()
 	current.Store(nil)
 	busy.Store(false)
@@ -126,8 +154,8 @@ func For(n, grain int, body func(lo, hi int)) {
 	}
 }
 
-// work claims and runs chunks until none is left or one has panicked.
-func (j *job) work() {
+// work claims and runs chunks, from share home on, until none is left or one has panicked.
+func (j *job) work(home int) {
 	var claimed, finished int64
 	defer func() {
 		if finished == claimed {
@@ -141,13 +169,13 @@ func (j *job) work() {
 		j.failed.CompareAndSwap(nil, &failure{v})
 		j.finish(1)
 		// Hand the unclaimed chunks in as done: nobody may start them now.
-		for c := j.next.Add(1) - 1; c < j.chunks; c = j.next.Add(1) - 1 {
+		for _, ok := j.claim(home); ok; _, ok = j.claim(home) {
 			j.finish(1)
 		}
 	}()
 	for {
-		c := j.next.Add(1) - 1
-		if c >= j.chunks {
+		c, ok := j.claim(home)
+		if !ok {
 			return
 		}
 		claimed++
@@ -212,7 +240,7 @@ func hire(n int) []*worker {
 		ws = append(ws, *old...)
 	}
 	for len(ws) < n {
-		w := &worker{wake: make(chan struct{}, 1)}
+		w := &worker{number: len(ws), wake: make(chan struct{}, 1)}
 		ws = append(ws, w)
 		go w.run()
 	}
@@ -241,7 +269,7 @@ func (w *worker) run() {
 		}
 		last = j
 		if j.joined.Add(1) <= j.helpers {
-			j.work()
+			j.work(1 + w.number%int(j.helpers))
 		}
 	}
 }
