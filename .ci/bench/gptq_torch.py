@@ -1,9 +1,8 @@
 """Time of rounding one weight by GPTQ, qsimc against PyTorch: the same weights and inputs, threads and grid, interleaved.
 
-usage: gptq_torch.py ENGINE MODELS OUT [--rounds N] [--threads 1,2] [--only NAME,...]
+usage: gptq_torch.py ENGINE OUT [--rounds N] [--threads 1,2] [--only NAME,...] [--step STEP]
 
-ENGINE is the built .ci/bench/gptq, MODELS the folder that shared/unpack.sh prints (the shapes of opt-mini are taken from its
-file's dimensions, its weights are random: times do not depend on values). Both sides sum the matrix of second moments over
+ENGINE is the built .ci/bench/gptq. Weights are random: times do not depend on values. Both sides sum the matrix of second moments over
 all sequences, factor it and round; ours is the whole pass with all that it does beside. The PyTorch side is the algorithm as
 published (Frantar et al. 2022, with the step sizes that their text gives): a running mean of 2·x·xᵀ over sequences, one percent of the mean diagonal
 added, a Cholesky factor of the inverse, columns in blocks of 128 whose errors reach the rest at the end of a block.
