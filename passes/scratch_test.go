@@ -2,11 +2,9 @@ package passes_test
 
 import (
 	"bytes"
-	"os"
 	"path/filepath"
 	"testing"
 
-	"github.com/qsimc/qsimc/backend"
 	"github.com/qsimc/qsimc/frontend"
 	"github.com/qsimc/qsimc/ir/store"
 	"github.com/qsimc/qsimc/passes"
@@ -35,14 +33,7 @@ func TestScratchSameBytes(t *testing.T) {
 				if err := p.Run(t.Context(), u); err != nil {
 					t.Fatal(err)
 				}
-				out := filepath.Join(t.TempDir(), "q.onnx")
-				if err := backend.Save(out, u.Model, backend.Options{}); err != nil {
-					t.Fatal(err)
-				}
-				got, err := os.ReadFile(out)
-				if err != nil {
-					t.Fatal(err)
-				}
+				got := saved(t, u.Model)
 				if err := scratch.Close(); err != nil {
 					t.Fatal(err)
 				}
