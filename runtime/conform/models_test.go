@@ -45,7 +45,7 @@ func TestModels(t *testing.T) {
 	} {
 		t.Run(way.name, func(t *testing.T) {
 			if way.name != "plain" && testing.Short() {
-				t.Skip("skipped: -short")
+				t.Skip("short: the models run as they are only")
 			}
 			way.o.Jobs = runtime.Cores()
 			folders := folders

@@ -137,7 +137,7 @@ func fold(t *testing.T) func(m *ir.Model) (*ir.Model, error) {
 func full(t *testing.T) {
 	t.Helper()
 	if testing.Short() {
-		t.Skip("skipped: -short")
+		t.Skip("short: what is rewritten does not depend on kernels")
 	}
 }
 

@@ -15,7 +15,7 @@ import (
 func TestImageAccuracy(t *testing.T) {
 	t.Parallel()
 	if testing.Short() {
-		t.Skip("skipped: -short")
+		t.Skip("short: 200 photographs take minutes in plain Go; conform runs the model on stored data")
 	}
 	dir := shared.Dir(t)
 	root, err := shared.Root()

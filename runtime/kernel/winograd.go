@@ -113,6 +113,7 @@ type winogradPlan struct {
 	oh, ow       int
 	th, tw       int // tiles of an image
 	r, n         int // the strip: its first row of tiles, and their number
+	cores        int // how many compute it
 	lanes        int
 	pitch, pos   int // elements between the channels, and the positions, of a transformed strip
 	part         int // elements between the eight parts of a channel whose rows are transformed
@@ -153,30 +154,23 @@ func (u *Winograd) images(p Conv2D, tile convTile, dst, x, bias, res []float32) 
 		most = rows / cores
 	}
 	strip := winogradRows(rows, tw, p.C, cur.conv.lanes, max(1, most))
-	apart := strip*tw >= cur.conv.lanes
-	if !apart {
+	strips, grain := (rows+strip-1)/strip, 1
+	if strip*tw >= cur.conv.lanes {
+		cores = 1 // for each strip
+	} else { // too few tiles for the cores: each strip is the work of all
 		strip = winogradRows(rows, tw, p.C, cur.conv.lanes, rows)
+		strips = (rows + strip - 1) / strip
+		grain = strips
 	}
-	one := func(i int) {
-		pl := winogradPlans.Get().(*winogradPlan)
-		defer winogradPlans.Put(pl)
-		pl.lay(p, i*strip, min(strip, rows-i*strip))
-		v := scratch(16 * pl.pos)
-		defer release(v)
-		pl.transform(v.f, x)
-		u.multiply(pl, tile, dst, v.f, bias, res)
-	}
-	strips := (rows + strip - 1) / strip
-	if !apart {
-		// too few tiles for the cores: each strip is the work of all
-		for i := range strips {
-			one(i)
-		}
-		return
-	}
-	par.For(strips, 1, func(lo, hi int) {
+	par.For(strips, grain, func(lo, hi int) {
 		for i := lo; i < hi; i++ {
-			one(i)
+			pl := winogradPlans.Get().(*winogradPlan)
+			pl.lay(p, i*strip, min(strip, rows-i*strip), cores)
+			v := scratch(16 * pl.pos)
+			pl.transform(v.f, x)
+			u.multiply(pl, tile, dst, v.f, bias, res)
+			release(v)
+			winogradPlans.Put(pl)
 		}
 	})
 }
@@ -184,7 +178,11 @@ func (u *Winograd) images(p Conv2D, tile convTile, dst, x, bias, res []float32) 
 // transform sets v to the transformed values of the strip.
 func (pl *winogradPlan) transform(v, x []float32) {
 	p, k, r, n := &pl.p, cur.winograd, pl.r, pl.n
-	par.For(p.C, max(1, p.C/(8*par.Cores()), elemGrain/(32*n*pl.tw)), func(lo, hi int) {
+	grain := p.C
+	if pl.cores > 1 {
+		grain = max(1, p.C/(8*pl.cores), elemGrain/(32*n*pl.tw))
+	}
+	par.For(p.C, grain, func(lo, hi int) {
 		height := 2*n + 2
 		buf := scratch(height*pl.ldp + 8*pl.part)
 		defer release(buf)
@@ -215,9 +213,9 @@ func (pl *winogradPlan) fill(pad, x []float32, y, rows int) {
 	clear(pad[max(lo, hi)*pl.ldp : rows*pl.ldp])
 }
 
-// lay makes the plan of n rows of tiles from row r on: where what is, and where the results belong.
-func (pl *winogradPlan) lay(p Conv2D, r, n int) {
-	pl.p, pl.lanes, pl.r, pl.n = p, cur.conv.lanes, r, n
+// lay makes the plan of n rows of tiles from row r on, for so many cores: where what is, and where the results belong.
+func (pl *winogradPlan) lay(p Conv2D, r, n, cores int) {
+	pl.p, pl.lanes, pl.r, pl.n, pl.cores = p, cur.conv.lanes, r, n, cores
 	pl.oh, pl.ow = p.Out()
 	pl.th, pl.tw = (pl.oh+1)/2, (pl.ow+1)/2
 	count := n * pl.tw
@@ -260,7 +258,7 @@ func (pl *winogradPlan) lay(p Conv2D, r, n int) {
 	// A few tiles of channels at once, fewer where there would be too little for the cores.
 	m := pl.p.M
 	pl.group = 4 * winogradTile
-	for pl.group > winogradTile && len(pl.sizes)*((m+pl.group-1)/pl.group) < 3*par.Cores() {
+	for pl.group > winogradTile && len(pl.sizes)*((m+pl.group-1)/pl.group) < 3*pl.cores {
 		pl.group /= 2
 	}
 	pl.total = (m + pl.group - 1) / pl.group
@@ -285,7 +283,7 @@ func (pl *winogradPlan) results(r, f, end, i, stride int) (v convVec) {
 // multiply computes the results of a strip.
 func (u *Winograd) multiply(pl *winogradPlan, tile convTile, dst, v, bias, res []float32) {
 	grain := 1
-	if par.Cores() == 1 {
+	if pl.cores == 1 {
 		grain = len(pl.sizes) * pl.total
 	}
 	par.For(len(pl.sizes)*pl.total, grain, func(lo, hi int) {

@@ -53,7 +53,7 @@ func TestForNestedAndConcurrent(t *testing.T) {
 
 func TestForUsesOtherCores(t *testing.T) {
 	if runtime.GOMAXPROCS(0) < 2 {
-		t.Skip("one core")
+		t.Skip("one core: there is no other to use")
 	}
 	// Two chunks that wait for each other end only if they run at once.
 	deadline := time.Now().Add(10 * time.Second)
